@@ -1,0 +1,35 @@
+"""A configuration as one canonical text, and its hash."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+
+def canonical_json(document: Any) -> str:
+    """The one JSON text of a document: keys sorted, no spaces, one spelling a number.
+
+    Dataclasses count as mappings and tuples as lists. A float without a fraction is written as
+    the integer it equals, so that `1`, `1.0` and `1e0` in params.yaml are one value.
+    NaN and infinities raise `ValueError`.
+    """
+    return json.dumps(
+        _plain(document), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+
+
+def config_hash(document: Any) -> str:
+    """sha256 of `canonical_json(document)`, 64 hex digits."""
+    return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,20 @@
+"""What a user can put right, said so that they can: where, expected, got, what to do.
+
+    PipelineError    faults of the input, the parameters or the environment
+
+Anything else that escapes a stage is a fault of the program and keeps its traceback.
+"""
+
+from collections.abc import Sequence
+
+
+class PipelineError(Exception):
+    """One or more faults, all of those that could be found, a line each.
+
+    `faults` are sentences of the form "where: expected, got; what to do", without the
+    stage's name, which `mlops.stage.run_stage` puts in front of each.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults: Sequence[str] = faults

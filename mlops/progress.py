@@ -1,0 +1,57 @@
+"""How far a stage is: a bar on a terminal, a plain line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+
+LINE_EVERY_SEC = 10.0
+
+
+def track(items: Iterable[T], *, total: int, task: str) -> Iterator[T]:
+    """Yield `items` and show how many of `total` are done, the rate, and the time left."""
+    if sys.stdout.isatty():
+        yield from _bar(items, total, task)
+    else:
+        yield from _lines(items, total, task)
+
+
+def _bar(items: Iterable[T], total: int, task: str) -> Iterator[T]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, transient=True) as progress:
+        bar = progress.add_task(task, total=total, rate="")
+        start = time.monotonic()
+        for done, item in enumerate(items, start=1):
+            yield item
+            rate = done / max(time.monotonic() - start, 1e-9)
+            progress.update(bar, completed=done, rate=f"{rate:.1f}/s")
+
+
+def _lines(items: Iterable[T], total: int, task: str) -> Iterator[T]:
+    start = last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_SEC and done < total:
+            last = now
+            rate = done / (now - start)
+            left = (total - done) / rate
+            print(f"{task}: {done} of {total}, {rate:.1f}/s, about {left:.0f} s left")

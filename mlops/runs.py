@@ -1,0 +1,105 @@
+"""Where a run lives, and how the next start finds it again.
+
+    runs/<experiment>/run_<YYYYmmdd_HHMMSS>_<first 8 of the fingerprint>/
+        config.json  metadata.json  metrics.jsonl  checkpoints/  artifacts/  logs/
+
+`runs/` lies in the main repository, also when DVC runs a stage in a temporary directory, and is
+no out of a stage, for DVC deletes outs before a stage runs. Nothing here is ever deleted.
+"""
+
+import json
+import os
+import re
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlops import files
+from mlops.errors import PipelineError
+from mlops.fingerprint import Fingerprint, fingerprint_hash
+
+RUNNING, FINISHED = "running", "finished"
+
+
+def check_experiment_name(name: str) -> None:
+    """Raise `ValueError` if `name` cannot name a directory below runs/."""
+    if not re.fullmatch(r"[\w.-]{1,100}", name) or name.startswith("."):
+        raise ValueError(
+            "experiment.name: expected at most 100 letters, digits, '_', '-' and '.', got "
+            f"{name!r}; it names a directory below runs/"
+        )
+
+
+def runs_root() -> Path:
+    """`runs/` of the main repository: DVC names it to its stages as DVC_ROOT."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / "runs"
+
+
+def create_run_directory(
+    output_base: Path, experiment_name: str, identity: str | None = None
+) -> tuple[Path, str]:
+    """Make a new run directory and return it with its run id, the directory's name.
+
+    `identity` is the hash of the run's fingerprint; without one, eight random hex digits stand
+    for it. A name already taken is never shared: creation is exclusive, and a second start in
+    the same second waits for the next free second.
+    """
+    try:
+        check_experiment_name(experiment_name)
+    except ValueError as error:
+        raise PipelineError(str(error)) from None
+    suffix = (identity or secrets.token_hex(4))[:8]
+    base = output_base / experiment_name
+    base.mkdir(parents=True, exist_ok=True)
+    moment = int(datetime.now(UTC).timestamp())
+    while True:
+        run_id = f"run_{datetime.fromtimestamp(moment, UTC):%Y%m%d_%H%M%S}_{suffix}"
+        try:
+            (base / run_id).mkdir()
+            break
+        except FileExistsError:
+            moment += 1
+    for name in ("checkpoints", "artifacts", "logs"):
+        (base / run_id / name).mkdir()
+    return base / run_id, run_id
+
+
+def find_unfinished_run(output_base: Path, fingerprint: Fingerprint) -> Path | None:
+    """The newest run of exactly this fingerprint that is not finished, in any experiment.
+
+    The eight digits in the name only narrow the search; the whole document decides.
+    """
+    pattern = f"*/run_*_{fingerprint_hash(fingerprint)[:8]}/metadata.json"
+    for path in sorted(output_base.glob(pattern), key=lambda p: p.parent.name, reverse=True):
+        metadata = json.loads(path.read_text())
+        if metadata["fingerprint"] == fingerprint and metadata["status"] != FINISHED:
+            return path.parent
+    return None
+
+
+def write_metadata(run_dir: Path, **entries: Any) -> None:
+    """Add or replace entries of the run's metadata.json."""
+    path = run_dir / "metadata.json"
+    document = json.loads(path.read_text()) if path.exists() else {}
+    files.write_json(path, document | entries)
+
+
+def open_run(
+    output_base: Path, experiment_name: str, fingerprint: Fingerprint, config: dict[str, Any]
+) -> tuple[Path, bool]:
+    """The run directory to train in, and whether it is an unfinished run that goes on."""
+    run_dir = find_unfinished_run(output_base, fingerprint)
+    if run_dir is not None:
+        return run_dir, True
+    identity = fingerprint_hash(fingerprint)
+    run_dir, run_id = create_run_directory(output_base, experiment_name, identity)
+    files.write_json(run_dir / "config.json", {"hash": fingerprint["config"], "config": config})
+    write_metadata(
+        run_dir,
+        run_id=run_id,
+        status=RUNNING,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        fingerprint=fingerprint,
+    )
+    return run_dir, False

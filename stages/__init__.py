@@ -1,0 +1,1 @@
+"""One script per DVC stage: read the parameters, call `video` and `mlops`, write the outs."""

@@ -1,0 +1,79 @@
+"""Sample frames of every usable video into one pack each."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mlops import files
+from mlops.errors import PipelineError
+from mlops.progress import track
+from mlops.stage import run_stage
+from mlops.workers import map_processes
+from stages.params import Clips, read_params
+from video.decoding import DECODING_VERSION, decoder_versions, read_frames
+from video.packs import pack_bytes, pack_key, pack_rows, uniform_indices
+
+VIDEOS = Path("data/videos.parquet")
+PACKS = Path("data/clips")
+CLIPS = Path("data/clips.parquet")
+
+# What the container tells of a video travels with its clips, for the baseline to look at.
+VIDEO_FACTS = ("width", "height", "fps", "num_frames", "duration_sec", "size_bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One video to decode into one pack."""
+
+    path: Path
+    sha256: str
+    num_frames: int
+    clips: Clips
+
+
+def main() -> None:
+    params = read_params()
+    videos = pl.read_parquet(VIDEOS)
+    tasks = [
+        Task(
+            path=Path(params.data.root) / row["video_path"],
+            sha256=row["sha256"],
+            num_frames=row["num_frames"],
+            clips=params.clips,
+        )
+        # Exact copies share one pack.
+        for row in videos.unique("sha256", maintain_order=True).iter_rows(named=True)
+    ]
+    made = map_processes(make_pack, tasks, workers=params.runtime.workers)
+    packs = pl.concat(list(track(made, total=len(tasks), task="create_dataset")))
+    facts = [pl.col(name).alias(f"video_{name}") for name in VIDEO_FACTS]
+    table = videos.select("video_path", "sha256", "label", "group", *facts).join(
+        packs, on="sha256", how="left", maintain_order="left"
+    )
+    with files.replacing(CLIPS) as path:
+        table.write_parquet(path)
+    print(f"create_dataset: {len(tasks)} videos decoded into {PACKS}")
+
+
+def make_pack(task: Task) -> pl.DataFrame:
+    """Write the pack of one video; return where its clips lie."""
+    if files.content_hash(task.path) != task.sha256:
+        raise PipelineError(
+            f"{task.path}: expected the content that load_data verified, got another; run "
+            "dvc repro, which verifies it again"
+        )
+    recipe = {"decoding": DECODING_VERSION, "decoders": decoder_versions(), **asdict(task.clips)}
+    name = f"{pack_key(task.sha256, recipe)}.npy"
+    indices = uniform_indices(task.num_frames, task.clips.frames)
+    clip = read_frames(
+        task.path, indices, height=task.clips.height, width=task.clips.width, fit=task.clips.fit
+    )
+    packed = clip[np.newaxis]
+    files.write_bytes(PACKS / name, pack_bytes(packed))
+    return pack_rows(name, packed).with_columns(sha256=pl.lit(task.sha256))
+
+
+if __name__ == "__main__":
+    run_stage("create_dataset", main)

@@ -1,0 +1,174 @@
+"""Score one trained model on validation and test, beside two baselines that see no pixel."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from torch import nn
+
+from mlops import files
+from mlops.checkpoint import load_checkpoint
+from mlops.determinism import choose_device, derive_seed, make_deterministic
+from mlops.errors import PipelineError
+from mlops.progress import track
+from mlops.stage import run_stage
+from stages.params import read_params
+from video.baselines import majority_probabilities, metadata_probabilities
+from video.leakage import LeakageError, check_disjoint
+from video.loading import Batch, ClipSet
+from video.metrics import balanced_accuracy_interval, classification_metrics
+from video.models import ModelShape, Normalise, build_model
+from video.splits import TEST, TRAIN, VAL, class_names, split_in_fold
+from video.steps import predict
+
+CLIPS = Path("data/clips.parquet")
+PACKS = Path("data/clips")
+SPLITS = Path("data/splits.parquet")
+
+SPLIT = (VAL, TEST)
+
+# What the metadata baseline may see of a video.
+VIDEO_FACTS = ("width", "height", "fps", "num_frames", "duration_sec", "size_bytes")
+
+
+def main() -> None:
+    cell = parse_arguments()
+    params = read_params()
+    device = choose_device(params.runtime.device)
+    make_deterministic(
+        derive_seed(params.seed, "evaluate"), num_threads=params.evaluate.num_threads
+    )
+    clips = clips_by_split(cell.fold)
+    labels = class_names(clips[TEST])
+    sets = {split: ClipSet(clips[split], [PACKS] * clips[split].height, labels) for split in SPLIT}
+    targets = {split: sets[split].targets for split in SPLIT}
+
+    model = load_model(cell).to(device)
+    normalise = Normalise().to(device)
+    probabilities = {
+        split: predict(
+            model, normalise, all_batches(sets[split], params.evaluate.batch_size), device
+        )
+        for split in SPLIT
+    }
+    guesses = baseline_probabilities(clips, labels, params.seed)
+
+    document = {
+        split: with_interval(classification_metrics(targets[split], probabilities[split], labels))
+        for split in SPLIT
+    } | {
+        "baseline": {
+            name: {
+                split: classification_metrics(targets[split], by_split[split], labels)
+                for split in SPLIT
+            }
+            for name, by_split in guesses.items()
+        }
+    }
+    files.write_json(Path(f"models/{cell.model}/fold{cell.fold}/evaluation.json"), document)
+    predictions = prediction_table(clips, probabilities, labels)
+    with files.replacing(Path(f"models/{cell.model}/fold{cell.fold}/predictions.parquet")) as path:
+        predictions.write_parquet(path)
+    print(summary(cell, document))
+
+
+def clips_by_split(fold: int) -> dict[str, pl.DataFrame]:
+    """The clips of train, val and test, with what the container tells of their videos."""
+    roles = pl.read_parquet(SPLITS).select(
+        "video_path", "group", role=split_in_fold(pl.col("fold"), fold)
+    )
+    clips = (
+        pl.read_parquet(CLIPS)
+        .drop("group")
+        .join(roles, on="video_path", how="inner", maintain_order="left")
+    )
+    tables = {role: clips.filter(pl.col("role") == role) for role in (TRAIN, VAL, TEST)}
+    try:
+        check_disjoint(tables)
+    except LeakageError as error:
+        raise PipelineError(*str(error).splitlines()) from None
+    return tables
+
+
+def load_model(cell: argparse.Namespace) -> nn.Module:
+    state = load_checkpoint(Path(f"models/{cell.model}/fold{cell.fold}/best_model.pt"))
+    model = build_model(cell.model, ModelShape(**state["shape"]))
+    model.load_state_dict(state["model"])
+    return model
+
+
+def all_batches(clips: ClipSet, batch_size: int) -> Iterator[Batch]:
+    batches = clips.batches(range(len(clips)), batch_size)
+    return track(batches, total=-(-len(clips) // batch_size), task="evaluate")
+
+
+def baseline_probabilities(
+    clips: dict[str, pl.DataFrame], labels: list[str], seed: int
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """What the baselines, fitted on the training split, say of each split."""
+    train_targets = np.array([labels.index(label) for label in clips[TRAIN]["label"]])
+    facts = {
+        split: table.select(pl.col(f"video_{name}").alias(name) for name in VIDEO_FACTS)
+        for split, table in clips.items()
+    }
+    by_metadata = metadata_probabilities(
+        facts[TRAIN],
+        train_targets,
+        [facts[split] for split in SPLIT],
+        num_classes=len(labels),
+        seed=derive_seed(seed, "metadata") % 2**32,
+    )
+    return {
+        "majority": {
+            split: majority_probabilities(train_targets, clips[split].height, len(labels))
+            for split in SPLIT
+        },
+        "metadata": dict(zip(SPLIT, by_metadata, strict=True)),
+    }
+
+
+def with_interval(figures: dict[str, Any]) -> dict[str, Any]:
+    low, high = balanced_accuracy_interval(figures["confusion"])
+    return figures | {"balanced_accuracy_interval": [low, high]}
+
+
+def prediction_table(
+    clips: dict[str, pl.DataFrame], probabilities: dict[str, NDArray[np.float64]], labels: list[str]
+) -> pl.DataFrame:
+    """A row a clip: video, split, label, predicted label, and a probability a class."""
+    parts = []
+    for split in SPLIT:
+        predicted = [labels[i] for i in probabilities[split].argmax(axis=1)]
+        columns = {
+            f"probability_{label}": probabilities[split][:, i] for i, label in enumerate(labels)
+        }
+        parts.append(
+            clips[split]
+            .select("video_path", "sha256", "group", "label", split=pl.lit(split))
+            .with_columns(predicted=pl.Series(predicted, dtype=pl.Enum(labels)))
+            .with_columns(pl.Series(name, values) for name, values in columns.items())
+        )
+    return pl.concat(parts)
+
+
+def summary(cell: argparse.Namespace, document: dict[str, Any]) -> str:
+    baseline = document["baseline"]
+    return f"evaluate: {cell.model} fold {cell.fold}: test balanced accuracy " + ", ".join(
+        f"{name} {figures[TEST]['balanced_accuracy']:.4f}"
+        for name, figures in (("model", document), *baseline.items())
+    )
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--fold", required=True, type=int)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", main)

@@ -1,0 +1,112 @@
+"""Write the weights that every run of a model starts from."""
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mlops.checkpoint import save_checkpoint
+from mlops.determinism import derive_seed, make_deterministic
+from mlops.errors import PipelineError
+from mlops.stage import run_stage
+from stages.params import read_params
+from video.models import (
+    ModelShape,
+    UnsuitableShapeError,
+    adopt_weights,
+    build_model,
+    download_pretrained,
+    pretrained_url,
+)
+
+
+def main() -> None:
+    model_name = parse_arguments().model
+    params = read_params()
+    shape = ModelShape(
+        num_classes=len(params.data.labels),
+        frames=params.clips.frames,
+        height=params.clips.height,
+        width=params.clips.width,
+        dropout=params.init_model.dropout,
+    )
+    make_deterministic(derive_seed(params.seed, "init_model", model_name), num_threads=1)
+    model = build(model_name, shape)
+    if params.init_model.weights != "random":
+        adopt(model, read_weights(model_name, params.init_model.weights))
+    path = Path(f"models/{model_name}/init.pt")
+    save_checkpoint(path, {"model": model.state_dict(), "shape": vars(shape)})
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(f"init_model: {model_name}, {num_parameters:,} parameters, {params.init_model.weights}")
+
+
+def build(model_name: str, shape: ModelShape) -> nn.Module:
+    try:
+        return build_model(model_name, shape)
+    except UnsuitableShapeError as error:
+        raise PipelineError(f"params.yaml: clips: {error}; change clips, or models") from None
+
+
+def read_weights(model_name: str, source: str) -> Mapping[str, Any]:
+    """Weights from torchvision or a local file: a state dict, or a checkpoint that holds one."""
+    if source == "kinetics400":
+        return read_kinetics_weights(model_name)
+    path = Path(source)
+    if not path.is_file():
+        raise PipelineError(
+            f"init_model.weights: expected random, kinetics400 or a file, got '{source}', which "
+            "does not exist; correct the path"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise PipelineError(
+            f"{path}: expected a state dict saved by torch.save, got a file that does not load as "
+            f"one: {str(error).splitlines()[0]}"
+        ) from None
+    weights = state.get("model", state) if isinstance(state, dict) else None
+    if not isinstance(weights, dict):
+        raise PipelineError(f"{path}: expected a state dict, got {type(state).__name__}")
+    return weights
+
+
+def read_kinetics_weights(model_name: str) -> Mapping[str, Any]:
+    url = pretrained_url(model_name)
+    if url is None:
+        raise PipelineError(
+            f"init_model.weights: expected random or a file for {model_name}, got kinetics400, "
+            "which it has never been trained on; change init_model.weights, or models"
+        )
+    try:
+        return download_pretrained(model_name)
+    except OSError as error:
+        raise PipelineError(
+            f"init_model.weights: no network to download kinetics400 for {model_name} ({error}); "
+            f"get {url} on another machine, put the file below data/, and set init_model.weights "
+            "to its path"
+        ) from None
+
+
+def adopt(model: nn.Module, weights: Mapping[str, Any]) -> None:
+    left = adopt_weights(model, weights)
+    total = len(model.state_dict())
+    if len(left) == total:
+        raise PipelineError(
+            "init_model.weights: expected weights of this model, got a file of which no entry "
+            f"fits; its first entry is {next(iter(weights), '(none)')!r}"
+        )
+    print(f"init_model: {total - len(left)} of {total} tensors adopted, drawn: {', '.join(left)}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_stage("init_model", main)

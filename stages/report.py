@@ -1,0 +1,301 @@
+"""Gather the cells that params.yaml names into metrics.json, plots and one page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mlops import files
+from mlops.errors import PipelineError
+from mlops.stage import run_stage
+from stages.params import Params, read_params
+from video.loading import ClipSet
+from video.metrics import balanced_accuracy_interval
+from video.page import (
+    AugmentedClip,
+    Baseline,
+    CellResult,
+    ClassCount,
+    Example,
+    Headline,
+    Quarantined,
+    ReportPage,
+    SplitCount,
+    render_page,
+    scores_from,
+)
+from video.splits import TEST, TRAIN, VAL, class_names, split_in_fold
+from video.summary import (
+    Cell,
+    best_model,
+    broken_figures,
+    by_model,
+    identical_predictions,
+    metrics_document,
+)
+
+QUARANTINE = Path("data/quarantine.csv")
+SPLITS = Path("data/splits.parquet")
+CLIPS = Path("data/clips.parquet")
+PACKS = Path("data/clips")
+AUGMENTED = Path("data/augmented.parquet")
+AUGMENTED_PACKS = Path("data/augmented")
+
+BASELINES = {
+    "majority": "always the most frequent class of train",
+    "metadata": "size, rate, length and bytes per frame of the file; no pixel",
+}
+
+
+def main() -> None:
+    params = read_params()
+    cells = [read_cell(model, fold) for model in params.models for fold in params.folds]
+    if faults := broken_figures(cells):
+        raise PipelineError(*faults)
+    model = best_model(cells, params.train.monitor)
+    splits = pl.read_parquet(SPLITS)
+    quarantine = pl.read_csv(QUARANTINE)
+    augmented = pl.read_parquet(AUGMENTED)
+    counts = split_counts(splits, augmented, params.folds[0])
+
+    document = metrics_document(cells, model, totals(counts, splits, quarantine))
+    files.write_json(Path("metrics.json"), document)
+    write_plots(cells, model, params.train.monitor)
+    warnings = identical_predictions(cells)
+    page = report_page(params, cells, model, document, counts, splits, quarantine, warnings)
+    files.write_text(Path("report.html"), render_page(page))
+    for warning in warnings:
+        print(f"report: warning: {warning}")
+    print(f"report: {model}: test balanced accuracy {document['test']['balanced_accuracy']:.4f}")
+
+
+def read_cell(model: str, fold: int) -> Cell:
+    try:
+        return Cell(
+            model=model,
+            fold=fold,
+            evaluation=json.loads(Path(f"models/{model}/fold{fold}/evaluation.json").read_text()),
+            history=pl.read_csv(Path(f"models/{model}/fold{fold}/history.csv")),
+            predictions=pl.read_parquet(Path(f"models/{model}/fold{fold}/predictions.parquet")),
+        )
+    except FileNotFoundError as error:
+        raise PipelineError(
+            f"{error.filename}: expected the result of {model} on fold {fold}, found no file; run "
+            "dvc repro"
+        ) from None
+
+
+def split_counts(splits: pl.DataFrame, augmented: pl.DataFrame, fold: int) -> list[SplitCount]:
+    """What each split holds in the cell of `fold`."""
+    roles = splits.with_columns(role=split_in_fold(pl.col("fold"), fold))
+    copies = augmented.join(roles.select("video_path", "role"), on="video_path")
+    return [
+        SplitCount(
+            split=role,
+            num_videos=rows.height,
+            num_groups=rows["group"].n_unique(),
+            num_augmented_clips=copies.filter(pl.col("role") == role).height
+            if role == TRAIN
+            else 0,
+            per_class={
+                label: ClassCount(num_videos=own.height, num_groups=own["group"].n_unique())
+                for label in class_names(splits)
+                for own in [rows.filter(pl.col("label") == label)]
+            },
+        )
+        for role in (TRAIN, VAL, TEST)
+        for rows in [roles.filter(pl.col("role") == role)]
+    ]
+
+
+def totals(
+    counts: list[SplitCount], splits: pl.DataFrame, quarantine: pl.DataFrame
+) -> dict[str, int]:
+    return {
+        "videos": splits.height,
+        "groups": splits["group"].n_unique(),
+        "quarantined": quarantine.height,
+        **{f"{count.split}_videos": count.num_videos for count in counts},
+        "augmented_clips": sum(count.num_augmented_clips for count in counts),
+    }
+
+
+def write_plots(cells: list[Cell], model: str, monitor: str) -> None:
+    """Long tables, a line a cell: what `dvc plots` draws and compares between revisions."""
+    losses = [curve(cell, "loss", split) for cell in cells for split in (TRAIN, VAL)]
+    files.write_text(Path("plots/loss.csv"), pl.concat(losses).write_csv())
+    scores = [curve(cell, monitor, VAL) for cell in cells]
+    files.write_text(Path("plots/score.csv"), pl.concat(scores).write_csv())
+    confusion = [
+        cell.predictions.filter(pl.col("split") == TEST).select(
+            actual="label", predicted="predicted"
+        )
+        for cell in cells
+        if cell.model == model
+    ]
+    files.write_text(Path("plots/confusion.csv"), pl.concat(confusion).write_csv())
+
+
+def curve(cell: Cell, metric: str, split: str) -> pl.DataFrame:
+    return cell.history.select(
+        "epoch",
+        pl.lit(cell.name).alias("cell"),
+        pl.lit(split).alias("split"),
+        pl.col(f"{split}_{metric}").alias("value"),
+    )
+
+
+def report_page(
+    params: Params,
+    cells: list[Cell],
+    model: str,
+    document: dict[str, Any],
+    counts: list[SplitCount],
+    splits: pl.DataFrame,
+    quarantine: pl.DataFrame,
+    warnings: list[str],
+) -> ReportPage:
+    own = by_model(cells)[model]
+    parameters = resolved(params)
+    return ReportPage(
+        experiment=params.experiment.name,
+        description=params.experiment.description,
+        warnings=warnings,
+        labels=class_names(splits),
+        headline=headline(own, document, splits),
+        baselines=[
+            Baseline(
+                name=name,
+                description=description,
+                scores={
+                    split: scores_from(own[0].evaluation["baseline"][name][split])
+                    for split in (VAL, TEST)
+                },
+            )
+            for name, description in BASELINES.items()
+        ],
+        cells=[cell_result(cell, params.train.monitor) for cell in cells],
+        monitor=f"val_{params.train.monitor}",
+        examples=examples(own[0], params.report.examples_per_class),
+        examples_note=f"Test clips of {own[0].name}",
+        counts=counts,
+        augmented=augmented_clips(params.report.augmented_examples),
+        quarantine=[
+            Quarantined(row=row, path=path or "", reason=reason)
+            for row, path, reason in quarantine.iter_rows()
+        ],
+        facts={
+            "seed": str(params.seed),
+            "models": ", ".join(params.models),
+            "folds": ", ".join(map(str, params.folds)),
+            "chosen by": f"mean validation {params.train.monitor}",
+            "splits": f"sha256 {files.content_hash(SPLITS)}",
+            "clips": f"sha256 {files.content_hash(CLIPS)}",
+        },
+        parameters=parameters,
+        command="dvc repro",
+    )
+
+
+def headline(own: list[Cell], document: dict[str, Any], splits: pl.DataFrame) -> Headline:
+    """The chosen model's test score; the folds share one test set."""
+    low, high = balanced_accuracy_interval(own[0].evaluation[TEST]["confusion"])
+    test = splits.filter(pl.col("split") == TEST)
+    folds = f"mean of {len(own)} folds" if len(own) > 1 else f"fold {own[0].fold}"
+    return Headline(
+        model=own[0].model,
+        value=document[TEST]["balanced_accuracy"],
+        interval=(low, high),
+        method=f"{folds}; 95 % posterior interval of {own[0].name}, videos taken as independent",
+        num_videos=test.height,
+        num_groups=test["group"].n_unique(),
+    )
+
+
+def cell_result(cell: Cell, monitor: str) -> CellResult:
+    column = cell.history[f"val_{monitor}"]
+    best = column.arg_min() if monitor == "loss" else column.arg_max()
+    return CellResult(
+        model=cell.model,
+        fold=cell.fold,
+        history=cell.history,
+        best_epoch=None if best is None else int(cell.history["epoch"][best]),
+        scores={split: scores_from(cell.evaluation[split]) for split in (VAL, TEST)},
+    )
+
+
+def examples(cell: Cell, num_per_class: int) -> list[Example]:
+    """Test clips of each class: half of them right, half of them the most confidently wrong."""
+    clips = pl.read_parquet(CLIPS)
+    test = cell.predictions.filter(pl.col("split") == TEST).with_columns(
+        confidence=pl.max_horizontal(pl.selectors.starts_with("probability_"))
+    )
+    chosen = []
+    for label in class_names(test):
+        rows = test.filter(pl.col("label") == label).sort("confidence", descending=True)
+        wrong = rows.filter(pl.col("predicted") != label).head(num_per_class // 2)
+        right = rows.filter(pl.col("predicted") == label).head(num_per_class - wrong.height)
+        chosen.append(pl.concat([right, wrong]))
+    table = pl.concat(chosen).join(
+        clips.drop("sha256", "label", "group"), on="video_path", maintain_order="left"
+    )
+    frames = ClipSet(table, [PACKS] * table.height, class_names(test)).read(range(table.height))
+    return [
+        Example(
+            frames=clip,
+            video=row["video_path"],
+            true_label=row["label"],
+            predicted_label=row["predicted"],
+            probability=row["confidence"],
+        )
+        for clip, row in zip(frames, table.iter_rows(named=True), strict=True)
+    ]
+
+
+def augmented_clips(num_videos: int) -> list[AugmentedClip]:
+    """The first training videos of each class in turn, beside their augmented copies."""
+    clips, augmented = pl.read_parquet(CLIPS), pl.read_parquet(AUGMENTED)
+    labels = class_names(clips)
+    parents = clips.join(augmented, on="video_path", how="semi", maintain_order="left")
+    turn = parents.with_columns(turn=pl.int_range(pl.len()).over("label")).sort("turn", "label")
+    shown = []
+    for row in turn.head(num_videos).iter_rows(named=True):
+        originals = clips.filter(pl.col("video_path") == row["video_path"])
+        copies = augmented.filter(pl.col("video_path") == row["video_path"])
+        shown.append(
+            AugmentedClip(
+                video=row["video_path"],
+                label=row["label"],
+                clip=ClipSet(originals, [PACKS], labels).read([0])[0],
+                copies=list(
+                    ClipSet(copies, [AUGMENTED_PACKS] * copies.height, labels).read(
+                        range(copies.height)
+                    )
+                ),
+            )
+        )
+    return shown
+
+
+def resolved(params: Params) -> dict[str, object]:
+    """The parameters that the result depends on, by dotted key."""
+    sections: dict[str, object] = {
+        "data": params.data,
+        "load_data": params.load_data,
+        "split": params.split,
+        "clips": params.clips,
+        "augment": params.augment,
+        "init_model": params.init_model,
+        "train": params.train,
+        "evaluate": params.evaluate,
+    }
+    return {
+        f"{name}.{key}": value
+        for name, section in sections.items()
+        for key, value in vars(section).items()
+    }
+
+
+if __name__ == "__main__":
+    run_stage("report", main)

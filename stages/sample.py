@@ -1,0 +1,32 @@
+"""Write a small set of real encoded videos with an index, so that a fresh clone has data."""
+
+import functools
+from pathlib import Path
+
+import polars as pl
+
+from mlops import files
+from mlops.parameters import pick
+from mlops.progress import track
+from mlops.stage import run_stage
+from mlops.workers import map_processes
+from stages.params import read_params
+from video.synthesis import SampleRecipe, index_row, plan_sample, write_video
+
+ROOT = Path("data/sample")
+
+
+def main() -> None:
+    params = read_params()
+    plan = plan_sample(params.seed, pick(params.sample, SampleRecipe))
+    write = functools.partial(write_video, root=ROOT)
+    written = map_processes(write, plan, workers=params.runtime.workers)
+    for _ in track(written, total=len(plan), task="sample"):
+        pass
+    rows = pl.DataFrame([index_row(planned) for planned in plan])
+    files.write_text(ROOT / "index.csv", rows.write_csv())
+    print(f"sample: {len(plan)} rows written to {ROOT / 'index.csv'}")
+
+
+if __name__ == "__main__":
+    run_stage("sample", main)

@@ -1,0 +1,321 @@
+"""Train one model on one fold, with tracking, checkpoints and automatic resume.
+
+State lives in runs/, named by the fingerprint of all that can change the result; what is
+published to models/ is written when training is complete.
+"""
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import nn
+
+from mlops import files
+from mlops.checkpoint import (
+    State,
+    load_checkpoint,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
+)
+from mlops.determinism import choose_device, derive_seed, device_kind, make_deterministic
+from mlops.errors import PipelineError
+from mlops.fingerprint import run_fingerprint
+from mlops.progress import track
+from mlops.runs import FINISHED, open_run, runs_root, write_metadata
+from mlops.stage import run_stage
+from mlops.tracker import ExperimentTracker
+from stages.params import Params, read_params
+from video.leakage import LeakageError, check_disjoint
+from video.loading import Batch, ClipSet, balanced_order, epoch_order
+from video.metrics import SUMMARY, classification_metrics
+from video.models import ModelShape, Normalise, build_model
+from video.splits import TRAIN, VAL, class_names, split_in_fold
+from video.steps import NonFiniteLossError, class_weights, predict, train_step
+
+CLIPS = Path("data/clips.parquet")
+PACKS = Path("data/clips")
+SPLITS = Path("data/splits.parquet")
+AUGMENTED = Path("data/augmented.parquet")
+AUGMENTED_PACKS = Path("data/augmented")
+
+# In a run directory.
+LATEST = "checkpoints/latest_checkpoint.pt"
+BEST = "checkpoints/best_model.pt"
+
+# Distributions whose version can change a trained weight.
+LIBRARIES = ("torch", "torchvision", "numpy", "polars")
+
+
+@dataclass
+class Progress:
+    """How far training is."""
+
+    epoch: int = 0  # the next one to train
+    step: int = 0  # optimizer steps done
+    best_value: float | None = None
+    best_epoch: int = -1
+
+
+@dataclass
+class Session:
+    """All that changes while training, and hence all that a checkpoint holds."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    tracker: ExperimentTracker
+    progress: Progress
+
+    def state_dict(self) -> State:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "progress": vars(self.progress),
+            "rng": rng_state(),
+            "tracker": self.tracker.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.progress = Progress(**state["progress"])
+        self.tracker.load_state_dict(state["tracker"])
+        # Last: what is built above must not have drawn from the generators put back.
+        set_rng_state(state["rng"])
+
+
+def main() -> None:
+    cell = parse_arguments()
+    params = read_params()
+    device = choose_device(params.runtime.device)
+    make_deterministic(
+        derive_seed(params.seed, "train", cell.model, cell.fold),
+        num_threads=params.train.num_threads,
+    )
+    train_set, val_set, labels = load_clips(cell.fold)
+    init_path = Path(f"models/{cell.model}/init.pt")
+    run_dir = find_or_create_run(params, cell, init_path, device)
+    model, shape = load_model(cell.model, init_path, device)
+    normalise = Normalise().to(device)
+    loss_of = weighted_loss(params.train.class_balance, train_set, len(labels), device)
+    session = start_session(model, params, run_dir)
+    restore(session, run_dir, device)
+
+    while not finished(session.progress, params):
+        epoch = session.progress.epoch
+        order = clip_order(params, train_set, epoch)
+        batches = train_set.batches(order, params.train.batch_size)
+        num_batches = math.ceil(len(order) / params.train.batch_size)
+        losses = []
+        model.train()
+        for batch in track(batches, total=num_batches, task=f"train: epoch {epoch}"):
+            try:
+                loss = train_step(model, normalise, session.optimizer, loss_of, batch, device)
+            except NonFiniteLossError as error:
+                raise PipelineError(non_finite(error, session, train_set, batch)) from None
+            losses.append(loss * len(batch.rows))
+            session.progress.step += 1
+            log_step(session, loss, params.runtime.log_every_steps)
+        log_epoch(session, {"loss": sum(losses) / len(order)})
+
+        val_batches = val_set.batches(range(len(val_set)), params.train.batch_size)
+        probabilities = predict(model, normalise, val_batches, device)
+        figures = classification_metrics(val_set.targets, probabilities, labels)
+        log_validation(session, figures)
+
+        session.schedule.step()
+        session.progress.epoch += 1
+        if is_better(figures, session.progress, params.train.monitor):
+            session.progress.best_value = figures[params.train.monitor]
+            session.progress.best_epoch = epoch
+            best = {"model": cpu_state(model), "shape": shape, "labels": labels, "epoch": epoch}
+            save_checkpoint(run_dir / BEST, best)
+        # After the best one: a crash between the two repeats the epoch and writes both again.
+        save_checkpoint(run_dir / LATEST, session.state_dict())
+
+    publish(run_dir, cell, session, params.train.monitor)
+
+
+def load_clips(fold: int) -> tuple[ClipSet, ClipSet, list[str]]:
+    """The training set with its augmented copies, the validation set, and the classes."""
+    clips, augmented = pl.read_parquet(CLIPS), pl.read_parquet(AUGMENTED)
+    labels = class_names(clips)
+    role = pl.read_parquet(SPLITS).select(
+        "video_path", "group", role=split_in_fold(pl.col("fold"), fold)
+    )
+    # The group is the splits' own, in which copies of one content have been joined.
+    clips, augmented = (
+        table.drop("group").join(role, on="video_path", how="inner", maintain_order="left")
+        for table in (clips, augmented)
+    )
+    train = clips.filter(pl.col("role") == TRAIN)
+    copies = augmented.filter(pl.col("role") == TRAIN)
+    val = clips.filter(pl.col("role") == VAL)
+    columns = [name for name in train.columns if name in copies.columns]
+    table = pl.concat([train.select(columns), copies.select(columns)])
+    try:
+        check_disjoint({TRAIN: table, VAL: val, "test": clips.filter(pl.col("role") == "test")})
+    except LeakageError as error:
+        raise PipelineError(*str(error).splitlines()) from None
+    directories = [PACKS] * train.height + [AUGMENTED_PACKS] * copies.height
+    return ClipSet(table, directories, labels), ClipSet(val, [PACKS] * val.height, labels), labels
+
+
+def run_config(params: Params, cell: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "seed": params.seed,
+        "train": vars(params.train),
+        "model": cell.model,
+        "fold": cell.fold,
+    }
+
+
+def find_or_create_run(
+    params: Params, cell: argparse.Namespace, init_path: Path, device: torch.device
+) -> Path:
+    """The unfinished run of the same fingerprint, or else a new one."""
+    config = run_config(params, cell)
+    fingerprint = run_fingerprint(
+        config=config,
+        inputs=[CLIPS, PACKS, SPLITS, AUGMENTED, AUGMENTED_PACKS, init_path],
+        module="stages.train",
+        root=Path(),
+        libraries=LIBRARIES,
+        device=device_kind(device),
+    )
+    run_dir, resumes = open_run(runs_root(), params.experiment.name, fingerprint, config)
+    print(f"train: {'resuming' if resumes else 'starting'} {run_dir}")
+    return run_dir
+
+
+def load_model(name: str, path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+    """The initial model and the shape it was built for."""
+    state = load_checkpoint(path)
+    model = build_model(name, ModelShape(**state["shape"]))
+    model.load_state_dict(state["model"])
+    return model.to(device), state["shape"]
+
+
+def start_session(model: nn.Module, params: Params, run_dir: Path) -> Session:
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=params.train.learning_rate, weight_decay=params.train.weight_decay
+    )
+    return Session(
+        model=model,
+        optimizer=optimizer,
+        schedule=learning_rate_schedule(optimizer, params.train.schedule, params.train.epochs),
+        tracker=ExperimentTracker(run_dir, run_dir.name),
+        progress=Progress(),
+    )
+
+
+def restore(session: Session, run_dir: Path, device: torch.device) -> None:
+    """Bring the session to the run's last checkpoint; without one, clear the log of its start."""
+    if (run_dir / LATEST).exists():
+        session.load_state_dict(load_checkpoint(run_dir / LATEST, device=device))
+        print(f"train: goes on with epoch {session.progress.epoch}")
+    else:
+        session.tracker.load_state_dict(None)
+
+
+def finished(progress: Progress, params: Params) -> bool:
+    waited = progress.epoch - 1 - progress.best_epoch
+    return progress.epoch >= params.train.epochs or waited >= params.train.patience_epochs
+
+
+def learning_rate_schedule(
+    optimizer: torch.optim.Optimizer, name: str, epochs: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if name == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def weighted_loss(
+    class_balance: str, train_set: ClipSet, num_classes: int, device: torch.device
+) -> nn.CrossEntropyLoss:
+    if class_balance != "weights":
+        return nn.CrossEntropyLoss()
+    return nn.CrossEntropyLoss(class_weights(train_set.targets, num_classes).to(device))
+
+
+def clip_order(params: Params, train_set: ClipSet, epoch: int) -> list[int]:
+    if params.train.class_balance == "sampler":
+        return balanced_order(train_set.targets, seed=params.seed, epoch=epoch)
+    return epoch_order(len(train_set), seed=params.seed, epoch=epoch)
+
+
+def is_better(figures: dict[str, Any], progress: Progress, metric: str) -> bool:
+    value, best = figures[metric], progress.best_value
+    return best is None or (value < best if metric == "loss" else value > best)
+
+
+def log_step(session: Session, loss: float, every_steps: int) -> None:
+    progress = session.progress
+    if progress.step % every_steps == 0:
+        session.tracker.log({"loss": loss}, step=progress.step, epoch=progress.epoch, phase="step")
+
+
+def log_epoch(session: Session, means: dict[str, float]) -> None:
+    progress = session.progress
+    rate = {"learning_rate": float(session.schedule.get_last_lr()[0])}
+    session.tracker.log(means | rate, step=progress.step, epoch=progress.epoch, phase="train")
+    print(f"train: epoch {progress.epoch}: train loss {means['loss']:.4f}")
+
+
+def log_validation(session: Session, figures: dict[str, Any]) -> None:
+    progress = session.progress
+    values = {name: figures[name] for name in SUMMARY}
+    session.tracker.log(values, step=progress.step, epoch=progress.epoch, phase="val")
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    print(f"train: epoch {progress.epoch}: val {shown}")
+
+
+def cpu_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+
+
+def non_finite(
+    error: NonFiniteLossError, session: Session, train_set: ClipSet, batch: Batch
+) -> str:
+    clips = ", ".join(train_set.table[list(batch.rows)]["pack"])
+    progress = session.progress
+    return (
+        f"{error} at step {progress.step} of epoch {progress.epoch}; lower train.learning_rate, "
+        f"or look at the batch's clips: {clips}"
+    )
+
+
+def publish(run_dir: Path, cell: argparse.Namespace, session: Session, monitor: str) -> None:
+    """Write the outs, whole or not at all, and mark the run as finished."""
+    history = (
+        session.tracker.get_metrics()
+        .filter(pl.col("phase") != "step")
+        .with_columns(name=pl.format("{}_{}", "phase", "metric"))
+        .pivot("name", index="epoch", values="value", maintain_order=True)
+    )
+    files.write_text(Path(f"models/{cell.model}/fold{cell.fold}/history.csv"), history.write_csv())
+    best = (run_dir / BEST).read_bytes()
+    files.write_bytes(Path(f"models/{cell.model}/fold{cell.fold}/best_model.pt"), best)
+    session.tracker.close()
+    progress = session.progress
+    write_metadata(run_dir, status=FINISHED, best_epoch=progress.best_epoch)
+    print(f"train: best val {monitor} {progress.best_value:.4f} in epoch {progress.best_epoch}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--fold", required=True, type=int)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_stage("train", main)

@@ -1,0 +1,228 @@
+"""The whole pipeline with real DVC, git and video files, on a small sample."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from ruamel.yaml import YAML
+
+from mlops.files import content_hash
+
+ROOT = Path(__file__).parents[1]
+
+SMALL: dict[str, Any] = {
+    "sample": {"num_scenes": 12, "versions_per_scene": 3, "max_duration_sec": 2.0},
+    "load_data": {"max_quarantined": 0.2},
+    "split": {"test_share": 0.25, "num_folds": 2},
+    "clips": {"height": 32, "width": 32},
+    "augment": {"copies": 1},
+    "train": {"epochs": 2, "batch_size": 8, "num_threads": 1},
+    "runtime": {"device": "cpu"},
+}
+
+MODEL = Path("models/small3d/fold0/best_model.pt")
+
+
+def run(*command: str, cwd: Path, check: bool = True) -> str:
+    """The output, stdout and stderr together."""
+    result = subprocess.run(
+        command, cwd=cwd, env=environment(), text=True, capture_output=True, check=False
+    )
+    output = result.stdout + result.stderr
+    assert not check or result.returncode == 0, output
+    return output
+
+
+def dvc(*arguments: str, cwd: Path, check: bool = True) -> str:
+    return run(sys.executable, "-m", "dvc", *arguments, cwd=cwd, check=check)
+
+
+def git(*arguments: str, cwd: Path) -> str:
+    return run("git", *arguments, cwd=cwd)
+
+
+def environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    names = {"GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"}
+    identity = dict.fromkeys(names, "test@localhost")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+    return clean | identity | {"PATH": path}
+
+
+def set_params(root: Path, changes: dict[str, Any]) -> None:
+    yaml = YAML()
+    document = yaml.load(root / "params.yaml")
+    for section, values in changes.items():
+        if isinstance(values, dict):
+            document[section].update(values)
+        else:
+            document[section] = values
+    yaml.dump(document, root / "params.yaml")
+
+
+def commit(root: Path, message: str) -> None:
+    git("add", "--all", cwd=root)
+    git("commit", "--quiet", "--message", message, cwd=root)
+
+
+def stages_run(output: str) -> set[str]:
+    return {
+        line.split("'")[1].split("@")[0]
+        for line in output.splitlines()
+        if line.startswith("Running stage")
+    }
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of this repository, with a small sample, in which the pipeline has run once."""
+    root = tmp_path_factory.mktemp("pipeline") / "clone"
+    files = git("ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).split()
+    for name in files:
+        if (ROOT / name).is_file() and name not in ("dvc.lock", "metrics.json"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+    git("init", "--quiet", "--initial-branch=main", cwd=root)
+    set_params(root, SMALL)
+    commit(root, "small")
+    dvc("repro", cwd=root)
+    commit(root, "first run")
+    return root
+
+
+@pytest.fixture
+def workspace(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished clone that a test may change."""
+    return shutil.copytree(finished, tmp_path / "clone", symlinks=True)
+
+
+def test_a_finished_run_has_all_its_results(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics) == {"val", "test", "baseline", "counts"}
+    assert metrics["counts"]["quarantined"] == 3
+    assert "</html>" in (finished / "report.html").read_text()
+    assert (finished / MODEL).stat().st_size > 0
+    (log,) = finished.glob("runs/sample/run_*/metrics.jsonl")
+    assert log.stat().st_size > 0
+
+
+def test_groups_never_straddle_splits(finished: Path) -> None:
+    splits = pl.read_parquet(finished / "data/splits.parquet")
+    by_group = splits.group_by("group").agg(pl.col("split", "fold").n_unique())
+    assert set(splits["split"]) == {"train", "val", "test"}
+    assert by_group["split"].max() == 1
+    assert by_group["fold"].max() == 1
+
+
+def test_augmented_clips_are_of_training_videos_only(finished: Path) -> None:
+    splits = pl.read_parquet(finished / "data/splits.parquet")
+    augmented = pl.read_parquet(finished / "data/augmented.parquet")
+    parents = splits.join(augmented, on="video_path", how="semi")
+    assert set(parents["split"]) == {"train"}
+    assert parents.height == splits.filter(split="train").height
+
+
+def test_what_is_up_to_date_does_not_run_again(workspace: Path) -> None:
+    assert stages_run(dvc("repro", cwd=workspace)) == set()
+    assert "up to date" in dvc("status", cwd=workspace)
+
+
+def test_a_new_augmentation_decodes_nothing(workspace: Path) -> None:
+    set_params(workspace, {"augment": {"rotation_max_deg": 3.0}})
+    output = dvc("repro", cwd=workspace)
+    assert stages_run(output) == {"generate_augmentations", "train", "evaluate", "report"}
+
+
+def test_an_experiment_shows_what_it_changed(workspace: Path) -> None:
+    dvc("exp", "run", "-S", "train.learning_rate=1.0e-4", cwd=workspace)
+    assert "train.learning_rate" in dvc("params", "diff", cwd=workspace)
+    assert "test.loss" in dvc("metrics", "diff", cwd=workspace)
+    dvc("plots", "show", "--out", "page", cwd=workspace)
+    page = (workspace / "page/index.html").read_text()
+    assert "Confusion on test" in page
+    assert "Loss by epoch" in page
+    assert "train.learning_rate" in dvc("exp", "show", "--csv", cwd=workspace)
+
+
+def test_models_are_compared_side_by_side(workspace: Path) -> None:
+    changes = ["-S", "models=[small3d,mc3_18]", "-S", "train.epochs=1"]
+    output = dvc("exp", "run", *changes, cwd=workspace)
+    assert "train@mc3_18-0" in output
+    metrics = json.loads((workspace / "metrics.json").read_text())
+    assert set(metrics["models"]) == {"small3d", "mc3_18"}
+
+
+def test_the_summary_reads_only_the_cells_that_params_yaml_names(workspace: Path) -> None:
+    before = {name: content_hash(workspace / name) for name in ("metrics.json", "report.html")}
+    shutil.copytree(workspace / "models/small3d", workspace / "models/r3d_18")
+    (workspace / "models/r3d_18/fold0/evaluation.json").write_text("{}")
+    assert stages_run(dvc("repro", cwd=workspace)) == {"report"}
+    assert before == {name: content_hash(workspace / name) for name in before}
+
+
+def test_an_older_commit_brings_back_its_model_metrics_and_report(workspace: Path) -> None:
+    results = [MODEL, Path("metrics.json"), Path("report.html")]
+    first = {path: content_hash(workspace / path) for path in results}
+    set_params(workspace, {"folds": [0, 1], "train": {"learning_rate": 1.0e-4}})
+    assert "train@small3d-1" in dvc("repro", cwd=workspace)
+    metrics = json.loads((workspace / "metrics.json").read_text())
+    assert "balanced_accuracy_std" in metrics["models"]["small3d"]["test"]
+    commit(workspace, "second run")
+    second = {path: content_hash(workspace / path) for path in results}
+    assert not set(first.values()) & set(second.values())
+
+    git("checkout", "--quiet", "HEAD~1", cwd=workspace)
+    dvc("checkout", cwd=workspace)
+    assert {path: content_hash(workspace / path) for path in results} == first
+    assert "up to date" in dvc("status", cwd=workspace)
+    git("checkout", "--quiet", "main", cwd=workspace)
+    dvc("checkout", cwd=workspace)
+    assert {path: content_hash(workspace / path) for path in results} == second
+    assert "up to date" in dvc("status", cwd=workspace)
+
+
+def test_a_killed_training_ends_with_the_same_bytes(workspace: Path) -> None:
+    set_params(workspace, {"train": {"epochs": 4}, "augment": {"copies": 2}})
+    dvc("repro", cwd=workspace)
+    whole = content_hash(workspace / MODEL)
+    history = (workspace / "models/small3d/fold0/history.csv").read_text()
+    shutil.rmtree(workspace / "runs")
+
+    kill_after_first_checkpoint(workspace)
+    output = dvc("repro", "--force", "--single-item", "train@small3d-0", cwd=workspace)
+    assert "resuming" in output
+    assert content_hash(workspace / MODEL) == whole
+    assert (workspace / "models/small3d/fold0/history.csv").read_text() == history
+
+
+def kill_after_first_checkpoint(root: Path) -> None:
+    trainer = subprocess.Popen(
+        [sys.executable, "-m", "stages.train", "--model", "small3d", "--fold", "0"],
+        cwd=root,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list(root.glob("runs/sample/run_*/checkpoints/latest_checkpoint.pt")):
+        assert trainer.poll() is None, "training ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    trainer.send_signal(signal.SIGKILL)
+    assert trainer.wait() == -signal.SIGKILL
+    (metadata,) = root.glob("runs/sample/run_*/metadata.json")
+    assert json.loads(metadata.read_text())["status"] == "running"
+
+
+def test_forcing_a_finished_training_trains_again(workspace: Path) -> None:
+    before = content_hash(workspace / MODEL)
+    output = dvc("repro", "--force", "--single-item", "train@small3d-0", cwd=workspace)
+    assert "train: starting" in output
+    assert content_hash(workspace / MODEL) == before

@@ -1,0 +1,251 @@
+"""What a user reads when the input is at fault: the stage, the place, and what to do.
+
+The scripts run as DVC runs them, in a directory of the user's with real files.
+"""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from video.encoding import encode_video
+
+ROOT = Path(__file__).parents[1]
+
+Row = dict[str, str]
+
+
+class Project:
+    """A directory with params.yaml, videos and an index, in which single stages are run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.videos = root / "data/mine"
+        self.videos.mkdir(parents=True)
+        self.write_params({"data": {"index": "data/mine/index.csv", "root": "data/mine"}})
+
+    def write_params(self, changes: dict[str, Any]) -> None:
+        yaml = YAML()
+        path = self.root / "params.yaml"
+        document = yaml.load(path if path.exists() else ROOT / "params.yaml")
+        for section, values in changes.items():
+            document[section].update(values)
+        yaml.dump(document, path)
+
+    def add_video(self, name: str, num_frames: int = 12, shade: int = 0) -> bytes:
+        # Noise, so that most of the file is pictures, as in any real video.
+        noise = np.random.default_rng(shade)
+        frames = [noise.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(num_frames)]
+        encode_video(self.videos / name, frames, codec="h264", fps=12, quality=50)
+        return (self.videos / name).read_bytes()
+
+    def write_index(self, rows: list[Row]) -> None:
+        columns = ["video_path", "label", "dup_group"]
+        with (self.videos / "index.csv").open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def run(self, stage: str, *arguments: str) -> tuple[int, str]:
+        result = subprocess.run(
+            [sys.executable, "-m", f"stages.{stage}", *arguments],
+            cwd=self.root,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        return result.returncode, result.stdout + result.stderr
+
+    def fail(self, stage: str, *arguments: str) -> str:
+        """Run a stage that must fail for the user's fault, and give what it says."""
+        code, output = self.run(stage, *arguments)
+        assert code == 1, output
+        assert "Traceback" not in output
+        return output
+
+    def quarantine(self) -> dict[str, str]:
+        table = pl.read_csv(self.root / "data/quarantine.csv")
+        return dict(table.select("video_path", "reason").iter_rows())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def row(path: str, label: str = "authentic", group: str = "") -> Row:
+    return {"video_path": path, "label": label, "dup_group": group}
+
+
+def two_good_rows(project: Project) -> list[Row]:
+    project.add_video("a.mp4")
+    project.add_video("b.mp4", shade=5)
+    return [row("a.mp4", "authentic"), row("b.mp4", "tampered")]
+
+
+def test_a_wrong_params_yaml_stops_a_stage_before_it_works(project: Project) -> None:
+    project.write_index(two_good_rows(project))
+    project.write_params({"load_data": {"max_quarantined": 2}, "train": {"epochs": "ten"}})
+    output = project.fail("load_data")
+    assert "load_data: params.yaml: load_data.max_quarantined: expected a value <= 1" in output
+    assert "load_data: params.yaml: train.epochs: expected a whole number, got str 'ten'" in output
+    assert not (project.root / "data/videos.parquet").exists()
+
+
+def test_an_index_that_does_not_exist_is_named(project: Project) -> None:
+    assert "load_data: data/mine/index.csv: expected the index" in project.fail("load_data")
+
+
+def test_a_missing_column_is_named_with_those_that_are_there(project: Project) -> None:
+    (project.videos / "index.csv").write_text("video_path,label\na.mp4,authentic\n")
+    output = project.fail("load_data")
+    assert "data/mine/index.csv: expected a column 'dup_group', got the columns" in output
+    assert "data.group_column" in output
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected a header and rows, got an empty file"),
+        (b"video_path,label,dup_group\n", "expected at least one row"),
+        (b"video_path,label,dup_group\n\xff.mp4,authentic,\n", "line 2: expected UTF-8, got byte"),
+    ],
+    ids=["empty", "header only", "not UTF-8"],
+)
+def test_an_index_that_is_no_table_is_refused(
+    project: Project, content: bytes, message: str
+) -> None:
+    (project.videos / "index.csv").write_bytes(content)
+    assert f"load_data: data/mine/index.csv: {message}" in project.fail("load_data").replace(
+        "index.csv line", "index.csv: line"
+    )
+
+
+def test_every_unusable_row_is_quarantined_with_its_reason(project: Project) -> None:
+    content = project.add_video("good.mp4", num_frames=40)
+    (project.videos / "cut.mp4").write_bytes(content[: len(content) // 2])
+    (project.videos / "page.mp4").write_text("<html>not found</html>")
+    (project.videos / "empty.mp4").write_bytes(b"")
+    project.write_params({"load_data": {"max_quarantined": 1}})
+    project.write_index(
+        [
+            *two_good_rows(project),
+            row("gone.mp4"),
+            row("cut.mp4"),
+            row("page.mp4"),
+            row("empty.mp4"),
+            row("../../secret.mp4"),
+            row("/etc/hostname"),
+            row("good.mp4", "genuine"),
+            row("a.mp4", "authentic"),
+        ]
+    )
+    code, output = project.run("load_data")
+    assert code == 0, output
+    reasons = project.quarantine()
+    assert "not found under data/mine" in reasons["gone.mp4"]
+    assert reasons["cut.mp4"].startswith(("truncated", "unreadable"))
+    assert reasons["page.mp4"].startswith("unreadable")
+    assert "the file is empty" in reasons["empty.mp4"]
+    assert "leaves data/mine" in reasons["../../secret.mp4"]
+    assert "leaves data/mine" in reasons["/etc/hostname"]
+    assert "expected one of authentic, tampered, got 'genuine'" in reasons["good.mp4"]
+    assert "row 1 names the same file" in reasons["a.mp4"]
+    assert pl.read_parquet(project.root / "data/videos.parquet").height == 2
+
+
+def test_too_many_unusable_rows_fail_the_stage_and_each_is_named(project: Project) -> None:
+    project.write_index([*two_good_rows(project), row("x.mp4"), row("y.mp4")])
+    output = project.fail("load_data")
+    assert "got 2 of 4 (50.0%)" in output
+    for name, number in (("x.mp4", 3), ("y.mp4", 4)):
+        assert f"load_data: data/mine/index.csv row {number}: " in output
+        assert f"video_path '{name}' not found under data/mine" in output
+    assert set(project.quarantine()) == {"x.mp4", "y.mp4"}
+
+
+def test_a_class_without_a_usable_video_fails_the_stage(project: Project) -> None:
+    project.write_index(two_good_rows(project)[:1])
+    assert "got none of 'tampered'" in project.fail("load_data")
+
+
+def test_too_few_groups_for_the_folds_are_said_with_the_fold(project: Project) -> None:
+    project.write_index(two_good_rows(project))
+    assert project.run("load_data")[0] == 0
+    output = project.fail("create_splits")
+    assert "create_splits: fold" in output
+    assert "lower split.num_folds" in output
+
+
+def test_a_video_changed_behind_the_pipeline_is_refused(project: Project) -> None:
+    project.write_index(two_good_rows(project))
+    assert project.run("load_data")[0] == 0
+    project.add_video("a.mp4", shade=9)
+    output = project.fail("create_dataset")
+    assert "data/mine/a.mp4: expected the content that load_data verified" in output
+
+
+def test_a_project_model_has_no_kinetics_weights(project: Project) -> None:
+    project.write_params({"init_model": {"weights": "kinetics400"}})
+    output = project.fail("init_model", "--model", "small3d")
+    assert "expected random or a file for small3d, got kinetics400" in output
+
+
+def test_without_network_the_error_says_how_to_provide_the_weights(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(project.root / "cache"))
+    # Nothing listens there: the download fails on any machine as it does without a network.
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    project.write_params({"init_model": {"weights": "kinetics400"}})
+    output = project.fail("init_model", "--model", "r3d_18")
+    assert "no network to download kinetics400 for r3d_18" in output
+    assert "r3d_18-" in output
+    assert "set init_model.weights" in output
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "which does not exist"),
+        (b"PK\x03\x04 no archive", "does not load as one"),
+        ({"other.weight": torch.zeros(1)}, "no entry fits"),
+    ],
+    ids=["missing", "no checkpoint", "another model"],
+)
+def test_weights_that_cannot_be_used_are_refused(
+    project: Project, content: Any, message: str
+) -> None:
+    path = project.root / "data/weights.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    project.write_params({"init_model": {"weights": "data/weights.pt"}})
+    assert message in project.fail("init_model", "--model", "small3d")
+
+
+def test_weights_of_a_local_file_are_taken(project: Project) -> None:
+    assert project.run("init_model", "--model", "small3d")[0] == 0
+    first = (project.root / "models/small3d/init.pt").rename(project.root / "data/first.pt")
+    project.write_params({"init_model": {"weights": "data/first.pt"}})
+    document = YAML().load(project.root / "params.yaml")
+    document["seed"] = 5
+    YAML().dump(document, project.root / "params.yaml")
+    code, output = project.run("init_model", "--model", "small3d")
+    assert code == 0, output
+    assert (project.root / "models/small3d/init.pt").read_bytes() == first.read_bytes()
+
+
+def test_a_missing_cell_is_named(project: Project) -> None:
+    output = project.fail("report")
+    assert "report: models/small3d/fold0/evaluation.json: expected the result of small3d" in output
