@@ -1,6 +1,7 @@
 """One seed for everything that draws, and no kernel that answers differently twice."""
 
 import hashlib
+import json
 import os
 import random
 
@@ -15,7 +16,8 @@ def derive_seed(*parts: int | str) -> int:
 
     Streams of different purposes never share numbers, as `seed + epoch` would let them.
     """
-    text = "|".join(str(part) for part in parts)
+    # JSON, so that "1" and 1, or ("a", "b") and ("a|b"), are different streams.
+    text = json.dumps(parts, separators=(",", ":"))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 

@@ -47,8 +47,9 @@ def main() -> None:
     sets = {split: ClipSet(clips[split], [PACKS] * clips[split].height, labels) for split in SPLIT}
     targets = {split: sets[split].targets for split in SPLIT}
 
-    model = load_model(cell).to(device)
-    normalise = Normalise().to(device)
+    model, epoch = load_model(cell)
+    model.to(device)
+    normalise = Normalise(cell.model).to(device)
     probabilities = {
         split: predict(
             model, normalise, all_batches(sets[split], params.evaluate.batch_size), device
@@ -57,18 +58,24 @@ def main() -> None:
     }
     guesses = baseline_probabilities(clips, labels, params.seed)
 
-    document = {
-        split: with_interval(classification_metrics(targets[split], probabilities[split], labels))
-        for split in SPLIT
-    } | {
-        "baseline": {
-            name: {
-                split: classification_metrics(targets[split], by_split[split], labels)
-                for split in SPLIT
-            }
-            for name, by_split in guesses.items()
+    document = (
+        {"best_epoch": epoch}
+        | {
+            split: with_interval(
+                classification_metrics(targets[split], probabilities[split], labels)
+            )
+            for split in SPLIT
         }
-    }
+        | {
+            "baseline": {
+                name: {
+                    split: classification_metrics(targets[split], by_split[split], labels)
+                    for split in SPLIT
+                }
+                for name, by_split in guesses.items()
+            }
+        }
+    )
     files.write_json(Path(f"models/{cell.model}/fold{cell.fold}/evaluation.json"), document)
     predictions = prediction_table(clips, probabilities, labels)
     with files.replacing(Path(f"models/{cell.model}/fold{cell.fold}/predictions.parquet")) as path:
@@ -94,11 +101,12 @@ def clips_by_split(fold: int) -> dict[str, pl.DataFrame]:
     return tables
 
 
-def load_model(cell: argparse.Namespace) -> nn.Module:
+def load_model(cell: argparse.Namespace) -> tuple[nn.Module, int]:
+    """The best model, and the epoch that it is of."""
     state = load_checkpoint(Path(f"models/{cell.model}/fold{cell.fold}/best_model.pt"))
     model = build_model(cell.model, ModelShape(**state["shape"]))
     model.load_state_dict(state["model"])
-    return model
+    return model, state["epoch"]
 
 
 def all_batches(clips: ClipSet, batch_size: int) -> Iterator[Batch]:

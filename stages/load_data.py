@@ -17,7 +17,14 @@ from mlops.stage import run_stage
 from mlops.workers import map_processes
 from stages.params import Data, LoadData, read_params
 from video.decoding import VideoFacts, inspect_video
-from video.index import Columns, IndexFileError, Rejection, check_rows, read_index
+from video.index import (
+    Columns,
+    IndexFileError,
+    Rejection,
+    check_rows,
+    contradictory_copies,
+    read_index,
+)
 
 VIDEOS = Path("data/videos.parquet")
 QUARANTINE = Path("data/quarantine.csv")
@@ -70,12 +77,17 @@ def accept(
     rejections: list[Rejection],
     verdicts: Sequence[str],
 ) -> tuple[pl.DataFrame, list[Rejection]]:
-    """Move the rows whose verdict is not accepted to the rejections."""
+    """Move to the rejections the rows whose verdict is not accepted, and contradictory copies."""
+    sound = rows.filter(
+        pl.Series(
+            [facts[name].verdict in verdicts for name in rows["video_path"]], dtype=pl.Boolean
+        )
+    )
     refused = [
         Rejection(row=row, video_path=name, reason=f"{facts[name].verdict}: {facts[name].reason}")
         for row, name in rows.select("row", "video_path").iter_rows()
         if facts[name].verdict not in verdicts
-    ]
+    ] + contradictory_copies(sound, [facts[name].sha256 for name in sound["video_path"]])
     usable = rows.filter(~pl.col("row").is_in([rejection.row for rejection in refused]))
     return usable, sorted(rejections + refused, key=lambda rejection: rejection.row)
 

@@ -175,7 +175,7 @@ def report_page(
             )
             for name, description in BASELINES.items()
         ],
-        cells=[cell_result(cell, params.train.monitor) for cell in cells],
+        cells=[cell_result(cell) for cell in cells],
         monitor=f"val_{params.train.monitor}",
         examples=examples(own[0], params.report.examples_per_class),
         examples_note=f"Test clips of {own[0].name}",
@@ -213,14 +213,12 @@ def headline(own: list[Cell], document: dict[str, Any], splits: pl.DataFrame) ->
     )
 
 
-def cell_result(cell: Cell, monitor: str) -> CellResult:
-    column = cell.history[f"val_{monitor}"]
-    best = column.arg_min() if monitor == "loss" else column.arg_max()
+def cell_result(cell: Cell) -> CellResult:
     return CellResult(
         model=cell.model,
         fold=cell.fold,
         history=cell.history,
-        best_epoch=None if best is None else int(cell.history["epoch"][best]),
+        best_epoch=cell.evaluation["best_epoch"],
         scores={split: scores_from(cell.evaluation[split]) for split in (VAL, TEST)},
     )
 

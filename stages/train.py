@@ -6,12 +6,14 @@ published to models/ is written when training is complete.
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from mlops import files
@@ -29,10 +31,10 @@ from mlops.progress import track
 from mlops.runs import FINISHED, open_run, runs_root, write_metadata
 from mlops.stage import run_stage
 from mlops.tracker import ExperimentTracker
-from stages.params import Params, read_params
+from stages.params import Params, Train, read_params
 from video.leakage import LeakageError, check_disjoint
 from video.loading import Batch, ClipSet, balanced_order, epoch_order
-from video.metrics import SUMMARY, classification_metrics
+from video.metrics import SUMMARY, NonFinitePredictionsError, classification_metrics
 from video.models import ModelShape, Normalise, build_model
 from video.splits import TRAIN, VAL, class_names, split_in_fold
 from video.steps import NonFiniteLossError, class_weights, predict, train_step
@@ -57,8 +59,8 @@ class Progress:
 
     epoch: int = 0  # the next one to train
     step: int = 0  # optimizer steps done
-    best_value: float | None = None
     best_epoch: int = -1
+    best_figures: dict[str, float] = field(default_factory=dict)  # its validation
 
 
 @dataclass
@@ -103,16 +105,16 @@ def main() -> None:
     init_path = Path(f"models/{cell.model}/init.pt")
     run_dir = find_or_create_run(params, cell, init_path, device)
     model, shape = load_model(cell.model, init_path, device)
-    normalise = Normalise().to(device)
+    normalise = Normalise(cell.model).to(device)
     loss_of = weighted_loss(params.train.class_balance, train_set, len(labels), device)
-    session = start_session(model, params, run_dir)
+    num_batches = math.ceil(len(train_set) / params.train.batch_size)
+    session = start_session(model, params.train, num_batches, run_dir)
     restore(session, run_dir, device)
 
     while not finished(session.progress, params):
         epoch = session.progress.epoch
         order = clip_order(params, train_set, epoch)
         batches = train_set.batches(order, params.train.batch_size)
-        num_batches = math.ceil(len(order) / params.train.batch_size)
         losses = []
         model.train()
         for batch in track(batches, total=num_batches, task=f"train: epoch {epoch}"):
@@ -121,20 +123,19 @@ def main() -> None:
             except NonFiniteLossError as error:
                 raise PipelineError(non_finite(error, session, train_set, batch)) from None
             losses.append(loss * len(batch.rows))
+            session.schedule.step()
             session.progress.step += 1
             log_step(session, loss, params.runtime.log_every_steps)
         log_epoch(session, {"loss": sum(losses) / len(order)})
 
         val_batches = val_set.batches(range(len(val_set)), params.train.batch_size)
         probabilities = predict(model, normalise, val_batches, device)
-        figures = classification_metrics(val_set.targets, probabilities, labels)
+        figures = validation_figures(val_set, probabilities, labels)
         log_validation(session, figures)
 
-        session.schedule.step()
         session.progress.epoch += 1
-        if is_better(figures, session.progress, params.train.monitor):
-            session.progress.best_value = figures[params.train.monitor]
-            session.progress.best_epoch = epoch
+        if is_better(figures, session.progress.best_figures, params.train.monitor):
+            session.progress.best_epoch, session.progress.best_figures = epoch, figures
             best = {"model": cpu_state(model), "shape": shape, "labels": labels, "epoch": epoch}
             save_checkpoint(run_dir / BEST, best)
         # After the best one: a crash between the two repeats the epoch and writes both again.
@@ -203,14 +204,14 @@ def load_model(name: str, path: Path, device: torch.device) -> tuple[nn.Module, 
     return model.to(device), state["shape"]
 
 
-def start_session(model: nn.Module, params: Params, run_dir: Path) -> Session:
+def start_session(model: nn.Module, train: Train, num_batches: int, run_dir: Path) -> Session:
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=params.train.learning_rate, weight_decay=params.train.weight_decay
+        model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
     )
     return Session(
         model=model,
         optimizer=optimizer,
-        schedule=learning_rate_schedule(optimizer, params.train.schedule, params.train.epochs),
+        schedule=learning_rate_schedule(optimizer, train.schedule, train.epochs * num_batches),
         tracker=ExperimentTracker(run_dir, run_dir.name),
         progress=Progress(),
     )
@@ -231,10 +232,10 @@ def finished(progress: Progress, params: Params) -> bool:
 
 
 def learning_rate_schedule(
-    optimizer: torch.optim.Optimizer, name: str, epochs: int
+    optimizer: torch.optim.Optimizer, name: str, num_steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if name == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
@@ -252,9 +253,23 @@ def clip_order(params: Params, train_set: ClipSet, epoch: int) -> list[int]:
     return epoch_order(len(train_set), seed=params.seed, epoch=epoch)
 
 
-def is_better(figures: dict[str, Any], progress: Progress, metric: str) -> bool:
-    value, best = figures[metric], progress.best_value
-    return best is None or (value < best if metric == "loss" else value > best)
+def validation_figures(
+    val_set: ClipSet, probabilities: NDArray[np.float64], labels: list[str]
+) -> dict[str, float]:
+    try:
+        figures = classification_metrics(val_set.targets, probabilities, labels)
+    except NonFinitePredictionsError as error:
+        raise PipelineError(f"validation: {error}") from None
+    return {name: figures[name] for name in SUMMARY}
+
+
+def is_better(figures: dict[str, float], best: dict[str, float], metric: str) -> bool:
+    return not best or rank(figures, metric) > rank(best, metric)
+
+
+def rank(figures: dict[str, float], metric: str) -> tuple[float, float]:
+    """Greater is better; of equals, which a small validation set often gives, the lower loss."""
+    return (-figures["loss"] if metric == "loss" else figures[metric], -figures["loss"])
 
 
 def log_step(session: Session, loss: float, every_steps: int) -> None:
@@ -270,11 +285,10 @@ def log_epoch(session: Session, means: dict[str, float]) -> None:
     print(f"train: epoch {progress.epoch}: train loss {means['loss']:.4f}")
 
 
-def log_validation(session: Session, figures: dict[str, Any]) -> None:
+def log_validation(session: Session, figures: dict[str, float]) -> None:
     progress = session.progress
-    values = {name: figures[name] for name in SUMMARY}
-    session.tracker.log(values, step=progress.step, epoch=progress.epoch, phase="val")
-    shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    session.tracker.log(figures, step=progress.step, epoch=progress.epoch, phase="val")
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
     print(f"train: epoch {progress.epoch}: val {shown}")
 
 
@@ -307,7 +321,8 @@ def publish(run_dir: Path, cell: argparse.Namespace, session: Session, monitor: 
     session.tracker.close()
     progress = session.progress
     write_metadata(run_dir, status=FINISHED, best_epoch=progress.best_epoch)
-    print(f"train: best val {monitor} {progress.best_value:.4f} in epoch {progress.best_epoch}")
+    best_value = progress.best_figures[monitor]
+    print(f"train: best val {monitor} {best_value:.4f} in epoch {progress.best_epoch}")
 
 
 def parse_arguments() -> argparse.Namespace:

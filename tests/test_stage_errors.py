@@ -163,6 +163,18 @@ def test_every_unusable_row_is_quarantined_with_its_reason(project: Project) -> 
     assert pl.read_parquet(project.root / "data/videos.parquet").height == 2
 
 
+def test_copies_of_one_file_with_two_labels_are_both_quarantined(project: Project) -> None:
+    rows = two_good_rows(project)
+    (project.videos / "c.mp4").write_bytes(project.add_video("d.mp4", shade=7))
+    project.write_params({"load_data": {"max_quarantined": 0.5}})
+    project.write_index([*rows, row("c.mp4", "authentic"), row("d.mp4", "tampered")])
+    code, output = project.run("load_data")
+    assert code == 0, output
+    reasons = project.quarantine()
+    assert reasons["c.mp4"] == "contradiction: row 4 holds the same bytes with another label"
+    assert reasons["d.mp4"] == "contradiction: row 3 holds the same bytes with another label"
+
+
 def test_too_many_unusable_rows_fail_the_stage_and_each_is_named(project: Project) -> None:
     project.write_index([*two_good_rows(project), row("x.mp4"), row("y.mp4")])
     output = project.fail("load_data")

@@ -16,9 +16,12 @@ import polars as pl
 # Names of the columns that later stages add; a column of the user's with such a name keeps its
 # content under `csv_<name>`.
 RESERVED = frozenset(
-    "row,video_path,label,group,sha256,verdict,num_frames,declared_frames,fps,duration_sec,width,"  # noqa: SIM905
-    "height,rotation,codec,pixel_format,size_bytes,split,fold,pack,clip,offset_bytes,frames,dtype,"
-    "clip_sha256,copy".split(",")
+    (
+        *("row", "video_path", "label", "group", "sha256", "verdict", "reason", "size_bytes"),
+        *("num_frames", "declared_frames", "fps", "duration_sec", "width", "height", "rotation"),
+        *("codec", "pixel_format", "split", "fold", "pack", "clip", "offset_bytes", "frames"),
+        *("dtype", "clip_sha256", "copy"),
+    )
 )
 
 
@@ -116,6 +119,27 @@ def check_rows(
             rejections.append(Rejection(row=row, video_path=video_path, reason=reason))
     usable = frame.filter(~pl.col("row").is_in([rejection.row for rejection in rejections]))
     return usable, rejections
+
+
+def contradictory_copies(frame: pl.DataFrame, sha256: Sequence[str]) -> list[Rejection]:
+    """Rejections of the rows whose files are equal, as `sha256` says, but whose labels are not.
+
+    Nobody can say which label is right, so none of them is used.
+    """
+    table = frame.select("row", "video_path", "label").with_columns(
+        sha256=pl.Series(sha256, dtype=pl.String)
+    )
+    return [
+        Rejection(
+            row=row,
+            video_path=video_path,
+            reason=f"contradiction: row {others} holds the same bytes with another label",
+        )
+        for copies in table.partition_by("sha256", maintain_order=True)
+        if copies["label"].n_unique() > 1
+        for row, video_path in copies.select("row", "video_path").iter_rows()
+        for others in [", ".join(str(other) for other in copies["row"] if other != row)]
+    ]
 
 
 def _parse(content: bytes) -> pl.DataFrame:

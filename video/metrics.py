@@ -10,6 +10,10 @@ from sklearn import metrics as sklearn_metrics
 SUMMARY = ("accuracy", "balanced_accuracy", "f1_macro", "loss")
 
 
+class NonFinitePredictionsError(ValueError):
+    """A model gives NaN or infinity; a figure made of that would hide it."""
+
+
 def classification_metrics(
     targets: NDArray[np.int64], probabilities: NDArray[np.float64], labels: Sequence[str]
 ) -> dict[str, Any]:
@@ -19,11 +23,11 @@ def classification_metrics(
     1; labels: the classes' names. Returns plain values: accuracy, balanced_accuracy (mean of the
     classes' recalls), f1_macro, loss (mean negative log-likelihood, nats), num_videos, per_class
     {label: precision, recall, f1, support}, confusion (rows: true class, columns: predicted).
-    Raises `ValueError` where a probability is not finite: a figure would hide it.
+    Raises `NonFinitePredictionsError` where a probability is not finite.
     """
     if not np.isfinite(probabilities).all():
         rows = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
-        raise ValueError(
+        raise NonFinitePredictionsError(
             f"expected finite probabilities, got NaN or infinity for {len(rows)} of "
             f"{len(targets)} videos; lower train.learning_rate"
         )

@@ -5,7 +5,7 @@ logits of shape (batch, classes). Pooling is a mean over the last three axes, wh
 deterministic on CUDA, where that of adaptive pooling is not.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -15,10 +15,6 @@ from torchvision.models import video as torchvision_video
 from torchvision.models.video import mvit
 
 from video.small3d import Small3D
-
-# Statistics of Kinetics-400 that torchvision's weights were trained with.
-KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
-KINETICS_STD = (0.22803, 0.22145, 0.216989)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +33,21 @@ class UnsuitableShapeError(ValueError):
 
 
 class Normalise(nn.Module):
-    """uint8 clips of shape (batch, frames, height, width, 3) to the models' input, on the device.
+    """uint8 clips of shape (batch, frames, height, width, 3) to the input of `model_name`.
 
-    Clips stay uint8 until here: a quarter of the bytes to read and to copy to a GPU.
+    Clips stay uint8 until they are on the device: a quarter of the bytes to read and to copy.
+    Each channel's mean and deviation are those that torchvision's weights were trained with;
+    small3d takes those of r3d_18.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, model_name: str) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(KINETICS_MEAN).view(3, 1, 1, 1), False)
-        self.register_buffer("std", torch.tensor(KINETICS_STD).view(3, 1, 1, 1), False)
+        preset = _PRETRAINED.get(model_name, _PRETRAINED["r3d_18"]).transforms()
+        self.register_buffer("mean", torch.tensor(preset.mean).view(3, 1, 1, 1), False)
+        self.register_buffer("std", torch.tensor(preset.std).view(3, 1, 1, 1), False)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         channels_first = clips.permute(0, 4, 1, 2, 3).to(torch.float32)
@@ -62,10 +61,19 @@ class GlobalMean(nn.Module):
         return features.mean((2, 3, 4), keepdim=True)
 
 
+class _Preset(Protocol):
+    """How torchvision prepares the clips for its weights."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
 class _Weights(Protocol):
     """The part of torchvision's weights enumerations that is used here."""
 
     url: str
+
+    def transforms(self) -> "_Preset": ...
 
     def get_state_dict(self, *, progress: bool, check_hash: bool) -> Mapping[str, Any]: ...
 

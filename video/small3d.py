@@ -12,8 +12,8 @@ class Small3D(nn.Module):
     """Three strided 3D convolutions over the differences of successive frames.
 
     With `temporal_difference` off the frames themselves go in, for models that shall not be told
-    to look at motion. Pools with means alone: adaptive, average and max pooling in 3D have no
-    deterministic gradient on CUDA.
+    to look at motion. Pools by mean and amax: the pooling layers of 3D have no deterministic
+    gradient on CUDA.
     """
 
     def __init__(

@@ -1,0 +1,213 @@
+"""A checkpoint brings back exactly what was saved, or says why it cannot."""
+
+import os
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mlops.checkpoint import (
+    checkpoint_bytes,
+    load_checkpoint,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
+)
+from mlops.errors import PipelineError
+
+
+def small_state() -> dict[str, Any]:
+    return {"model": {"weight": torch.arange(6.0), "count": torch.tensor(3)}, "labels": ["a", "b"]}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "latest_checkpoint.pt"
+    save_checkpoint(path, small_state())
+    return path
+
+
+def trained() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(2):
+        step(model, optimizer)
+    return model, optimizer
+
+
+def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    model(torch.linspace(0, 1, 20).reshape(5, 4)).square().sum().backward()
+    optimizer.step()
+
+
+def test_a_state_comes_back_as_it_was(path: Path) -> None:
+    state = load_checkpoint(path)
+    assert state["labels"] == ["a", "b"]
+    assert torch.equal(state["model"]["weight"], torch.arange(6.0))
+    assert (state["model"]["count"].item(), state["model"]["count"].dtype) == (3, torch.int64)
+
+
+def test_a_loaded_optimizer_takes_the_same_next_step(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    save_checkpoint(tmp_path / "a.pt", state)
+    other, other_optimizer = trained()
+    loaded = load_checkpoint(tmp_path / "a.pt")
+    other.load_state_dict(loaded["model"])
+    other_optimizer.load_state_dict(loaded["optimizer"])
+    step(model, optimizer)
+    step(other, other_optimizer)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor), name
+
+
+def draw() -> list[Any]:
+    """Numbers of each generator, an odd count of normal ones so that one is left over."""
+    return [
+        torch.rand(3).tolist(),
+        torch.randperm(9).tolist(),
+        np.random.normal(size=3).tolist(),  # noqa: NPY002
+        np.random.randint(1000),  # noqa: NPY002
+        random.random(),
+        random.gauss(0, 1),
+    ]
+
+
+def test_after_a_restore_all_generators_draw_what_they_would_have_drawn(tmp_path: Path) -> None:
+    draw()
+    save_checkpoint(tmp_path / "a.pt", {"rng": rng_state()})
+    expected = [draw(), draw()]
+    draw()
+    set_rng_state(load_checkpoint(tmp_path / "a.pt")["rng"])
+    assert [draw(), draw()] == expected
+
+
+def test_taking_the_state_of_the_generators_draws_nothing() -> None:
+    state = rng_state()
+    expected = draw()
+    set_rng_state(state)
+    rng_state()
+    assert draw() == expected
+
+
+def test_equal_states_give_equal_bytes() -> None:
+    assert checkpoint_bytes(small_state()) == checkpoint_bytes(small_state())
+
+
+def test_a_state_saved_again_after_loading_gives_equal_bytes(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": rng_state()}
+    (tmp_path / "a.pt").write_bytes(checkpoint_bytes(state))
+    loaded = load_checkpoint(tmp_path / "a.pt")
+    assert checkpoint_bytes(loaded) == checkpoint_bytes(state)
+    model.load_state_dict(loaded["model"])
+    optimizer.load_state_dict(loaded["optimizer"])
+    again = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": state["rng"]}
+    assert checkpoint_bytes(again) == checkpoint_bytes(state)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["one text"] * 2, ["one text", " ".join(["one", "text"])]),
+        ([(0.9, 0.99)] * 2, [(0.9, 0.99), tuple([0.9, 0.99])]),  # noqa: C409
+        ([[1]] * 2, [[1], [1]]),
+        (torch.arange(5.0), torch.arange(10.0)[:5]),
+    ],
+    ids=["text", "tuple", "list", "tensor"],
+)
+def test_the_bytes_do_not_show_what_is_one_object_in_memory(one: Any, other: Any) -> None:
+    assert checkpoint_bytes({"x": one}) == checkpoint_bytes({"x": other})
+
+
+def test_another_value_gives_other_bytes() -> None:
+    assert checkpoint_bytes({"x": torch.zeros(2)}) != checkpoint_bytes({"x": torch.ones(2)})
+
+
+def test_a_flipped_bit_never_gives_another_state(path: Path) -> None:
+    content = path.read_bytes()
+    refused = 0
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << 4 * (position % 2)
+        path.write_bytes(damaged)
+        try:
+            state = load_checkpoint(path)
+        except PipelineError:
+            refused += 1
+        else:  # padding, or a field of zip that says nothing of the content
+            assert checkpoint_bytes(state) == content, position
+    assert refused > len(content) / 3
+
+
+def test_a_flipped_bit_in_a_weight_is_told(path: Path) -> None:
+    content = path.read_bytes()
+    weight = bytes(torch.arange(6.0).numpy().data)
+    assert content.count(weight) == 1
+    path.write_bytes(content.replace(weight, bytes([weight[0] ^ 1]) + weight[1:]))
+    with pytest.raises(PipelineError) as caught:
+        load_checkpoint(path)
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"{path}: expected a checkpoint, got a damaged file (Bad CRC-32 for ")
+    assert fault.endswith("; remove it and run again")
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 0.999])
+def test_a_file_cut_short_is_refused(share: float, path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(
+        PipelineError, match=r"expected a checkpoint, got a damaged file \(.*remove"
+    ):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"format_version": 2}, {"format_version": None}, {"model": 1}, [1]],
+    ids=["newer", "null", "none", "list"],
+)
+def test_a_file_of_another_format_is_refused(content: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(content, path)
+    with pytest.raises(PipelineError, match=r"a\.pt: expected format version 1, got (2|none); rem"):
+        load_checkpoint(path)
+
+
+class Touches:
+    """Loaded by pickle, it runs a command that makes the file `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch '{self.path}'",)
+
+
+def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_not_run(tmp_path: Path) -> None:
+    path, trace = tmp_path / "a.pt", tmp_path / "trace"
+    torch.save({"format_version": 1, "model": Touches(trace)}, path)
+    with pytest.raises(PipelineError, match="expected tensors and plain types, got objects that"):
+        load_checkpoint(path)
+    assert not trace.exists()
+
+
+def test_a_bare_pickle_is_refused_and_its_code_not_run(tmp_path: Path) -> None:
+    path, trace = tmp_path / "a.pt", tmp_path / "trace"
+    path.write_bytes(pickle.dumps(Touches(trace)))
+    with pytest.raises(PipelineError, match="expected a checkpoint, got a damaged file"):
+        load_checkpoint(path)
+    assert not trace.exists()
+
+
+def test_a_save_that_fails_leaves_the_checkpoint_that_was_there(path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(AttributeError, match="pickle"):
+        save_checkpoint(path, {"model": lambda: None})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]

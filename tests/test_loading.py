@@ -1,0 +1,163 @@
+"""Batches hold each clip once, in an order that is a function of seed and epoch."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+from video.loading import REQUIRED, ClipSet, balanced_order, epoch_order
+from video.packs import pack_bytes, pack_rows
+
+LABELS = ["fake", "real"]
+
+
+@pytest.fixture
+def clips() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (7, 2, 4, 5, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def table(tmp_path: Path, clips: NDArray[np.uint8]) -> pl.DataFrame:
+    """Seven clips of seven videos, four in one pack and three in another."""
+    packs = []
+    for name, held in (("a.npy", clips[:4]), ("b.npy", clips[4:])):
+        (tmp_path / name).write_bytes(pack_bytes(held))
+        packs.append(pack_rows(name, held))
+    return pl.concat(packs).with_columns(
+        pl.Series("video_path", [f"{i}.mp4" for i in range(7)]),
+        pl.Series("sha256", [f"{i:064x}" for i in range(7)]),
+        pl.Series("label", ["real", "fake", "fake", "real", "fake", "fake", "fake"]),
+        pl.Series("group", [f"g{i}" for i in range(7)]),
+    )
+
+
+@pytest.fixture
+def clip_set(tmp_path: Path, table: pl.DataFrame) -> ClipSet:
+    return ClipSet(table, [tmp_path] * table.height, LABELS)
+
+
+# --- batches -----------------------------------------------------------------------------------
+
+
+def test_batches_cover_each_row_once_and_the_last_is_smaller(clip_set: ClipSet) -> None:
+    order = [6, 0, 3, 1, 5, 2, 4]
+
+    batches = [list(batch.rows) for batch in clip_set.batches(order, 3)]
+
+    assert batches == [[6, 0, 3], [1, 5, 2], [4]]
+
+
+def test_a_batch_holds_the_clips_of_its_rows(clip_set: ClipSet, clips: NDArray[np.uint8]) -> None:
+    for batch in clip_set.batches([6, 0, 3, 1, 5, 2, 4], 3):
+        np.testing.assert_array_equal(batch.clips.numpy(), clips[list(batch.rows)], strict=True)
+
+
+def test_a_batch_holds_the_labels_of_its_rows(clip_set: ClipSet) -> None:
+    (batch,) = clip_set.batches([3, 1, 0], 8)
+
+    assert batch.labels.tolist() == [1, 0, 1]
+
+
+def test_a_row_asked_for_twice_is_read_twice(clip_set: ClipSet, clips: NDArray[np.uint8]) -> None:
+    np.testing.assert_array_equal(clip_set.read([5, 5]), clips[[5, 5]])
+
+
+def test_clips_may_lie_in_several_directories(
+    tmp_path: Path, table: pl.DataFrame, clips: NDArray[np.uint8]
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "b.npy").rename(tmp_path / "other" / "b.npy")
+
+    clip_set = ClipSet(table, [tmp_path] * 4 + [tmp_path / "other"] * 3, LABELS)
+
+    np.testing.assert_array_equal(clip_set.read(range(7)), clips)
+
+
+# --- refusals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", REQUIRED)
+def test_a_table_without_a_column_is_refused_with_its_name(
+    tmp_path: Path, table: pl.DataFrame, column: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"got no {column}; run the data stages again"):
+        ClipSet(table.drop(column), [tmp_path] * 7, LABELS)
+
+
+def test_all_missing_columns_are_named_at_once(tmp_path: Path, table: pl.DataFrame) -> None:
+    with pytest.raises(ValueError, match="got no group, no pack; run"):
+        ClipSet(table.drop("pack", "group"), [tmp_path] * 7, LABELS)
+
+
+def test_clips_of_two_shapes_are_refused_with_both(tmp_path: Path, table: pl.DataFrame) -> None:
+    mixed = table.with_columns(frames=pl.when(pl.col("clip") == 0).then(3).otherwise("frames"))
+
+    with pytest.raises(ValueError, match=r"one shape, got \[\(2, 4, 5\), \(3, 4, 5\)\]; run"):
+        ClipSet(mixed, [tmp_path] * 7, LABELS)
+
+
+def test_a_table_without_clips_is_refused(tmp_path: Path, table: pl.DataFrame) -> None:
+    with pytest.raises(ValueError, match="expected clips of one shape, got no clips; run"):
+        ClipSet(table.clear(), [], LABELS)
+
+
+# --- orders ------------------------------------------------------------------------------------
+
+
+def test_an_epoch_is_a_permutation() -> None:
+    assert sorted(epoch_order(100, seed=1, epoch=2)) == list(range(100))
+
+
+def test_an_epoch_is_the_same_every_time() -> None:
+    assert epoch_order(100, seed=1, epoch=2) == epoch_order(100, seed=1, epoch=2)
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(1, 3), (2, 2), (2, 1), (12, 2)])
+def test_another_seed_or_epoch_has_another_order(seed: int, epoch: int) -> None:
+    assert epoch_order(100, seed=seed, epoch=epoch) != epoch_order(100, seed=1, epoch=2)
+
+
+def test_the_order_is_that_of_the_first_release() -> None:
+    """A changed order would make a resumed run differ from one that was never killed."""
+    assert epoch_order(8, seed=0, epoch=0) == [2, 3, 5, 6, 1, 4, 7, 0]
+
+
+UNEVEN = np.array([0] * 90 + [1] * 9 + [2] * 3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_balanced_epoch_shows_every_class_equally_often(seed: int) -> None:
+    order = balanced_order(UNEVEN, seed=seed, epoch=0)
+
+    assert Counter(UNEVEN[order].tolist()) == {0: 34, 1: 34, 2: 34}
+
+
+def test_a_balanced_epoch_is_as_long_as_any_other() -> None:
+    targets = np.array([0, 0, 0, 0, 0, 1, 1, 2])
+
+    assert len(balanced_order(targets, seed=0, epoch=0)) == 8
+
+
+def test_within_a_class_no_clip_comes_up_twice_more_often_than_another() -> None:
+    times = Counter(balanced_order(UNEVEN, seed=0, epoch=0))
+
+    for label in (0, 1, 2):
+        counts = [times[row] for row in np.flatnonzero(label == UNEVEN)]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_a_balanced_epoch_mixes_the_classes() -> None:
+    shown = UNEVEN[balanced_order(UNEVEN, seed=0, epoch=0)]
+
+    assert set(shown[:20].tolist()) == {0, 1, 2}
+
+
+def test_a_balanced_epoch_depends_on_seed_and_epoch_alone() -> None:
+    first = balanced_order(UNEVEN, seed=0, epoch=0)
+
+    assert balanced_order(UNEVEN, seed=0, epoch=0) == first
+    assert balanced_order(UNEVEN, seed=1, epoch=0) != first
+    assert balanced_order(UNEVEN, seed=0, epoch=1) != first

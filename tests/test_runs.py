@@ -1,0 +1,180 @@
+"""Run directories: each has one owner, and only an equal, unfinished run is found again."""
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mlops.errors import PipelineError
+from mlops.fingerprint import Fingerprint, fingerprint_hash
+from mlops.runs import (
+    FINISHED,
+    create_run_directory,
+    find_unfinished_run,
+    open_run,
+    runs_root,
+    write_metadata,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+FINGERPRINT: Fingerprint = {
+    "config": "c" * 64,
+    "inputs": {"data/clips": "d" * 64},
+    "code": {"stages/train.py": "e" * 64},
+    "versions": {"python": "3.11.7"},
+    "device": "cpu",
+}
+
+CREATES = """
+import sys
+from pathlib import Path
+from mlops.runs import create_run_directory
+sys.stdin.readline()
+for _ in range(5):
+    print(create_run_directory(Path(sys.argv[1]), "demo", "0123456789abcdef")[1])
+"""
+
+
+def start_run(base: Path, experiment: str = "demo") -> Path:
+    return open_run(base, experiment, FINGERPRINT, {"seed": 0})[0]
+
+
+def test_many_processes_in_one_second_get_a_directory_each(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CREATES, str(tmp_path)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(6)
+    ]
+    for process in processes:  # all wait for this line and so begin together
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    names = [name for process in processes for name in process.communicate()[0].split()]
+    assert [process.returncode for process in processes] == [0] * 6
+    assert len(set(names)) == 30
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == sorted(names)
+
+
+def test_the_name_is_the_time_in_utc_and_the_start_of_the_fingerprint(tmp_path: Path) -> None:
+    path, run_id = create_run_directory(tmp_path, "demo", fingerprint_hash(FINGERPRINT))
+    match = re.fullmatch(r"run_(\d{8}_\d{6})_([0-9a-f]{8})", run_id)
+    assert match is not None
+    moment = datetime.strptime(match[1], "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - moment) < timedelta(minutes=1)
+    assert match[2] == fingerprint_hash(FINGERPRINT)[:8]
+    assert path == tmp_path / "demo" / run_id
+
+
+def test_a_run_without_a_fingerprint_has_a_name_of_its_own(tmp_path: Path) -> None:
+    ids = {create_run_directory(tmp_path, "demo")[1][-8:] for _ in range(20)}
+    assert len(ids) == 20
+    assert all(re.fullmatch(r"[0-9a-f]{8}", identity) for identity in ids)
+
+
+def test_a_run_directory_has_its_subdirectories(tmp_path: Path) -> None:
+    path, _ = create_run_directory(tmp_path, "demo")
+    assert {item.name for item in path.iterdir()} == {"checkpoints", "artifacts", "logs"}
+
+
+def test_runs_lie_in_the_main_repository_that_dvc_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert runs_root() == tmp_path / "runs"
+
+
+def test_without_dvc_runs_lie_in_the_current_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    assert runs_root() == Path("runs")
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../other", "a/b", "a b", ".hidden", "a\n", "a" * 101]
+)
+def test_a_name_that_is_no_directory_below_runs_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"experiment\.name: expected .*, got .*; it names"):
+        create_run_directory(tmp_path / "runs", name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["sample", "v1.2-b_c", "Größe", "7"])
+def test_a_name_of_letters_and_digits_is_accepted(name: str, tmp_path: Path) -> None:
+    assert create_run_directory(tmp_path, name)[0].parent.name == name
+
+
+def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    first, resumes_first = open_run(tmp_path, "demo", FINGERPRINT, {"seed": 0})
+    again, resumes_again = open_run(tmp_path, "demo", copy.deepcopy(FINGERPRINT), {"seed": 0})
+    assert (again, resumes_first, resumes_again) == (first, False, True)
+
+
+def test_a_cut_off_run_goes_on_although_the_experiment_was_renamed(tmp_path: Path) -> None:
+    assert start_run(tmp_path, "before") == start_run(tmp_path, "after")
+
+
+def test_a_finished_run_is_never_found(tmp_path: Path) -> None:
+    write_metadata(start_run(tmp_path), status=FINISHED)
+    assert find_unfinished_run(tmp_path, FINGERPRINT) is None
+
+
+def test_after_a_finished_run_a_new_one_begins(tmp_path: Path) -> None:
+    first = start_run(tmp_path)
+    write_metadata(first, status=FINISHED)
+    assert start_run(tmp_path) != first
+
+
+def test_an_unfinished_run_is_found_behind_a_newer_finished_one(tmp_path: Path) -> None:
+    first = start_run(tmp_path)
+    newer = tmp_path / "demo" / f"run_29991231_235959_{first.name[-8:]}"
+    newer.mkdir()
+    document = json.loads((first / "metadata.json").read_text())
+    write_metadata(newer, **(document | {"status": FINISHED}))
+    assert find_unfinished_run(tmp_path, FINGERPRINT) == first
+
+
+@pytest.mark.parametrize("entry", sorted(FINGERPRINT))
+def test_a_run_whose_fingerprint_differs_in_one_entry_is_not_found(
+    entry: str, tmp_path: Path
+) -> None:
+    run_dir = start_run(tmp_path)
+    # The directory keeps the digits of the name, as if only these collided.
+    write_metadata(run_dir, fingerprint=FINGERPRINT | {entry: "other"})
+    assert find_unfinished_run(tmp_path, FINGERPRINT) is None
+
+
+def test_a_run_killed_before_its_metadata_is_not_found(tmp_path: Path) -> None:
+    create_run_directory(tmp_path, "demo", fingerprint_hash(FINGERPRINT))
+    assert find_unfinished_run(tmp_path, FINGERPRINT) is None
+
+
+def test_no_run_is_found_where_none_was_started(tmp_path: Path) -> None:
+    assert find_unfinished_run(tmp_path / "runs", FINGERPRINT) is None
+
+
+def test_a_new_run_records_its_configuration_and_fingerprint(tmp_path: Path) -> None:
+    run_dir = start_run(tmp_path)
+    config = json.loads((run_dir / "config.json").read_text())
+    metadata = json.loads((run_dir / "metadata.json").read_text())
+    assert config == {"hash": FINGERPRINT["config"], "config": {"seed": 0}}
+    assert (metadata["run_id"], metadata["status"]) == (run_dir.name, "running")
+    assert metadata["fingerprint"] == FINGERPRINT
+
+
+def test_new_entries_of_the_metadata_keep_the_others(tmp_path: Path) -> None:
+    write_metadata(tmp_path, run_id="a", status="running")
+    write_metadata(tmp_path, status="finished", best_epoch=3)
+    assert json.loads((tmp_path / "metadata.json").read_text()) == {
+        "run_id": "a",
+        "status": "finished",
+        "best_epoch": 3,
+    }

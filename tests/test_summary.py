@@ -1,0 +1,163 @@
+"""One answer from many cells, chosen by validation, with what looks wrong named."""
+
+import math
+from typing import Any
+
+import polars as pl
+import pytest
+
+from video.metrics import SUMMARY
+from video.summary import (
+    Cell,
+    best_model,
+    broken_figures,
+    by_model,
+    identical_predictions,
+    metrics_document,
+)
+
+
+def figures(value: float) -> dict[str, Any]:
+    return dict.fromkeys(SUMMARY, value)
+
+
+def cell(
+    model: str, fold: int, *, val: float = 0.5, test: float = 0.5, probability: float | None = None
+) -> Cell:
+    told = fold + val if probability is None else probability
+    return Cell(
+        model=model,
+        fold=fold,
+        evaluation={
+            "val": figures(val),
+            "test": figures(test),
+            "baseline": {"majority": {"val": figures(0.5), "test": figures(0.4 + fold / 10)}},
+        },
+        history=pl.DataFrame({"epoch": [0]}),
+        predictions=pl.DataFrame({"video_path": ["a.mp4"], "probability_fake": [told]}),
+    )
+
+
+FOUR = [
+    cell("small", 0, val=0.7, test=0.9),
+    cell("small", 1, val=0.8, test=0.7),
+    cell("large", 0, val=0.9, test=0.5),
+    cell("large", 1, val=0.7, test=0.6),
+]
+
+
+# --- the best model ----------------------------------------------------------------------------
+
+
+def test_the_best_model_has_the_best_mean_in_validation() -> None:
+    assert best_model(FOUR, "balanced_accuracy") == "large"
+
+
+def test_of_losses_the_smallest_is_the_best() -> None:
+    assert best_model(FOUR, "loss") == "small"
+
+
+def test_test_figures_have_no_say_in_the_choice() -> None:
+    cells = [cell("worse", 0, val=0.6, test=1.0), cell("better", 0, val=0.7, test=0.0)]
+
+    assert best_model(cells, "accuracy") == "better"
+
+
+@pytest.mark.parametrize("monitor", ["loss", "accuracy"])
+def test_the_first_of_equals_is_chosen(monitor: str) -> None:
+    assert best_model([cell("b", 0), cell("a", 0)], monitor) == "b"
+
+
+def test_cells_are_gathered_by_model() -> None:
+    gathered = by_model(FOUR)
+
+    assert {name: [one.fold for one in own] for name, own in gathered.items()} == {
+        "small": [0, 1],
+        "large": [0, 1],
+    }
+
+
+# --- the document ------------------------------------------------------------------------------
+
+
+def test_the_figures_are_means_over_the_folds_of_the_chosen_model() -> None:
+    document = metrics_document(FOUR, "small", {})
+
+    assert document["val"] == pytest.approx(figures(0.75))
+    assert document["test"] == pytest.approx(figures(0.8))
+
+
+def test_the_baselines_are_means_over_the_same_test_sets() -> None:
+    document = metrics_document(FOUR, "small", {})
+
+    assert document["baseline"] == {"majority": pytest.approx(figures(0.45))}
+
+
+def test_every_model_has_its_mean_and_sample_deviation() -> None:
+    models = metrics_document(FOUR, "small", {})["models"]
+
+    # Two values lie as far apart as the root of two times their sample deviation.
+    assert models["small"]["test"] == pytest.approx(
+        {"balanced_accuracy": 0.8, "balanced_accuracy_std": 0.2 / math.sqrt(2)}
+    )
+    assert models["large"]["val"] == pytest.approx(
+        {"balanced_accuracy": 0.8, "balanced_accuracy_std": 0.2 / math.sqrt(2)}
+    )
+
+
+def test_one_fold_has_no_deviation() -> None:
+    models = metrics_document([cell("a", 0), cell("b", 0)], "a", {})["models"]
+
+    assert models["a"]["test"] == {"balanced_accuracy": 0.5}
+
+
+def test_a_single_cell_needs_no_comparison() -> None:
+    assert "models" not in metrics_document([cell("a", 0)], "a", {})
+
+
+def test_counts_are_passed_on() -> None:
+    assert metrics_document(FOUR, "small", {"videos": 3})["counts"] == {"videos": 3}
+
+
+# --- what looks wrong --------------------------------------------------------------------------
+
+
+def test_whole_figures_are_not_called_broken() -> None:
+    assert broken_figures(FOUR) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.5"])
+def test_a_broken_figure_is_named_with_cell_split_and_value(value: Any) -> None:
+    broken = cell("small", 1)
+    broken.evaluation["test"]["loss"] = value
+
+    assert broken_figures([cell("small", 0), broken]) == [
+        f"small fold 1: expected a finite test loss, got {value}"
+    ]
+
+
+def test_a_missing_figure_is_named() -> None:
+    broken = cell("small", 1)
+    del broken.evaluation["val"]["accuracy"]
+
+    assert broken_figures([broken]) == ["small fold 1: expected a finite val accuracy, got None"]
+
+
+def test_two_models_that_say_the_same_are_warned_about() -> None:
+    cells = [cell("a", 0, probability=0.3), cell("b", 0, probability=0.3)]
+
+    assert identical_predictions(cells) == [
+        "a fold 0 and b fold 0 have identical predictions; check that both were trained"
+    ]
+
+
+def test_models_that_differ_in_the_last_digit_are_not_warned_about() -> None:
+    cells = [cell("a", 0, probability=0.3), cell("b", 0, probability=math.nextafter(0.3, 1))]
+
+    assert identical_predictions(cells) == []
+
+
+def test_folds_are_not_compared_with_each_other() -> None:
+    cells = [cell("a", 0, probability=0.3), cell("a", 1, probability=0.3)]
+
+    assert identical_predictions(cells) == []
