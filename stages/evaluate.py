@@ -76,9 +76,9 @@ def main() -> None:
             }
         }
     )
-    files.write_json(Path(f"models/{cell.model}/fold{cell.fold}/evaluation.json"), document)
+    files.write_json(Path(f"results/{cell.model}/fold{cell.fold}/evaluation.json"), document)
     predictions = prediction_table(clips, probabilities, labels)
-    with files.replacing(Path(f"models/{cell.model}/fold{cell.fold}/predictions.parquet")) as path:
+    with files.replacing(Path(f"results/{cell.model}/fold{cell.fold}/predictions.parquet")) as path:
         predictions.write_parquet(path)
     print(summary(cell, document))
 

@@ -75,9 +75,9 @@ def read_cell(model: str, fold: int) -> Cell:
         return Cell(
             model=model,
             fold=fold,
-            evaluation=json.loads(Path(f"models/{model}/fold{fold}/evaluation.json").read_text()),
-            history=pl.read_csv(Path(f"models/{model}/fold{fold}/history.csv")),
-            predictions=pl.read_parquet(Path(f"models/{model}/fold{fold}/predictions.parquet")),
+            evaluation=json.loads(Path(f"results/{model}/fold{fold}/evaluation.json").read_text()),
+            history=pl.read_csv(Path(f"results/{model}/fold{fold}/history.csv")),
+            predictions=pl.read_parquet(Path(f"results/{model}/fold{fold}/predictions.parquet")),
         )
     except FileNotFoundError as error:
         raise PipelineError(

@@ -315,7 +315,7 @@ def publish(run_dir: Path, cell: argparse.Namespace, session: Session, monitor: 
         .with_columns(name=pl.format("{}_{}", "phase", "metric"))
         .pivot("name", index="epoch", values="value", maintain_order=True)
     )
-    files.write_text(Path(f"models/{cell.model}/fold{cell.fold}/history.csv"), history.write_csv())
+    files.write_text(Path(f"results/{cell.model}/fold{cell.fold}/history.csv"), history.write_csv())
     best = (run_dir / BEST).read_bytes()
     files.write_bytes(Path(f"models/{cell.model}/fold{cell.fold}/best_model.pt"), best)
     session.tracker.close()

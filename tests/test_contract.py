@@ -160,9 +160,9 @@ def test_the_paths_in_the_script_are_the_paths_in_dvc_yaml(stage: str) -> None:
         if not re.match(r"(stages|video|mlops)/|\$\{data\.", path)
     }
     # `report` depends on the directory that holds all cells, and names files in it.
-    if "models" in data:
-        data.remove("models")
-        named = {path for path in named if not path.startswith("models/")}
+    if "results" in data:
+        data.remove("results")
+        named = {path for path in named if not path.startswith("results/")}
     assert named == data
 
 
@@ -175,7 +175,7 @@ def paths_named(path: Path) -> Iterator[str]:
             and node.func.id == "Path"
         ):
             text = "".join(literal(argument) for argument in node.args)
-            if re.match(r"(data|models|plots)/|metrics\.json|report\.html", text):
+            if re.match(r"(data|models|results|plots)/|metrics\.json|report\.html", text):
                 yield text
 
 

@@ -162,8 +162,8 @@ def test_models_are_compared_side_by_side(workspace: Path) -> None:
 
 def test_the_summary_reads_only_the_cells_that_params_yaml_names(workspace: Path) -> None:
     before = {name: content_hash(workspace / name) for name in ("metrics.json", "report.html")}
-    shutil.copytree(workspace / "models/small3d", workspace / "models/r3d_18")
-    (workspace / "models/r3d_18/fold0/evaluation.json").write_text("{}")
+    shutil.copytree(workspace / "results/small3d", workspace / "results/r3d_18")
+    (workspace / "results/r3d_18/fold0/evaluation.json").write_text("{}")
     assert stages_run(dvc("repro", cwd=workspace)) == {"report"}
     assert before == {name: content_hash(workspace / name) for name in before}
 
@@ -193,14 +193,14 @@ def test_a_killed_training_ends_with_the_same_bytes(workspace: Path) -> None:
     set_params(workspace, {"train": {"epochs": 4}, "augment": {"copies": 2}})
     dvc("repro", cwd=workspace)
     whole = content_hash(workspace / MODEL)
-    history = (workspace / "models/small3d/fold0/history.csv").read_text()
+    history = (workspace / "results/small3d/fold0/history.csv").read_text()
     shutil.rmtree(workspace / "runs")
 
     kill_after_first_checkpoint(workspace)
     output = dvc("repro", "--force", "--single-item", "train@small3d-0", cwd=workspace)
     assert "resuming" in output
     assert content_hash(workspace / MODEL) == whole
-    assert (workspace / "models/small3d/fold0/history.csv").read_text() == history
+    assert (workspace / "results/small3d/fold0/history.csv").read_text() == history
 
 
 def kill_after_first_checkpoint(root: Path) -> None:

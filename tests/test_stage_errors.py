@@ -260,4 +260,4 @@ def test_weights_of_a_local_file_are_taken(project: Project) -> None:
 
 def test_a_missing_cell_is_named(project: Project) -> None:
     output = project.fail("report")
-    assert "report: models/small3d/fold0/evaluation.json: expected the result of small3d" in output
+    assert "report: results/small3d/fold0/evaluation.json: expected the result of small3d" in output
