@@ -299,11 +299,11 @@ def cpu_state(model: nn.Module) -> dict[str, torch.Tensor]:
 def non_finite(
     error: NonFiniteLossError, session: Session, train_set: ClipSet, batch: Batch
 ) -> str:
-    clips = ", ".join(train_set.table[list(batch.rows)]["pack"])
+    clips = ", ".join(train_set.table[list(batch.rows)]["video_path"].unique(maintain_order=True))
     progress = session.progress
     return (
         f"{error} at step {progress.step} of epoch {progress.epoch}; lower train.learning_rate, "
-        f"or look at the batch's clips: {clips}"
+        f"or look at the clips of the batch: {clips}"
     )
 
 

@@ -207,7 +207,7 @@ def test_a_bare_pickle_is_refused_and_its_code_not_run(tmp_path: Path) -> None:
 
 def test_a_save_that_fails_leaves_the_checkpoint_that_was_there(path: Path) -> None:
     before = path.read_bytes()
-    with pytest.raises(AttributeError, match="pickle|local object"):
+    with pytest.raises(AttributeError, match=r"pickle|local object"):
         save_checkpoint(path, {"model": lambda: None})
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]

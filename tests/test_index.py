@@ -181,7 +181,9 @@ def test_a_missing_file_costs_its_row(tmp_path: Path) -> None:
     kept, reasons = checked(tmp_path, "a.mp4,fake,g", "b.mp4,real,g", files="a.mp4")
 
     assert kept == [1]
-    assert reasons == {2: f"missing: video_path 'b.mp4' not found under {tmp_path}"}
+    assert reasons == {
+        2: f"video_path 'b.mp4' not found under {tmp_path}; put the file there or drop the row"
+    }
 
 
 def test_an_unknown_label_costs_its_row(tmp_path: Path) -> None:
@@ -195,7 +197,8 @@ def test_all_faults_of_a_row_are_told_in_one_reason(tmp_path: Path) -> None:
     _, reasons = checked(tmp_path, "a.mp4,,g", "a.mp4,,g")
 
     assert reasons[2] == (
-        f"missing: video_path 'a.mp4' not found under {tmp_path}; label: expected one of fake, "
+        f"video_path 'a.mp4' not found under {tmp_path}; put the file there or drop the row; "
+        "label: expected one of fake, "
         "real, got ''; duplicate: row 1 names the same file"
     )
 

@@ -211,7 +211,7 @@ def _path_fault(video_path: str, root: Path) -> str:
         return f"video_path '{video_path}' cannot be looked up: {error.strerror}"
     if found:
         return f"video_path '{video_path}' is no file; name the video itself"
-    return f"missing: video_path '{video_path}' not found under {root}"
+    return f"video_path '{video_path}' not found under {root}; put the file there or drop the row"
 
 
 def _label_fault(label: str, labels: Sequence[str]) -> str:
