@@ -1,22 +1,16 @@
-"""What several test files need: where the repository is, and where the reference material lies."""
-
-from pathlib import Path
+"""The order of the test files."""
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+# Those that take longest first, so that two workers end at about the same time.
+LONGEST = [
+    "test_pipeline.py",
+    "test_sample_videos.py",
+    "test_real_videos.py",
+    "test_stage_errors.py",
+]
 
 
-@pytest.fixture(scope="session")
-def repository() -> Path:
-    """The root of the checkout under test."""
-    return ROOT
-
-
-@pytest.fixture(scope="session")
-def scfd() -> Path:
-    """300 real surveillance clips, which are never copied into the repository."""
-    path = ROOT.parent / "shared/real/scfd"
-    if not path.is_dir():
-        pytest.skip(f"needs the reference videos at {path}")
-    return path
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
