@@ -74,10 +74,7 @@ def load_yaml(path: Path) -> Any:
 
 
 def read_parameters(path: Path, kind: type[T]) -> T:
-    """Read `path` as the dataclass `kind`, or raise one `PipelineError` with every fault.
-
-    Keys are compared with each other once each by itself is right.
-    """
+    """Read `path` as the dataclass `kind`, or raise one `PipelineError` with every fault."""
     return parse_parameters(load_yaml(path), kind, where=str(path))
 
 

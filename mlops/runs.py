@@ -43,7 +43,7 @@ def create_run_directory(
 
     `identity` is the hash of the run's fingerprint; without one, eight random hex digits stand
     for it. A name already taken is never shared: creation is exclusive, and a second start in
-    the same second waits for the next free second.
+    the same second takes the next second that is free.
     """
     try:
         check_experiment_name(experiment_name)

@@ -1,7 +1,9 @@
 """How a stage's script starts and how it fails."""
 
+import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from mlops.errors import PipelineError
 
@@ -17,8 +19,33 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
     try:
         main()
     except PipelineError as error:
-        sys.stdout.flush()
-        for fault in error.faults:
-            for line in fault.splitlines():
-                print(f"{name}: {line}", file=sys.stderr)
-        sys.exit(1)
+        _fail(name, *error.faults)
+    except FileNotFoundError as error:
+        _fail(name, f"{_place(error)}: expected a file, found none; run dvc repro, which makes it")
+    except OSError as error:
+        _fail(name, f"{_place(error)}: {error.strerror or error}; mend that and run again")
+    except MemoryError:
+        _fail(name, "out of memory; lower runtime.workers or the batch size and run again")
+    except KeyboardInterrupt:
+        _fail(name, "interrupted; run the same command again", exit_code=130)
+
+
+def _fail(name: str, *faults: str, exit_code: int = 1) -> NoReturn:
+    sys.stdout.flush()
+    for fault in faults:
+        for line in fault.splitlines():
+            print(f"{name}: {line}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def _place(error: OSError) -> str:
+    # Polars raises the error of Python without its attributes, the path last in its text.
+    return str(error.filename or str(error).splitlines()[0].rsplit(": ", 1)[-1])
+
+
+def parse_options(description: str | None, **kinds: type) -> argparse.Namespace:
+    """The command line of a stage that runs once a cell: `parse_options(doc, model=str)`."""
+    parser = argparse.ArgumentParser(description=description)
+    for option, kind in kinds.items():
+        parser.add_argument(f"--{option}", required=True, type=kind)
+    return parser.parse_args()

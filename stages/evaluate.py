@@ -15,12 +15,16 @@ from mlops.checkpoint import load_checkpoint
 from mlops.determinism import choose_device, derive_seed, make_deterministic
 from mlops.errors import PipelineError
 from mlops.progress import track
-from mlops.stage import run_stage
-from stages.params import read_params
+from mlops.stage import parse_options, run_stage
+from stages.params import check_cell, read_params
 from video.baselines import majority_probabilities, metadata_probabilities
 from video.leakage import LeakageError, check_disjoint
 from video.loading import Batch, ClipSet
-from video.metrics import balanced_accuracy_interval, classification_metrics
+from video.metrics import (
+    NonFinitePredictionsError,
+    balanced_accuracy_interval,
+    classification_metrics,
+)
 from video.models import ModelShape, Normalise, build_model
 from video.splits import TEST, TRAIN, VAL, class_names, split_in_fold
 from video.steps import predict
@@ -36,8 +40,9 @@ VIDEO_FACTS = ("width", "height", "fps", "num_frames", "duration_sec", "size_byt
 
 
 def main() -> None:
-    cell = parse_arguments()
+    cell = parse_options(__doc__, model=str, fold=int)
     params = read_params()
+    check_cell(cell.model, cell.fold, params)
     device = choose_device(params.runtime.device)
     make_deterministic(
         derive_seed(params.seed, "evaluate"), num_threads=params.evaluate.num_threads
@@ -58,24 +63,16 @@ def main() -> None:
     }
     guesses = baseline_probabilities(clips, labels, params.seed)
 
-    document = (
-        {"best_epoch": epoch}
-        | {
-            split: with_interval(
-                classification_metrics(targets[split], probabilities[split], labels)
-            )
+    document: dict[str, Any] = {"best_epoch": epoch}
+    for split in SPLIT:
+        document[split] = scored(split, targets[split], probabilities[split], labels)
+    document["baseline"] = {
+        name: {
+            split: classification_metrics(targets[split], by_split[split], labels)
             for split in SPLIT
         }
-        | {
-            "baseline": {
-                name: {
-                    split: classification_metrics(targets[split], by_split[split], labels)
-                    for split in SPLIT
-                }
-                for name, by_split in guesses.items()
-            }
-        }
-    )
+        for name, by_split in guesses.items()
+    }
     files.write_json(Path(f"results/{cell.model}/fold{cell.fold}/evaluation.json"), document)
     predictions = prediction_table(clips, probabilities, labels)
     with files.replacing(Path(f"results/{cell.model}/fold{cell.fold}/predictions.parquet")) as path:
@@ -139,7 +136,14 @@ def baseline_probabilities(
     }
 
 
-def with_interval(figures: dict[str, Any]) -> dict[str, Any]:
+def scored(
+    split: str, targets: NDArray[np.int64], probabilities: NDArray[np.float64], labels: list[str]
+) -> dict[str, Any]:
+    """The model's figures on a split, with the interval of the headline."""
+    try:
+        figures = classification_metrics(targets, probabilities, labels)
+    except NonFinitePredictionsError as error:
+        raise PipelineError(f"{split}: {error}") from None
     low, high = balanced_accuracy_interval(figures["confusion"])
     return figures | {"balanced_accuracy_interval": [low, high]}
 
@@ -169,13 +173,6 @@ def summary(cell: argparse.Namespace, document: dict[str, Any]) -> str:
         f"{name} {figures[TEST]['balanced_accuracy']:.4f}"
         for name, figures in (("model", document), *baseline.items())
     )
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--fold", required=True, type=int)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def main() -> None:
             pack=pack, sha256=sha256, seed=params.seed, copies=params.augment.copies, recipe=recipe
         )
         for pack, sha256 in sources.select("pack", "sha256").unique(maintain_order=True).iter_rows()
+        if params.augment.copies
     ]
     AUGMENTED_PACKS.mkdir(parents=True, exist_ok=True)
     made = map_processes(make_pack, tasks, workers=params.runtime.workers)

@@ -1,6 +1,5 @@
 """Write the weights that every run of a model starts from."""
 
-import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +11,10 @@ from torch import nn
 from mlops.checkpoint import save_checkpoint
 from mlops.determinism import derive_seed, make_deterministic
 from mlops.errors import PipelineError
-from mlops.stage import run_stage
+from mlops.stage import parse_options, run_stage
 from stages.params import read_params
 from video.models import (
+    BUILDERS,
     ModelShape,
     UnsuitableShapeError,
     adopt_weights,
@@ -25,7 +25,7 @@ from video.models import (
 
 
 def main() -> None:
-    model_name = parse_arguments().model
+    model_name = parse_options(__doc__, model=str).model
     params = read_params()
     shape = ModelShape(
         num_classes=len(params.data.labels),
@@ -45,6 +45,10 @@ def main() -> None:
 
 
 def build(model_name: str, shape: ModelShape) -> nn.Module:
+    if model_name not in BUILDERS:
+        raise PipelineError(
+            f"--model: expected one of {', '.join(BUILDERS)}, got '{model_name}'; choose one"
+        )
     try:
         return build_model(model_name, shape)
     except UnsuitableShapeError as error:
@@ -57,21 +61,26 @@ def read_weights(model_name: str, source: str) -> Mapping[str, Any]:
         return read_kinetics_weights(model_name)
     path = Path(source)
     if not path.is_file():
+        found = "which is no file" if path.exists() else "which does not exist"
         raise PipelineError(
-            f"init_model.weights: expected random, kinetics400 or a file, got '{source}', which "
-            "does not exist; correct the path"
+            f"init_model.weights: expected random, kinetics400 or a file, got '{source}', {found}; "
+            "correct the path"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        # torch's own message advises to load it all the same, and so to run its code.
         raise PipelineError(
-            f"{path}: expected a state dict saved by torch.save, got a file that does not load as "
-            f"one: {str(error).splitlines()[0]}"
+            f"{path}: expected tensors saved by torch.save, got a file that does not load as such; "
+            "save the model's state_dict() again"
         ) from None
     weights = state.get("model", state) if isinstance(state, dict) else None
     if not isinstance(weights, dict):
-        raise PipelineError(f"{path}: expected a state dict, got {type(state).__name__}")
-    return weights
+        raise PipelineError(
+            f"{path}: expected a state dict, got {type(state).__name__}; save the model's "
+            "state_dict()"
+        )
+    return {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
 
 
 def read_kinetics_weights(model_name: str) -> Mapping[str, Any]:
@@ -100,12 +109,6 @@ def adopt(model: nn.Module, weights: Mapping[str, Any]) -> None:
             f"fits; its first entry is {next(iter(weights), '(none)')!r}"
         )
     print(f"init_model: {total - len(left)} of {total} tensors adopted, drawn: {', '.join(left)}")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

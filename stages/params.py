@@ -6,19 +6,26 @@ sees it. What each means stands there too, beside its value and with its unit.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Interval, Len
-from pydantic import model_validator
+from pydantic import ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
+from mlops.errors import PipelineError
 from mlops.parameters import STRICT, read_parameters
 from mlops.runs import check_experiment_name
 
 PARAMS_FILE = Path("params.yaml")
 
+# Where the pipeline writes: no place for the user's videos.
+WRITTEN = [
+    Path(name)
+    for name in ("data/clips", "data/augmented", "models", "results", "plots", "runs", ".dvc")
+]
+
+Value = TypeVar("Value")
 Count = Annotated[int, Ge(1)]
 Number = Annotated[int, Ge(0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -38,10 +45,11 @@ class Experiment:
     description: str
     tags: list[str]
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        check_experiment_name(self.name)
-        return self
+    @field_validator("name")
+    @classmethod
+    def _names_a_directory(cls, name: str) -> str:
+        check_experiment_name(name)
+        return name
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -53,15 +61,22 @@ class Data:
     group_column: Text
     labels: Annotated[list[Text], Len(2)]
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        _unique("data.labels", self.labels)
-        if Path(self.root).resolve() in (Path.cwd(), Path("data").resolve()):
-            raise ValueError(
-                f"data.root: expected a directory of its own, got '{self.root}', where the "
-                "pipeline writes; put the videos in a directory below data/"
-            )
-        return self
+    @field_validator("labels")
+    @classmethod
+    def _each_once(cls, labels: list[str]) -> list[str]:
+        return _unique("data.labels", labels)
+
+    @field_validator("root")
+    @classmethod
+    def _apart_from_what_is_written(cls, root: str) -> str:
+        place = Path(root).resolve()
+        for written in map(Path.resolve, WRITTEN):
+            if place.is_relative_to(written) or written.is_relative_to(place):
+                raise ValueError(
+                    f"data.root: expected a directory of its own, got '{root}', where the "
+                    "pipeline writes; put the videos in a directory below data/"
+                )
+        return root
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -76,12 +91,10 @@ class Sample:
     region_area_share: Annotated[float, Interval(ge=0.05, le=0.6)]
     noise_sigma: Annotated[float, Interval(ge=0, le=30)]
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        _ordered(
-            "sample", min_duration_sec=self.min_duration_sec, max_duration_sec=self.max_duration_sec
-        )
-        return self
+    @field_validator("max_duration_sec")
+    @classmethod
+    def _ordered(cls, high: float, info: ValidationInfo) -> float:
+        return _at_least("sample", "min_duration_sec", high, info)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -135,10 +148,10 @@ class Augment:
     frame_duplication_max_share: Share
     reversal_probability: Probability
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        _ordered("augment", scale_min=self.scale_min, scale_max=self.scale_max)
-        return self
+    @field_validator("scale_max")
+    @classmethod
+    def _ordered(cls, high: float, info: ValidationInfo) -> float:
+        return _at_least("augment", "scale_min", high, info)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -178,26 +191,27 @@ class Runtime:
     workers: Count
     log_every_steps: Count
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+    @field_validator("device")
+    @classmethod
+    def _known(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
             raise ValueError(
                 "runtime.device: expected auto, cpu, cuda or cuda and a number as in cuda:1, got "
-                f"{self.device!r}; write auto"
+                f"{device!r}; write auto"
             )
-        return self
+        return device
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Params:
     seed: Number
     models: Annotated[list[ModelName], Len(1)]
+    split: Split  # before the folds, which are compared with it
     folds: Annotated[list[Number], Len(1)]
     experiment: Experiment
     data: Data
     sample: Sample
     load_data: LoadData
-    split: Split
     clips: Clips
     augment: Augment
     init_model: InitModel
@@ -206,17 +220,22 @@ class Params:
     report: Report
     runtime: Runtime
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        _unique("models", self.models)
-        _unique("folds", self.folds)
-        beyond = [fold for fold in self.folds if fold >= self.split.num_folds]
-        if beyond:
+    @field_validator("models")
+    @classmethod
+    def _each_model_once(cls, models: list[ModelName]) -> list[ModelName]:
+        return _unique("models", models)
+
+    @field_validator("folds")
+    @classmethod
+    def _known_folds_once(cls, folds: list[int], info: ValidationInfo) -> list[int]:
+        split = info.data.get("split")
+        beyond = [] if split is None else [fold for fold in folds if fold >= split.num_folds]
+        if split is not None and beyond:
             raise ValueError(
-                f"folds: expected numbers below split.num_folds = {self.split.num_folds}, got "
+                f"folds: expected numbers below split.num_folds = {split.num_folds}, got "
                 f"{beyond}; remove them or raise split.num_folds"
             )
-        return self
+        return _unique("folds", folds)
 
 
 def read_params() -> Params:
@@ -224,18 +243,30 @@ def read_params() -> Params:
     return read_parameters(PARAMS_FILE, Params)
 
 
-def _unique(key: str, values: Sequence[int | str]) -> None:
+def check_cell(model: str, fold: int, params: Params) -> None:
+    """Refuse a cell that params.yaml does not name: nothing has been made for it."""
+    if model not in params.models or fold not in params.folds:
+        raise PipelineError(
+            f"{PARAMS_FILE}: expected the model {model} in models and the fold {fold} in folds, "
+            f"got {params.models} and {params.folds}; add them there"
+        )
+
+
+def _unique(key: str, values: list[Value]) -> list[Value]:
     repeated = [value for value, count in Counter(values).items() if count > 1]
     if repeated:
         raise ValueError(
             f"{key}: expected every item once, got {repeated} again; remove the repetition"
         )
+    return values
 
 
-def _ordered(section: str, **bounds: float) -> None:
-    (low_name, low), (high_name, high) = bounds.items()
-    if low > high:
+def _at_least(section: str, low_name: str, high: float, info: ValidationInfo) -> float:
+    # A lower bound that is wrong by itself is told already, and is not there to compare with.
+    low = info.data.get(low_name)
+    if low is not None and low > high:
         raise ValueError(
-            f"{section}.{low_name}: expected at most {section}.{high_name} = {high}, got {low}; "
-            "exchange them"
+            f"{section}.{low_name}: expected at most {section}.{info.field_name} = {high}, got "
+            f"{low}; exchange them"
         )
+    return high

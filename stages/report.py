@@ -1,6 +1,9 @@
 """Gather the cells that params.yaml names into metrics.json, plots and one page."""
 
 import json
+import shutil
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,6 @@ from mlops.errors import PipelineError
 from mlops.stage import run_stage
 from stages.params import Params, read_params
 from video.loading import ClipSet
-from video.metrics import balanced_accuracy_interval
 from video.page import (
     AugmentedClip,
     Baseline,
@@ -32,6 +34,7 @@ from video.summary import (
     broken_figures,
     by_model,
     identical_predictions,
+    mean_figures,
     metrics_document,
 )
 
@@ -50,12 +53,14 @@ BASELINES = {
 
 def main() -> None:
     params = read_params()
-    cells = [read_cell(model, fold) for model in params.models for fold in params.folds]
+    named = [(model, fold) for model in params.models for fold in params.folds]
+    drop_other_cells(named)
+    cells = [read_cell(model, fold) for model, fold in named]
     if faults := broken_figures(cells):
         raise PipelineError(*faults)
     model = best_model(cells, params.train.monitor)
     splits = pl.read_parquet(SPLITS)
-    quarantine = pl.read_csv(QUARANTINE)
+    quarantine = pl.read_csv(QUARANTINE, infer_schema=False).cast({"row": pl.Int64})
     augmented = pl.read_parquet(AUGMENTED)
     counts = split_counts(splits, augmented, params.folds[0])
 
@@ -68,6 +73,23 @@ def main() -> None:
     for warning in warnings:
         print(f"report: warning: {warning}")
     print(f"report: {model}: test balanced accuracy {document['test']['balanced_accuracy']:.4f}")
+
+
+def drop_other_cells(named: Sequence[tuple[str, int]]) -> None:
+    """Remove from results/ what belongs to no cell that params.yaml names.
+
+    The report does not read it, but DVC hashes the whole directory: dvc.lock would depend on
+    what an earlier grid left behind. Its content stays in DVC's cache, and `dvc checkout` of the
+    commit that named it brings it back.
+    """
+    kept = {Path(f"results/{model}/fold{fold}") for model, fold in named}
+    for cell in sorted(Path("results").glob("*/fold*")):
+        if cell not in kept:
+            shutil.rmtree(cell)
+            print(f"report: {cell} is no cell of params.yaml: removed from the work tree")
+    for model in sorted(Path("results").glob("*")):
+        if model.is_dir() and not any(model.iterdir()):
+            model.rmdir()
 
 
 def read_cell(model: str, fold: int) -> Cell:
@@ -169,7 +191,9 @@ def report_page(
                 name=name,
                 description=description,
                 scores={
-                    split: scores_from(own[0].evaluation["baseline"][name][split])
+                    split: scores_from(
+                        mean_figures([cell.evaluation["baseline"][name][split] for cell in own])
+                    )
                     for split in (VAL, TEST)
                 },
             )
@@ -199,15 +223,16 @@ def report_page(
 
 
 def headline(own: list[Cell], document: dict[str, Any], splits: pl.DataFrame) -> Headline:
-    """The chosen model's test score; the folds share one test set."""
-    low, high = balanced_accuracy_interval(own[0].evaluation[TEST]["confusion"])
+    """The chosen model's test score. The folds share one test set: their mean is no surer."""
+    intervals = [cell.evaluation[TEST]["balanced_accuracy_interval"] for cell in own]
+    low, high = (statistics.fmean(ends) for ends in zip(*intervals, strict=True))
     test = splits.filter(pl.col("split") == TEST)
     folds = f"mean of {len(own)} folds" if len(own) > 1 else f"fold {own[0].fold}"
     return Headline(
         model=own[0].model,
         value=document[TEST]["balanced_accuracy"],
         interval=(low, high),
-        method=f"{folds}; 95 % posterior interval of {own[0].name}, videos taken as independent",
+        method=f"{folds}; 95 % posterior interval, videos taken as independent",
         num_videos=test.height,
         num_groups=test["group"].n_unique(),
     )

@@ -5,7 +5,6 @@ published to models/ is written when training is complete.
 """
 
 import argparse
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,11 @@ from mlops.errors import PipelineError
 from mlops.fingerprint import run_fingerprint
 from mlops.progress import track
 from mlops.runs import FINISHED, open_run, runs_root, write_metadata
-from mlops.stage import run_stage
+from mlops.stage import parse_options, run_stage
 from mlops.tracker import ExperimentTracker
-from stages.params import Params, Train, read_params
+from stages.params import Params, Train, check_cell, read_params
 from video.leakage import LeakageError, check_disjoint
-from video.loading import Batch, ClipSet, balanced_order, epoch_order
+from video.loading import Batch, ClipSet, balanced_order, batch_rows, epoch_order
 from video.metrics import SUMMARY, NonFinitePredictionsError, classification_metrics
 from video.models import ModelShape, Normalise, build_model
 from video.splits import TRAIN, VAL, class_names, split_in_fold
@@ -67,6 +66,7 @@ class Progress:
 class Session:
     """All that changes while training, and hence all that a checkpoint holds."""
 
+    cell: str  # its name in the log
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
@@ -94,8 +94,9 @@ class Session:
 
 
 def main() -> None:
-    cell = parse_arguments()
+    cell = parse_options(__doc__, model=str, fold=int)
     params = read_params()
+    check_cell(cell.model, cell.fold, params)
     device = choose_device(params.runtime.device)
     make_deterministic(
         derive_seed(params.seed, "train", cell.model, cell.fold),
@@ -107,8 +108,8 @@ def main() -> None:
     model, shape = load_model(cell.model, init_path, device)
     normalise = Normalise(cell.model).to(device)
     loss_of = weighted_loss(params.train.class_balance, train_set, len(labels), device)
-    num_batches = math.ceil(len(train_set) / params.train.batch_size)
-    session = start_session(model, params.train, num_batches, run_dir)
+    num_batches = len(batch_rows(range(len(train_set)), params.train.batch_size))
+    session = start_session(cell, model, params.train, num_batches, run_dir)
     restore(session, run_dir, device)
 
     while not finished(session.progress, params):
@@ -117,7 +118,9 @@ def main() -> None:
         batches = train_set.batches(order, params.train.batch_size)
         losses = []
         model.train()
-        for batch in track(batches, total=num_batches, task=f"train: epoch {epoch}"):
+        for batch in track(
+            batches, total=num_batches, task=f"train: {session.cell}: epoch {epoch}"
+        ):
             try:
                 loss = train_step(model, normalise, session.optimizer, loss_of, batch, device)
             except NonFiniteLossError as error:
@@ -204,11 +207,14 @@ def load_model(name: str, path: Path, device: torch.device) -> tuple[nn.Module, 
     return model.to(device), state["shape"]
 
 
-def start_session(model: nn.Module, train: Train, num_batches: int, run_dir: Path) -> Session:
+def start_session(
+    cell: argparse.Namespace, model: nn.Module, train: Train, num_batches: int, run_dir: Path
+) -> Session:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
     )
     return Session(
+        cell=f"{cell.model} fold {cell.fold}",
         model=model,
         optimizer=optimizer,
         schedule=learning_rate_schedule(optimizer, train.schedule, train.epochs * num_batches),
@@ -221,7 +227,7 @@ def restore(session: Session, run_dir: Path, device: torch.device) -> None:
     """Bring the session to the run's last checkpoint; without one, clear the log of its start."""
     if (run_dir / LATEST).exists():
         session.load_state_dict(load_checkpoint(run_dir / LATEST, device=device))
-        print(f"train: goes on with epoch {session.progress.epoch}")
+        print(f"train: {session.cell}: goes on with epoch {session.progress.epoch}")
     else:
         session.tracker.load_state_dict(None)
 
@@ -282,14 +288,14 @@ def log_epoch(session: Session, means: dict[str, float]) -> None:
     progress = session.progress
     rate = {"learning_rate": float(session.schedule.get_last_lr()[0])}
     session.tracker.log(means | rate, step=progress.step, epoch=progress.epoch, phase="train")
-    print(f"train: epoch {progress.epoch}: train loss {means['loss']:.4f}")
+    print(f"train: {session.cell}: epoch {progress.epoch}: train loss {means['loss']:.4f}")
 
 
 def log_validation(session: Session, figures: dict[str, float]) -> None:
     progress = session.progress
     session.tracker.log(figures, step=progress.step, epoch=progress.epoch, phase="val")
     shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-    print(f"train: epoch {progress.epoch}: val {shown}")
+    print(f"train: {session.cell}: epoch {progress.epoch}: val {shown}")
 
 
 def cpu_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -322,14 +328,9 @@ def publish(run_dir: Path, cell: argparse.Namespace, session: Session, monitor: 
     progress = session.progress
     write_metadata(run_dir, status=FINISHED, best_epoch=progress.best_epoch)
     best_value = progress.best_figures[monitor]
-    print(f"train: best val {monitor} {best_value:.4f} in epoch {progress.best_epoch}")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--fold", required=True, type=int)
-    return parser.parse_args()
+    print(
+        f"train: {session.cell}: best val {monitor} {best_value:.4f} in epoch {progress.best_epoch}"
+    )
 
 
 if __name__ == "__main__":

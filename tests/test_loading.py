@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from video.loading import REQUIRED, ClipSet, balanced_order, epoch_order
+from video.loading import REQUIRED, ClipSet, balanced_order, batch_rows, epoch_order
 from video.packs import pack_bytes, pack_rows
 
 LABELS = ["fake", "real"]
@@ -42,12 +42,19 @@ def clip_set(tmp_path: Path, table: pl.DataFrame) -> ClipSet:
 # --- batches -----------------------------------------------------------------------------------
 
 
-def test_batches_cover_each_row_once_and_the_last_is_smaller(clip_set: ClipSet) -> None:
+def test_a_single_row_left_over_joins_the_batch_before_it(clip_set: ClipSet) -> None:
     order = [6, 0, 3, 1, 5, 2, 4]
 
     batches = [list(batch.rows) for batch in clip_set.batches(order, 3)]
 
-    assert batches == [[6, 0, 3], [1, 5, 2], [4]]
+    assert batches == [[6, 0, 3], [1, 5, 2, 4]]
+
+
+def test_batches_cover_each_row_once_and_the_last_is_smaller() -> None:
+    assert batch_rows([6, 0, 3, 1, 5], 3) == [[6, 0, 3], [1, 5]]
+    assert batch_rows([2], 3) == [[2]]
+    assert batch_rows([2, 0], 1) == [[2], [0]]
+    assert batch_rows([], 3) == []
 
 
 def test_a_batch_holds_the_clips_of_its_rows(clip_set: ClipSet, clips: NDArray[np.uint8]) -> None:

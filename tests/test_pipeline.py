@@ -166,6 +166,28 @@ def test_the_summary_reads_only_the_cells_that_params_yaml_names(workspace: Path
     (workspace / "results/r3d_18/fold0/evaluation.json").write_text("{}")
     assert stages_run(dvc("repro", cwd=workspace)) == {"report"}
     assert before == {name: content_hash(workspace / name) for name in before}
+    # Nor does dvc.lock depend on what lay there.
+    assert git("status", "--porcelain", cwd=workspace) == ""
+
+
+def test_ones_own_videos_are_versioned_and_train_in_a_temporary_copy(workspace: Path) -> None:
+    shutil.copytree(workspace / "data/sample", workspace / "data/mine")
+    set_params(workspace, {"data": {"index": "data/mine/index.csv", "root": "data/mine"}})
+    dvc("add", "data/mine", cwd=workspace)
+    commit(workspace, "own videos")
+    assert (workspace / "data/mine.dvc").exists()
+    assert "data/mine.dvc" in git("ls-files", cwd=workspace)
+    name = "temporary"
+    output = dvc("exp", "run", "--temp", "--name", name, "-S", "train.epochs=1", cwd=workspace)
+    assert "train: small3d fold 0: epoch 0" in output
+    assert name in dvc("exp", "list", cwd=workspace)
+
+
+def test_without_augmented_copies_training_goes_on_the_clips_alone(workspace: Path) -> None:
+    set_params(workspace, {"augment": {"copies": 0}, "train": {"epochs": 1}})
+    dvc("repro", cwd=workspace)
+    metrics = json.loads((workspace / "metrics.json").read_text())
+    assert metrics["counts"]["augmented_clips"] == 0
 
 
 def test_an_older_commit_brings_back_its_model_metrics_and_report(workspace: Path) -> None:

@@ -229,7 +229,7 @@ def test_without_network_the_error_says_how_to_provide_the_weights(
     ("content", "message"),
     [
         (None, "which does not exist"),
-        (b"PK\x03\x04 no archive", "does not load as one"),
+        (b"PK\x03\x04 no archive", "does not load as such"),
         ({"other.weight": torch.zeros(1)}, "no entry fits"),
     ],
     ids=["missing", "no checkpoint", "another model"],
@@ -261,3 +261,37 @@ def test_weights_of_a_local_file_are_taken(project: Project) -> None:
 def test_a_missing_cell_is_named(project: Project) -> None:
     output = project.fail("report")
     assert "report: results/small3d/fold0/evaluation.json: expected the result of small3d" in output
+
+
+@pytest.mark.parametrize(
+    ("stage", "missing"),
+    [
+        ("create_splits", "data/videos.parquet"),
+        ("create_dataset", "data/videos.parquet"),
+        ("generate_augmentations", "data/clips.parquet"),
+    ],
+)
+def test_a_stage_before_its_turn_names_what_it_misses(
+    project: Project, stage: str, missing: str
+) -> None:
+    output = project.fail(stage)
+    assert f"{stage}: {missing}: expected a file, found none; run dvc repro" in output
+
+
+def test_a_cell_that_params_yaml_does_not_name_is_refused(project: Project) -> None:
+    output = project.fail("train", "--model", "small3d", "--fold", "9")
+    assert "train: params.yaml: expected the model small3d in models and the fold 9" in output
+
+
+def test_a_video_that_may_not_be_read_costs_one_row(project: Project) -> None:
+    project.write_index([*two_good_rows(project), row("locked.mp4")])
+    (project.videos / "locked.mp4").symlink_to("/proc/self/mem")
+    project.write_params({"load_data": {"max_quarantined": 0.5}})
+    code, output = project.run("load_data")
+    assert code == 0, output
+    assert "locked.mp4" in project.quarantine()
+
+
+def test_an_index_separated_by_semicolons_is_told(project: Project) -> None:
+    (project.videos / "index.csv").write_text("video_path;label;dup_group\na.mp4;authentic;\n")
+    assert "looks separated by ';'; save it with commas" in project.fail("load_data")

@@ -75,9 +75,12 @@ def decoder_versions() -> dict[str, str]:
 
 def inspect_video(path: Path) -> VideoFacts:
     """Decode every frame of `path` once and report what is in it; never raises for a bad file."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    size_bytes = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size_bytes = path.stat().st_size
+    except OSError as error:
+        return VideoFacts(verdict="unreadable", reason=_message(error), sha256="", size_bytes=0)
 
     def rejected(verdict: str, reason: str) -> VideoFacts:
         return VideoFacts(verdict=verdict, reason=reason, sha256=sha256, size_bytes=size_bytes)

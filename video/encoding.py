@@ -1,7 +1,5 @@
 """Writes small encoded video files whose bytes depend on nothing but what is passed in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction

@@ -63,6 +63,11 @@ def read_index(content: bytes, columns: Columns) -> pl.DataFrame:
         # Without the group column copies of one video would stand in training and test: the
         # table is refused, never taken as "every video is its own group".
         known = ", ".join(frame.columns)
+        if len(frame.columns) == 1 and (mark := next((m for m in ";\t|" if m in known), "")):
+            raise IndexFileError(
+                f"expected columns separated by commas, got '{known}', which looks separated by "
+                f"{mark!r}; save it with commas"
+            )
         raise IndexFileError(
             *(
                 f"expected a column '{name}', got the columns {known}; add it, or name yours "
@@ -85,7 +90,7 @@ def read_index(content: bytes, columns: Columns) -> pl.DataFrame:
                 for name in taken
             )
         )
-    # Blank lines count as rows, so that `row` is what an editor shows, but are none.
+    # Blank lines are no rows but count as such, so that `row` is the line below the header.
     blank = pl.all_horizontal(pl.col(frame.columns) == "")
     rows = pl.int_range(1, frame.height + 1, dtype=pl.Int64).alias("row")
     table = frame.select(

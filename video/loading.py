@@ -5,6 +5,7 @@ worker holds a state.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +67,8 @@ class ClipSet:
         return len(self._files)
 
     def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        """Batches of `batch_size` rows in the given order; the last one may be smaller."""
-        for start in range(0, len(order), batch_size):
-            rows = list(order[start : start + batch_size])
+        """Batches of the rows in the given order, cut by `batch_rows`."""
+        for rows in batch_rows(order, batch_size):
             yield Batch(
                 clips=torch.from_numpy(self.read(rows)),
                 labels=torch.from_numpy(self.targets[rows]),
@@ -81,6 +81,17 @@ class ClipSet:
         for target, row in zip(clips, rows, strict=True):
             read_clip_into(target, *self._files[row])
         return clips
+
+
+def batch_rows(order: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Cut an order into batches of `batch_size`; the last one may be smaller.
+
+    A single row left over joins the batch before it: batch normalisation has no variance of one.
+    """
+    cuts = [*range(0, len(order), batch_size), len(order)]
+    if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1 < batch_size:
+        del cuts[-2]
+    return [list(order[start:end]) for start, end in itertools.pairwise(cuts)]
 
 
 def epoch_order(num_clips: int, *, seed: int, epoch: int) -> list[int]:

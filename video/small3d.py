@@ -1,7 +1,5 @@
 """A small 3D CNN that sees motion first: quick enough for a CPU."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -39,7 +37,7 @@ class Small3D(nn.Module):
         """Logits of shape (batch, num_classes).
 
         clips: float of shape (batch, 3, frames, height, width), normalised to a standard deviation
-        of about 1; frames >= 2, height and width >= 32.
+        of about 1; frames >= 2, height and width >= 16.
         """
         if self.temporal_difference:
             clips = clips[:, :, 1:] - clips[:, :, :-1]

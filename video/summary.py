@@ -75,10 +75,10 @@ def metrics_document(
     own = by_model(cells)[model]
     baselines = own[0].evaluation["baseline"]
     document: dict[str, Any] = {
-        split: _means([cell.evaluation[split] for cell in own]) for split in ("val", "test")
+        split: mean_figures([cell.evaluation[split] for cell in own]) for split in ("val", "test")
     }
     document["baseline"] = {
-        name: _means([cell.evaluation["baseline"][name]["test"] for cell in own])
+        name: mean_figures([cell.evaluation["baseline"][name]["test"] for cell in own])
         for name in baselines
     }
     document["counts"] = dict(counts)
@@ -105,7 +105,8 @@ def identical_predictions(cells: Sequence[Cell]) -> list[str]:
     ]
 
 
-def _means(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def mean_figures(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The means of the SUMMARY figures."""
     return {name: statistics.fmean(item[name] for item in figures) for name in SUMMARY}
 
 

@@ -11,8 +11,6 @@ as well. What differs is the step from one moment to the next: steady in `authen
 in `tampered`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -569,7 +567,7 @@ class _Window:
         window: Picture,
         columns: NDArray[np.float32],
         rows: NDArray[np.float32],
-    ) -> _Window:
+    ) -> "_Window":
         opacity = _look(window, columns, rows, (0.0, 0.0))
         ys, xs = np.nonzero(opacity.any(axis=1))[0], np.nonzero(opacity.any(axis=0))[0]
         part = np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
