@@ -124,8 +124,11 @@ def _read_by_timing(
     path: Path, indices: Sequence[int], height: int, width: int, fit: Fit, timing: FrameTiming
 ) -> Reading:
     """Decode little more than what is asked for; raises when anything is not as recorded."""
-    if indices[-1] >= len(timing.pts):
-        raise _TimingDoubtError(f"no frame {indices[-1]} is recorded")
+    if not len(timing.pts) == len(timing.crc32) > max(indices) or min(indices) < 0:
+        raise _TimingDoubtError(
+            f"frames {min(indices)} to {max(indices)}, recorded {len(timing.crc32)} of "
+            f"{len(timing.pts)}"
+        )
     places: dict[int, list[int]] = {}
     for place, index in enumerate(indices):
         places.setdefault(index, []).append(place)
