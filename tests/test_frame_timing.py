@@ -210,7 +210,25 @@ def test_a_recorded_pts_that_no_frame_has_is_a_doubt(tmp_path: Path) -> None:
     timing = proven_timing(path)
     shifted = replace(timing, pts=tuple(pts + 1 for pts in timing.pts))
 
-    assert doubt_about(path, shifted)
+    assert doubt_about(path, shifted) == "pts 0 comes after 0"
+
+
+def test_a_frame_that_does_not_come_is_a_doubt(tmp_path: Path) -> None:
+    path = encoded(tmp_path / "video", "h264 b-frames")
+    timing = proven_timing(path)
+    later = replace(timing, pts=(*timing.pts[:-1], timing.pts[-1] + 1))
+
+    taken = assert_same_bytes(path, [40, 59], later)
+
+    assert taken.doubt == "frame 59 does not come"
+
+
+@needs_torture
+def test_a_decoder_that_reads_its_options_once_gives_no_doubt() -> None:
+    path = TORTURE / "torchcodec/av1_video.mkv"
+    timing = proven_timing(path)
+
+    assert assert_same_bytes(path, [50, 123], timing).doubt == ""
 
 
 def test_a_record_of_another_stream_is_a_doubt(tmp_path: Path) -> None:

@@ -56,9 +56,10 @@ def rotation(frame: av.VideoFrame) -> int:
 
 
 def frame_crc32(frame: av.VideoFrame) -> int:
-    """CRC-32 of all that a picture is made of: its samples, size, format, colours and rotation.
+    """CRC-32 of every fourth row of a picture, its size, format, colours and rotation.
 
-    Costs about a tenth of decoding the frame.
+    Wrong decoding shows in whole blocks, and codecs predict none of less than four rows of luma.
+    All rows would cost a fifth of decoding the frame.
     """
     crc = zlib.crc32(
         repr(
@@ -76,5 +77,5 @@ def frame_crc32(frame: av.VideoFrame) -> int:
             part.width * -(-part.bits // 8) for part in components if part.plane == number
         )
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        crc = zlib.crc32(np.ascontiguousarray(rows[:, :row_bytes]).data, crc)
+        crc = zlib.crc32(np.ascontiguousarray(rows[::4, :row_bytes]).data, crc)
     return crc
