@@ -14,6 +14,7 @@ from mlops.workers import map_processes
 from stages.params import Clips, read_params
 from video.decoding import DECODING_VERSION, decoder_versions, read_frames
 from video.packs import pack_bytes, pack_key, pack_rows, uniform_indices
+from video.streams import FrameTiming, frame_timing
 
 VIDEOS = Path("data/videos.parquet")
 PACKS = Path("data/clips")
@@ -30,6 +31,7 @@ class Task:
     path: Path
     sha256: str
     num_frames: int
+    timing: FrameTiming | None
     clips: Clips
 
 
@@ -41,6 +43,7 @@ def main() -> None:
             path=Path(params.data.root) / row["video_path"],
             sha256=row["sha256"],
             num_frames=row["num_frames"],
+            timing=frame_timing(row),
             clips=params.clips,
         )
         # Exact copies share one pack.
@@ -68,7 +71,12 @@ def make_pack(task: Task) -> pl.DataFrame:
     name = f"{pack_key(task.sha256, recipe)}.npy"
     indices = uniform_indices(task.num_frames, task.clips.frames)
     clip = read_frames(
-        task.path, indices, height=task.clips.height, width=task.clips.width, fit=task.clips.fit
+        task.path,
+        indices,
+        height=task.clips.height,
+        width=task.clips.width,
+        fit=task.clips.fit,
+        timing=task.timing,
     )
     packed = clip[np.newaxis]
     files.write_bytes(PACKS / name, pack_bytes(packed))

@@ -16,7 +16,6 @@ from mlops.progress import track
 from mlops.stage import run_stage
 from mlops.workers import map_processes
 from stages.params import Data, LoadData, read_params
-from video.decoding import VideoFacts, inspect_video
 from video.index import (
     Columns,
     IndexFileError,
@@ -25,9 +24,17 @@ from video.index import (
     contradictory_copies,
     read_index,
 )
+from video.inspection import VideoFacts, inspect_video
 
 VIDEOS = Path("data/videos.parquet")
 QUARANTINE = Path("data/quarantine.csv")
+
+# The types that no row may tell: a list can be empty in all of them.
+LISTS = {
+    "frame_pts": pl.List(pl.Int64),
+    "key_frame_pts": pl.List(pl.Int64),
+    "frame_crc32": pl.List(pl.UInt32),
+}
 
 # A message of thousands of lines helps nobody; the file has them all.
 MOST_REASONS_SHOWN = 20
@@ -99,6 +106,7 @@ def video_table(
     table = pl.DataFrame(
         [asdict(facts[name]) for name in rows["video_path"]],
         schema=list(VideoFacts.__dataclass_fields__),
+        schema_overrides=LISTS,
         infer_schema_length=None,
     )
     return rows.with_columns(pl.col("label").cast(pl.Enum(labels))).hstack(table)

@@ -16,8 +16,9 @@ import pytest
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
-from video.decoding import decoder_versions, inspect_video, read_frames
+from video.decoding import decoder_versions, read_frames
 from video.encoding import CodecName, encode_video
+from video.inspection import inspect_video
 
 TORTURE = Path(__file__).parents[2] / "shared" / "torture"
 needs_torture = pytest.mark.skipif(
@@ -94,7 +95,7 @@ def bars(picture: Picture) -> tuple[int, int, int, int]:
 def test_the_frames_read_are_the_frames_asked_for(tmp_path: Path, codec: CodecName) -> None:
     path = write(tmp_path / "video", grey_frames(), codec)
 
-    clip = read_frames(path, [0, 1, 7, 12, 19], height=24, width=32, fit="letterbox")
+    clip = read_frames(path, [0, 1, 7, 12, 19], height=24, width=32, fit="letterbox", timing=None)
 
     assert numbers_of(clip) == [0, 1, 7, 12, 19]
 
@@ -120,7 +121,9 @@ def test_indices_count_decoded_frames_whatever_the_timestamps_say(name: str, hei
         ]
     indices = list(range(0, len(decoded), 5))
 
-    clip = read_frames(TORTURE / name, indices, height=height, width=96, fit="letterbox")
+    clip = read_frames(
+        TORTURE / name, indices, height=height, width=96, fit="letterbox", timing=None
+    )
 
     np.testing.assert_array_equal(clip, np.stack([decoded[index] for index in indices]))
 
@@ -128,7 +131,7 @@ def test_indices_count_decoded_frames_whatever_the_timestamps_say(name: str, hei
 def test_an_index_asked_for_twice_gives_the_frame_twice(tmp_path: Path) -> None:
     path = write(tmp_path / "video.mp4", grey_frames(3))
 
-    clip = read_frames(path, [0, 1, 1, 1, 2, 2], height=24, width=32, fit="letterbox")
+    clip = read_frames(path, [0, 1, 1, 1, 2, 2], height=24, width=32, fit="letterbox", timing=None)
 
     assert numbers_of(clip) == [0, 1, 1, 1, 2, 2]
 
@@ -137,14 +140,14 @@ def test_an_index_beyond_the_end_is_refused_with_its_number(tmp_path: Path) -> N
     path = write(tmp_path / "video.mp4", grey_frames(3))
 
     with pytest.raises(ValueError, match=r"video\.mp4: expected a frame 3, the video ends before"):
-        read_frames(path, [0, 3], height=24, width=32, fit="letterbox")
+        read_frames(path, [0, 3], height=24, width=32, fit="letterbox", timing=None)
 
 
 def test_frames_of_a_file_without_pictures_are_refused(tmp_path: Path) -> None:
     path = write_silence(tmp_path / "sound.wav")
 
     with pytest.raises(ValueError, match=r"sound\.wav: expected a video stream, found none"):
-        read_frames(path, [0], height=24, width=32, fit="letterbox")
+        read_frames(path, [0], height=24, width=32, fit="letterbox", timing=None)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -152,7 +155,8 @@ def test_the_same_file_gives_the_same_bytes_twice(tmp_path: Path, codec: CodecNa
     path = write(tmp_path / "video", noisy_frames(5), codec)
 
     first, second = (
-        read_frames(path, [0, 2, 4], height=31, width=45, fit="letterbox") for _ in range(2)
+        read_frames(path, [0, 2, 4], height=31, width=45, fit="letterbox", timing=None)
+        for _ in range(2)
     )
 
     assert first.tobytes() == second.tobytes()
@@ -163,7 +167,7 @@ def test_colours_come_in_the_order_red_green_blue(tmp_path: Path) -> None:
     red[..., 0] = 200
     path = write(tmp_path / "video.mp4", [red] * 2)
 
-    picture = read_frames(path, [1], height=24, width=32, fit="letterbox")[0]
+    picture = read_frames(path, [1], height=24, width=32, fit="letterbox", timing=None)[0]
 
     assert np.abs(picture.astype(int) - [200, 0, 0]).max() <= 6
 
@@ -191,7 +195,7 @@ def test_colours_follow_the_matrix_and_range_that_the_file_names(name: str) -> N
     green = (luma - red_weight * red - blue_weight * blue) / (1 - red_weight - blue_weight)
     expected = np.stack([red, green, blue], -1).clip(0, 255)
 
-    clip = read_frames(path, [0], height=frame.height, width=frame.width, fit="crop")
+    clip = read_frames(path, [0], height=frame.height, width=frame.width, fit="crop", timing=None)
 
     # The median, since at edges of colour readers differ in how they spread the chroma.
     assert np.median(np.abs(clip[0] - expected)) < 1.0
@@ -219,7 +223,7 @@ def test_letterbox_keeps_the_whole_picture_between_centred_bars(
 ) -> None:
     path = write(tmp_path / "video.mp4", [np.full((*source, 3), 200, np.uint8)])
 
-    clip = read_frames(path, [0], height=target[0], width=target[1], fit="letterbox")
+    clip = read_frames(path, [0], height=target[0], width=target[1], fit="letterbox", timing=None)
 
     assert bars(clip[0]) == expected
 
@@ -236,7 +240,7 @@ def test_crop_cuts_what_sticks_out_on_two_sides_equally(
         frame[:edge] = frame[-edge:] = 0
     path = write(tmp_path / "video.mp4", [frame])
 
-    clip = read_frames(path, [0], height=48, width=48, fit="crop")
+    clip = read_frames(path, [0], height=48, width=48, fit="crop", timing=None)
 
     assert clip[0][2:-2, 2:-2].min() > 150
 
@@ -245,7 +249,7 @@ def test_crop_cuts_what_sticks_out_on_two_sides_equally(
 def test_crop_fills_every_size_without_a_bar(tmp_path: Path, height: int, width: int) -> None:
     path = write(tmp_path / "video.mp4", [np.full((48, 64, 3), 200, np.uint8)])
 
-    clip = read_frames(path, [0], height=height, width=width, fit="crop")
+    clip = read_frames(path, [0], height=height, width=width, fit="crop", timing=None)
 
     assert clip.shape == (1, height, width, 3)
     assert clip.min() > 150
@@ -259,10 +263,11 @@ def test_a_rotated_video_is_read_upright(tmp_path: Path, rotation: int) -> None:
     turned = remuxed(plain, tmp_path / "turned.mp4", rotation=rotation)
 
     expected = np.rot90(
-        read_frames(plain, [0], height=48, width=48, fit="letterbox")[0], rotation // 90
+        read_frames(plain, [0], height=48, width=48, fit="letterbox", timing=None)[0],
+        rotation // 90,
     )
 
-    shown = read_frames(turned, [0], height=48, width=48, fit="letterbox")[0]
+    shown = read_frames(turned, [0], height=48, width=48, fit="letterbox", timing=None)[0]
     assert inspect_video(turned).rotation == rotation
     assert np.abs(shown.astype(int) - expected).max() <= 2
 
@@ -280,7 +285,7 @@ def test_a_rotated_video_looks_as_in_a_player(name: str) -> None:
     height, width = shown.shape[0] // 4, shown.shape[1] // 4
     shown = cv2.resize(shown[..., ::-1], (width, height), interpolation=cv2.INTER_AREA)
 
-    clip = read_frames(TORTURE / name, [0], height=height, width=width, fit="crop")
+    clip = read_frames(TORTURE / name, [0], height=height, width=width, fit="crop", timing=None)
 
     assert np.abs(clip[0].astype(int) - shown).mean() < 4
 
@@ -421,13 +426,14 @@ def test_the_versions_name_everything_that_decides_on_pixels() -> None:
 
 INSPECT_ALL = """
 import dataclasses, json, pathlib, sys
-from video.decoding import inspect_video, read_frames
+from video.decoding import read_frames
+from video.inspection import inspect_video
 for name in sys.stdin.read().splitlines():
     print(json.dumps({"begun": name}), flush=True)
     facts = inspect_video(pathlib.Path(name))
     if facts.verdict == "ok":
         indices = sorted({0, facts.num_frames // 2, facts.num_frames - 1})
-        read_frames(pathlib.Path(name), indices, height=32, width=40, fit="crop")
+        read_frames(pathlib.Path(name), indices, height=32, width=40, fit="crop", timing=None)
     print(json.dumps(dataclasses.asdict(facts) | {"name": name}), flush=True)
 """
 

@@ -1,12 +1,13 @@
-"""Video files in, facts and exact frames out.
+"""Exact frames of a video file, by number.
 
 Frames are counted in a sequential decode, never sought: seeking by time or number gives other
-frames in many files, and container headers state wrong lengths. One thread decodes a video;
-several videos at once use the cores better.
+frames in many files. Where a full decode has recorded the frames, those in between are skipped,
+and each frame read is held against the record; whatever differs, the frames are counted after all.
 """
 
-import hashlib
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,8 @@ import cv2
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 from numpy.typing import NDArray
+
+from video.streams import FrameTiming, frame_crc32, picture_stream, rotation
 
 Fit = Literal["letterbox", "crop"]
 
@@ -31,39 +34,6 @@ _SCALING = (
     | Interpolation.FULL_CHR_H_INT
 )
 
-# A header may promise a frame or two that an encoder never wrote; more is a file cut off.
-_TOLERATED_MISSING_FRAMES = 2
-_TOLERATED_MISSING_SHARE = 0.02
-
-# Their frames lie in other files, which the hash of this one does not cover.
-_PLAYLISTS = frozenset({"concat", "dash", "hls"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoFacts:
-    """What one full decode found.
-
-    verdict: "ok"; "truncated" (it ends before its header says), "damaged" (frames flagged corrupt,
-    or an error although nothing is known to be missing), "unreadable" (no container that FFmpeg
-    knows), "no_video" (no picture in it). `reason` says more, "" if ok.
-    Sizes are in pixels as stored, before `rotation` (0, 90, 180 or 270 degrees counterclockwise)
-    is applied; `fps` is the mean rate that the container states, 0.0 if none.
-    """
-
-    verdict: str
-    reason: str
-    sha256: str
-    size_bytes: int
-    num_frames: int = 0
-    declared_frames: int = 0
-    fps: float = 0.0
-    duration_sec: float = 0.0
-    width: int = 0
-    height: int = 0
-    rotation: int = 0
-    codec: str = ""
-    pixel_format: str = ""
-
 
 def decoder_versions() -> dict[str, str]:
     """The versions that decide which bytes a video decodes to."""
@@ -73,136 +43,62 @@ def decoder_versions() -> dict[str, str]:
     }
 
 
-def inspect_video(path: Path) -> VideoFacts:
-    """Decode every frame of `path` once and report what is in it; never raises for a bad file."""
-    try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        size_bytes = path.stat().st_size
-    except OSError as error:
-        return VideoFacts(verdict="unreadable", reason=_message(error), sha256="", size_bytes=0)
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Frames, and what they cost.
 
-    def rejected(verdict: str, reason: str) -> VideoFacts:
-        return VideoFacts(verdict=verdict, reason=reason, sha256=sha256, size_bytes=size_bytes)
-
-    if size_bytes == 0:
-        return rejected("unreadable", "the file is empty")
-    try:
-        container = av.open(str(path), metadata_errors="replace")
-    except (av.FFmpegError, ValueError) as error:
-        return rejected("unreadable", f"no video file: {_message(error)}")
-    with container:
-        if container.format.name in _PLAYLISTS:
-            return rejected("unreadable", "a list of other files; name those in the index")
-        stream = _picture_stream(container)
-        if stream is None:
-            return rejected("no_video", "the file holds no video stream")
-        return _decode_fully(container, stream, sha256, size_bytes)
-
-
-def _decode_fully(
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    sha256: str,
-    size_bytes: int,
-) -> VideoFacts:
-    first: av.VideoFrame | None = None
-    num_frames, first_corrupt, error_text, end_sec = 0, -1, "", 0.0
-    try:
-        for packet in container.demux():
-            end_sec = max(end_sec, _end_sec(packet))
-            if packet.stream.index != stream.index:
-                continue
-            for frame in stream.decode(packet):
-                first = first or frame
-                if frame.is_corrupt and first_corrupt < 0:
-                    first_corrupt = num_frames
-                num_frames += 1
-    except (av.FFmpegError, ValueError) as error:
-        error_text = _message(error)
-    declared = stream.frames
-    fps = stream.average_rate or Fraction(0)
-    missing_sec = _stated_duration_sec(container) - end_sec
-    verdict, reason = _verdict(
-        num_frames, declared, float(missing_sec * fps), first_corrupt, error_text
-    )
-    return VideoFacts(
-        verdict=verdict,
-        reason=reason,
-        sha256=sha256,
-        size_bytes=size_bytes,
-        num_frames=num_frames,
-        declared_frames=declared,
-        fps=float(fps),
-        duration_sec=float(num_frames / fps) if fps else 0.0,
-        width=first.width if first else 0,
-        height=first.height if first else 0,
-        rotation=_rotation(first) if first else 0,
-        codec=stream.codec_context.name,
-        pixel_format=first.format.name if first else "",
-    )
-
-
-def _end_sec(packet: "av.Packet[av.stream.Stream]") -> float:
-    """When the packet's content ends; 0 if it does not say."""
-    if packet.pts is None:
-        return 0.0
-    return float((packet.pts + (packet.duration or 0)) * packet.time_base)
-
-
-def _stated_duration_sec(container: av.container.InputContainer) -> float:
-    """The duration in the header of a Matroska or WebM file, which states no number of frames.
-
-    0 for other containers: where their header states none, FFmpeg's figure comes from what the
-    file still holds.
+    clip: uint8 of shape (frames, height, width, 3), RGB.
+    num_decoded: how many frames the decoder gave.
+    doubt: why the timing could not be relied on, so that every frame was decoded; "" if it could.
     """
-    if "matroska" not in container.format.name or container.duration is None:
-        return 0.0
-    return container.duration / av.time_base
+
+    clip: NDArray[np.uint8]
+    num_decoded: int
+    doubt: str
 
 
-def _verdict(
-    num_frames: int,
-    declared: int,
-    missing_by_time: float,
-    first_corrupt: int,
-    error_text: str,
-) -> tuple[str, str]:
-    if num_frames == 0:
-        return "no_video", f"no frame decodes ({error_text or 'nothing said'})"
-    missing = declared - num_frames
-    tolerated = max(_TOLERATED_MISSING_FRAMES, _TOLERATED_MISSING_SHARE * declared)
-    if missing > tolerated:
-        cause = f": {error_text}" if error_text else ""
-        return "truncated", f"{num_frames} of {declared} declared frames decode{cause}"
-    if missing_by_time > max(_TOLERATED_MISSING_FRAMES, _TOLERATED_MISSING_SHARE * num_frames):
-        return (
-            "truncated",
-            f"{num_frames} frames decode, about {missing_by_time:.0f} more are in the duration "
-            "that the header states",
-        )
-    if error_text:
-        return "damaged", f"decoding fails after frame {num_frames - 1}: {error_text}"
-    if first_corrupt >= 0:
-        return "damaged", f"the decoder flags frame {first_corrupt} as corrupt"
-    return "ok", ""
+class _TimingDoubtError(Exception):
+    """A file gives something else than what was recorded of it."""
 
 
 def read_frames(
-    path: Path, indices: Sequence[int], *, height: int, width: int, fit: Fit
+    path: Path,
+    indices: Sequence[int],
+    *,
+    height: int,
+    width: int,
+    fit: Fit,
+    timing: FrameTiming | None,
 ) -> NDArray[np.uint8]:
     """Decode the frames at `indices` (ascending, counted from 0, repeats allowed) as RGB.
 
     Returns uint8 of shape (len(indices), height, width, 3). `letterbox` keeps the whole picture
     and pads with black; `crop` fills the frame and cuts what sticks out on two sides equally.
+    `timing` changes the time that it takes and no byte.
     Raises `ValueError` if the video ends before the last index.
     """
+    return read(path, indices, height=height, width=width, fit=fit, timing=timing).clip
+
+
+def read(
+    path: Path,
+    indices: Sequence[int],
+    *,
+    height: int,
+    width: int,
+    fit: Fit,
+    timing: FrameTiming | None,
+) -> Reading:
+    """`read_frames` with an account of how the frames were read."""
+    doubt = "no timing was proven"
+    if timing is not None:
+        try:
+            return _read_by_timing(path, indices, height, width, fit, timing)
+        except (_TimingDoubtError, av.FFmpegError, ValueError) as error:
+            doubt = str(error)
     clip = np.zeros((len(indices), height, width, 3), np.uint8)
     filled = 0
-    with av.open(str(path), metadata_errors="replace") as container:
-        stream = _picture_stream(container)
-        if stream is None:
-            raise ValueError(f"{path}: expected a video stream, found none")
+    with _opened(path) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             if number == indices[filled]:
                 clip[filled] = _fitted(frame, height, width, fit)
@@ -211,12 +107,101 @@ def read_frames(
                     clip[filled] = clip[filled - 1]
                     filled += 1
             if filled == len(indices):
-                return clip
+                return Reading(clip=clip, num_decoded=number + 1, doubt=doubt)
     raise ValueError(f"{path}: expected a frame {indices[filled]}, the video ends before it")
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    with av.open(str(path), metadata_errors="replace") as container:
+        stream = picture_stream(container)
+        if stream is None:
+            raise ValueError(f"{path}: expected a video stream, found none")
+        yield container, stream
+
+
+def _read_by_timing(
+    path: Path, indices: Sequence[int], height: int, width: int, fit: Fit, timing: FrameTiming
+) -> Reading:
+    """Decode little more than what is asked for; raises when anything is not as recorded."""
+    if not len(timing.pts) == len(timing.crc32) > max(indices) or min(indices) < 0:
+        raise _TimingDoubtError(
+            f"frames {min(indices)} to {max(indices)}, recorded {len(timing.crc32)} of "
+            f"{len(timing.pts)}"
+        )
+    places: dict[int, list[int]] = {}
+    for place, index in enumerate(indices):
+        places.setdefault(index, []).append(place)
+    number_of = {timing.pts[index]: index for index in places}
+    clip = np.zeros((len(indices), height, width, 3), np.uint8)
+    num_decoded, last = 0, timing.pts[0] - 1
+    with _opened(path) as (container, stream):
+        if stream.index != timing.stream_index:
+            raise _TimingDoubtError(f"stream {stream.index}, recorded {timing.stream_index}")
+        for frame in _sparsely_decoded(container, stream, list(number_of), timing.key_pts):
+            num_decoded += 1
+            if frame.pts is None or frame.pts <= last:
+                raise _TimingDoubtError(f"pts {frame.pts} comes after {last}")
+            last = frame.pts
+            if last in number_of:
+                index = number_of[last]
+                if frame_crc32(frame) != timing.crc32[index]:
+                    raise _TimingDoubtError(f"frame {index} has another CRC-32 than recorded")
+                clip[places.pop(index)] = _fitted(frame, height, width, fit)
+    if places:
+        raise _TimingDoubtError(f"frame {min(places)} does not come")
+    return Reading(clip=clip, num_decoded=num_decoded, doubt="")
+
+
+def _sparsely_decoded(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    wanted: Sequence[int],
+    key_pts: Sequence[int],
+) -> Iterator[av.VideoFrame]:
+    """Decode so that the frames of the pts `wanted` come, and few others.
+
+    Frames that no other refers to are skipped, and whole groups of pictures in which none is
+    wanted: their packets are read and dropped. That costs a thousandth of decoding them, and
+    unlike a seek it cannot end elsewhere.
+    """
+    context = stream.codec_context
+    # Some decoders (dav1d) look at skip_frame only when they are opened: then they skip none.
+    context.open(strict=False)
+    unsent = set(wanted)
+    passed = -1  # the last key frame sent, as its place in key_pts
+    begin_at: int | None = None  # drop packets up to the one of this pts
+
+    def next_start() -> int:
+        return bisect_right(key_pts, min(unsent)) - 1
+
+    if next_start() > passed:
+        begin_at = key_pts[next_start()]
+    place_of = {pts: place for place, pts in enumerate(key_pts)}
+    for packet in container.demux(stream):
+        if begin_at is not None:
+            if packet.pts != begin_at:
+                continue
+            begin_at = None
+        context.skip_frame = "DEFAULT" if packet.pts in unsent else "NONREF"
+        yield from stream.decode(packet)
+        if packet.pts is None:
+            continue
+        passed = max(passed, place_of.get(packet.pts, -1))
+        if packet.pts not in unsent:
+            continue
+        unsent.remove(packet.pts)
+        if not unsent or next_start() > passed:
+            # The frames that the decoder holds back to put them in order.
+            yield from stream.decode(None)
+            if not unsent:
+                return
+            context.flush_buffers()
+            begin_at = key_pts[next_start()]
+
+
 def _fitted(frame: av.VideoFrame, height: int, width: int, fit: Fit) -> NDArray[np.uint8]:
-    turns = _rotation(frame) // 90
+    turns = rotation(frame) // 90
     upright = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
     choose = min if fit == "letterbox" else max
     scale = choose(Fraction(height, upright[0]), Fraction(width, upright[1]))
@@ -259,22 +244,3 @@ def _centred(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
             value=(0, 0, 0),
         ),
     )
-
-
-def _picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The first video stream that is no cover picture, decoded by one thread."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            stream.thread_type = "NONE"
-            stream.codec_context.thread_count = 1
-            return stream
-    return None
-
-
-def _rotation(frame: av.VideoFrame) -> int:
-    """The display matrix's rotation, counterclockwise, in whole quarter turns."""
-    return round(frame.rotation / 90) % 4 * 90
-
-
-def _message(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
