@@ -13,16 +13,17 @@ from torch import nn
 from mlops import files
 from mlops.checkpoint import load_checkpoint
 from mlops.determinism import choose_device, derive_seed, make_deterministic
-from mlops.errors import PipelineError
 from mlops.progress import track
 from mlops.stage import run_stage
 from stages.params import read_params
 from video.baselines import majority_probabilities, metadata_probabilities
-from video.leakage import LeakageError, check_disjoint
+from video.cells import cell_clips
+from video.leakage import LeakageError
 from video.loading import Batch, ClipSet
 from video.metrics import balanced_accuracy_interval, classification_metrics
 from video.models import ModelShape, Normalise, build_model
-from video.splits import TEST, TRAIN, VAL, class_names, split_in_fold
+from video.packs import PackError
+from video.splits import TEST, TRAIN, VAL, class_names
 from video.steps import predict
 
 CLIPS = Path("data/clips.parquet")
@@ -42,7 +43,7 @@ def main() -> None:
     make_deterministic(
         derive_seed(params.seed, "evaluate"), num_threads=params.evaluate.num_threads
     )
-    clips = clips_by_split(cell.fold)
+    clips = cell_clips(pl.read_parquet(SPLITS), pl.read_parquet(CLIPS), cell.fold)
     labels = class_names(clips[TEST])
     sets = {split: ClipSet(clips[split], [PACKS] * clips[split].height, labels) for split in SPLIT}
     targets = {split: sets[split].targets for split in SPLIT}
@@ -81,24 +82,6 @@ def main() -> None:
     with files.replacing(Path(f"results/{cell.model}/fold{cell.fold}/predictions.parquet")) as path:
         predictions.write_parquet(path)
     print(summary(cell, document))
-
-
-def clips_by_split(fold: int) -> dict[str, pl.DataFrame]:
-    """The clips of train, val and test, with what the container tells of their videos."""
-    roles = pl.read_parquet(SPLITS).select(
-        "video_path", "group", role=split_in_fold(pl.col("fold"), fold)
-    )
-    clips = (
-        pl.read_parquet(CLIPS)
-        .drop("group")
-        .join(roles, on="video_path", how="inner", maintain_order="left")
-    )
-    tables = {role: clips.filter(pl.col("role") == role) for role in (TRAIN, VAL, TEST)}
-    try:
-        check_disjoint(tables)
-    except LeakageError as error:
-        raise PipelineError(*str(error).splitlines()) from None
-    return tables
 
 
 def load_model(cell: argparse.Namespace) -> tuple[nn.Module, int]:
@@ -179,4 +162,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    run_stage("evaluate", main)
+    run_stage("evaluate", main, input_faults=(LeakageError, PackError))

@@ -5,7 +5,7 @@ worker holds a state.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from video.packs import Clips, PackError, check_clip, read_clip_into
+
+# Makes of a clip, and its row in the `ClipSet`'s table, another clip of the same shape.
+Augment = Callable[[Clips, int], Clips]
 
 SHAPE = ("frames", "height", "width")
 REQUIRED = (
@@ -73,12 +76,18 @@ class ClipSet:
     def __len__(self) -> int:
         return len(self._files)
 
-    def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
+    def batches(
+        self, order: Sequence[int], batch_size: int, augment: Augment | None = None
+    ) -> Iterator[Batch]:
         """Batches of `batch_size` rows in the given order; the last one may be smaller."""
         for start in range(0, len(order), batch_size):
             rows = list(order[start : start + batch_size])
+            clips = self.read(rows)
+            if augment is not None:
+                for clip, row in zip(clips, rows, strict=True):
+                    clip[...] = augment(clip, row)
             yield Batch(
-                clips=torch.from_numpy(self.read(rows)),
+                clips=torch.from_numpy(clips),
                 labels=torch.from_numpy(self.targets[rows]),
                 rows=rows,
             )
