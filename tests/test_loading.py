@@ -105,6 +105,13 @@ def test_a_refused_clip_is_refused_again(
             clip_set.read([4])
 
 
+def test_a_batch_is_augmented_clip_by_clip(clip_set: ClipSet, clips: NDArray[np.uint8]) -> None:
+    (batch,) = clip_set.batches([5, 2], 8, lambda clip, row: clip ^ np.uint8(row))
+
+    np.testing.assert_array_equal(batch.clips.numpy()[0], clips[5] ^ np.uint8(5))
+    np.testing.assert_array_equal(batch.clips.numpy()[1], clips[2] ^ np.uint8(2))
+
+
 # --- refusals ----------------------------------------------------------------------------------
 
 
