@@ -17,11 +17,12 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; on leaving without an error, rename it to `path`.
 
     The temporary name ends with the suffix of `path`, because encoders and image writers
-    choose the format by it.
+    choose the format by it. Without `durable` nothing is synced, which takes most of the time of
+    a small file: for content that is stored elsewhere too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(
@@ -31,18 +32,20 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _sync(temporary)
+        if durable:
+            _sync(temporary)
         # mkstemp makes files of mode 0600; published files are as readable as any other.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-        _sync(path.parent)
+        if durable:
+            _sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    with replacing(path) as temporary:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+    with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(content)
 
 

@@ -27,6 +27,14 @@ def track(items: Iterable[T], *, total: int, task: str) -> Iterator[T]:
         yield from _lines(items, total, task)
 
 
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "pack"), counted(299, "pack")
+    ('1 pack', '299 packs')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _bar(items: Iterable[T], total: int, task: str) -> Iterator[T]:
     columns = (
         TextColumn("{task.description}"),

@@ -8,18 +8,23 @@ from typing import NoReturn
 from mlops.errors import PipelineError
 
 
-def run_stage(name: str, main: Callable[[], None]) -> None:
+def run_stage(
+    name: str, main: Callable[[], None], *, input_faults: tuple[type[Exception], ...] = ()
+) -> None:
     """Run a stage's `main` and exit; a `PipelineError` becomes lines on stderr, no traceback.
 
+    So do exceptions of the types `input_faults`, which the domain raises for what a user can put
+    right.
     Every line carries the stage's name, since `dvc repro` interleaves the output of many.
     Progress goes to stdout line by line even into a pipe, so that a log can be followed.
     """
     # Under DVC in a batch job stdout is a pipe or a file, which Python would buffer in blocks.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faults: tuple[type[Exception], ...] = (PipelineError, *input_faults)
     try:
         main()
-    except PipelineError as error:
-        _fail(name, *error.faults)
+    except faults as error:
+        _fail(name, str(error))
     except FileNotFoundError as error:
         _fail(name, f"{_place(error)}: expected a file, found none; run dvc repro, which makes it")
     except OSError as error:

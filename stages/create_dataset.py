@@ -1,4 +1,4 @@
-"""Sample frames of every usable video into one pack each."""
+"""Sample frames of every usable video into one pack each; packs of earlier runs are reused."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,12 +8,13 @@ import polars as pl
 
 from mlops import files
 from mlops.errors import PipelineError
-from mlops.progress import track
+from mlops.lineage import CachedFiles, cache_directory
+from mlops.progress import counted, track
 from mlops.stage import run_stage
 from mlops.workers import map_processes
 from stages.params import Clips, read_params
 from video.decoding import DECODING_VERSION, decoder_versions, read_frames
-from video.packs import pack_bytes, pack_key, pack_rows, uniform_indices
+from video.packs import pack_bytes, pack_key, pack_rows, parse_pack, uniform_indices
 from video.streams import FrameTiming, frame_timing
 
 VIDEOS = Path("data/videos.parquet")
@@ -26,13 +27,14 @@ VIDEO_FACTS = ("width", "height", "fps", "num_frames", "duration_sec", "size_byt
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One video to decode into one pack."""
+    """One video to decode into one pack, named by what makes it."""
 
     path: Path
     sha256: str
     num_frames: int
     timing: FrameTiming | None
     clips: Clips
+    pack: str
 
 
 def main() -> None:
@@ -45,19 +47,45 @@ def main() -> None:
             num_frames=row["num_frames"],
             timing=frame_timing(row),
             clips=params.clips,
+            pack=pack_name(row["sha256"], params.clips),
         )
         # Exact copies share one pack.
         for row in videos.unique("sha256", maintain_order=True).iter_rows(named=True)
     ]
-    made = map_processes(make_pack, tasks, workers=params.runtime.workers)
-    packs = pl.concat(list(track(made, total=len(tasks), task="create_dataset")))
+    cached = CachedFiles([task.pack for task in tasks], cache_directory())
+    found = [reuse_pack(task, cached) for task in tasks]
+    missing = [task for task, rows in zip(tasks, found, strict=True) if rows is None]
+    made = map_processes(make_pack, missing, workers=params.runtime.workers)
+    reused = [rows for rows in found if rows is not None]
+    packs = pl.concat([*reused, *track(made, total=len(missing), task="create_dataset")])
     facts = [pl.col(name).alias(f"video_{name}") for name in VIDEO_FACTS]
     table = videos.select("video_path", "sha256", "label", "group", *facts).join(
         packs, on="sha256", how="left", maintain_order="left"
     )
     with files.replacing(CLIPS) as path:
         table.write_parquet(path)
-    print(f"create_dataset: {len(tasks)} videos decoded into {PACKS}")
+    print(
+        f"create_dataset: {counted(len(missing), 'video')} decoded, "
+        f"{counted(len(reused), 'pack')} reused"
+    )
+
+
+def pack_name(sha256: str, clips: Clips) -> str:
+    recipe = {"decoding": DECODING_VERSION, "decoders": decoder_versions(), **asdict(clips)}
+    return f"{pack_key(sha256, recipe)}.npy"
+
+
+def reuse_pack(task: Task, cached: CachedFiles) -> pl.DataFrame | None:
+    """Write the pack as an earlier run made it and return where its clips lie, if it is kept."""
+    content = cached.find(task.pack)
+    if content is None:
+        return None
+    shape = (1, task.clips.frames, task.clips.height, task.clips.width, 3)
+    packed = parse_pack(content, shape)
+    if packed is None:
+        return None
+    files.write_bytes(PACKS / task.pack, content, durable=False)
+    return pack_rows(task.pack, packed).with_columns(sha256=pl.lit(task.sha256))
 
 
 def make_pack(task: Task) -> pl.DataFrame:
@@ -67,8 +95,6 @@ def make_pack(task: Task) -> pl.DataFrame:
             f"{task.path}: expected the content that load_data verified, got another; run "
             "dvc repro, which verifies it again"
         )
-    recipe = {"decoding": DECODING_VERSION, "decoders": decoder_versions(), **asdict(task.clips)}
-    name = f"{pack_key(task.sha256, recipe)}.npy"
     indices = uniform_indices(task.num_frames, task.clips.frames)
     clip = read_frames(
         task.path,
@@ -79,8 +105,8 @@ def make_pack(task: Task) -> pl.DataFrame:
         timing=task.timing,
     )
     packed = clip[np.newaxis]
-    files.write_bytes(PACKS / name, pack_bytes(packed))
-    return pack_rows(name, packed).with_columns(sha256=pl.lit(task.sha256))
+    files.write_bytes(PACKS / task.pack, pack_bytes(packed))
+    return pack_rows(task.pack, packed).with_columns(sha256=pl.lit(task.sha256))
 
 
 if __name__ == "__main__":

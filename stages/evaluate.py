@@ -18,7 +18,8 @@ from mlops.progress import track
 from mlops.stage import parse_options, run_stage
 from stages.params import check_cell, read_params
 from video.baselines import majority_probabilities, metadata_probabilities
-from video.leakage import LeakageError, check_disjoint
+from video.cells import cell_clips
+from video.leakage import LeakageError
 from video.loading import Batch, ClipSet
 from video.metrics import (
     NonFinitePredictionsError,
@@ -26,7 +27,8 @@ from video.metrics import (
     classification_metrics,
 )
 from video.models import ModelShape, Normalise, build_model
-from video.splits import TEST, TRAIN, VAL, class_names, split_in_fold
+from video.packs import PackError
+from video.splits import TEST, TRAIN, VAL, class_names
 from video.steps import predict
 
 CLIPS = Path("data/clips.parquet")
@@ -47,7 +49,7 @@ def main() -> None:
     make_deterministic(
         derive_seed(params.seed, "evaluate"), num_threads=params.evaluate.num_threads
     )
-    clips = clips_by_split(cell.fold)
+    clips = cell_clips(pl.read_parquet(SPLITS), pl.read_parquet(CLIPS), cell.fold)
     labels = class_names(clips[TEST])
     sets = {split: ClipSet(clips[split], [PACKS] * clips[split].height, labels) for split in SPLIT}
     targets = {split: sets[split].targets for split in SPLIT}
@@ -78,24 +80,6 @@ def main() -> None:
     with files.replacing(Path(f"results/{cell.model}/fold{cell.fold}/predictions.parquet")) as path:
         predictions.write_parquet(path)
     print(summary(cell, document))
-
-
-def clips_by_split(fold: int) -> dict[str, pl.DataFrame]:
-    """The clips of train, val and test, with what the container tells of their videos."""
-    roles = pl.read_parquet(SPLITS).select(
-        "video_path", "group", role=split_in_fold(pl.col("fold"), fold)
-    )
-    clips = (
-        pl.read_parquet(CLIPS)
-        .drop("group")
-        .join(roles, on="video_path", how="inner", maintain_order="left")
-    )
-    tables = {role: clips.filter(pl.col("role") == role) for role in (TRAIN, VAL, TEST)}
-    try:
-        check_disjoint(tables)
-    except LeakageError as error:
-        raise PipelineError(*str(error).splitlines()) from None
-    return tables
 
 
 def load_model(cell: argparse.Namespace) -> tuple[nn.Module, int]:
@@ -176,4 +160,4 @@ def summary(cell: argparse.Namespace, document: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run_stage("evaluate", main)
+    run_stage("evaluate", main, input_faults=(LeakageError, PackError))

@@ -1,4 +1,7 @@
-"""Make augmented copies of the training videos' clips, from their packs; nothing is decoded."""
+"""Make augmented copies of the training videos' clips, from their packs; nothing is decoded.
+
+Packs of earlier runs are reused.
+"""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,13 +10,22 @@ import numpy as np
 import polars as pl
 
 from mlops import files
+from mlops.lineage import CachedFiles, cache_directory
 from mlops.parameters import pick
-from mlops.progress import track
+from mlops.progress import counted, track
 from mlops.stage import run_stage
 from mlops.workers import map_processes
 from stages.params import read_params
 from video.augmentation import TRANSFORM_VERSION, AugmentationRecipe, augment_clip
-from video.packs import pack_bytes, pack_key, pack_rows, read_pack
+from video.packs import (
+    PackError,
+    check_clip,
+    pack_bytes,
+    pack_key,
+    pack_rows,
+    parse_pack,
+    read_clip_into,
+)
 from video.splits import TRAIN, split_in_fold
 
 CLIPS = Path("data/clips.parquet")
@@ -25,13 +37,28 @@ AUGMENTED_PACKS = Path("data/augmented")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One video's pack to augment."""
+    """One video's pack, to make augmented copies of its clip."""
 
-    pack: str
+    source: str
+    offset_bytes: int
+    clip_sha256: str
+    shape: tuple[int, ...]  # of the clip
     sha256: str
     seed: int
     copies: int
     recipe: AugmentationRecipe
+
+    @property
+    def pack(self) -> str:
+        """The name of the pack that holds the copies."""
+        recipe = {
+            "transform": TRANSFORM_VERSION,
+            "source": self.source,
+            "seed": self.seed,
+            "copies": self.copies,
+            **asdict(self.recipe),
+        }
+        return f"{pack_key(self.sha256, recipe)}.npy"
 
 
 def main() -> None:
@@ -42,18 +69,33 @@ def main() -> None:
     recipe = pick(params.augment, AugmentationRecipe)
     tasks = [
         Task(
-            pack=pack, sha256=sha256, seed=params.seed, copies=params.augment.copies, recipe=recipe
+            source=row["pack"],
+            offset_bytes=row["offset_bytes"],
+            clip_sha256=row["clip_sha256"],
+            shape=(row["frames"], row["height"], row["width"], 3),
+            sha256=row["sha256"],
+            seed=params.seed,
+            copies=params.augment.copies,
+            recipe=recipe,
         )
-        for pack, sha256 in sources.select("pack", "sha256").unique(maintain_order=True).iter_rows()
+        for row in sources.unique("pack", maintain_order=True).iter_rows(named=True)
         if params.augment.copies
     ]
     AUGMENTED_PACKS.mkdir(parents=True, exist_ok=True)
-    made = map_processes(make_pack, tasks, workers=params.runtime.workers)
-    packs = list(track(made, total=len(tasks), task="generate_augmentations"))
+    cached = CachedFiles([task.pack for task in tasks], cache_directory())
+    found = [reuse_pack(task, cached) for task in tasks]
+    missing = [task for task, rows in zip(tasks, found, strict=True) if rows is None]
+    made = map_processes(make_pack, missing, workers=params.runtime.workers)
+    reused = [rows for rows in found if rows is not None]
+    packs = [*reused, *track(made, total=len(missing), task="generate_augmentations")]
     table = augmented_table(sources, packs)
     with files.replacing(AUGMENTED) as path:
         table.write_parquet(path)
     print(f"generate_augmentations: {table.height} clips of {len(tasks)} training videos")
+    print(
+        f"generate_augmentations: {counted(len(missing), 'video')} augmented, "
+        f"{counted(len(reused), 'pack')} reused"
+    )
 
 
 def training_videos(splits: pl.DataFrame, folds: list[int]) -> pl.DataFrame:
@@ -72,26 +114,33 @@ def augmented_table(sources: pl.DataFrame, packs: list[pl.DataFrame]) -> pl.Data
     ).with_columns(copy=pl.col("clip"))
 
 
+def reuse_pack(task: Task, cached: CachedFiles) -> pl.DataFrame | None:
+    """Write the pack as an earlier run made it and return where its clips lie, if it is kept."""
+    content = cached.find(task.pack)
+    if content is None:
+        return None
+    copies = parse_pack(content, (task.copies, *task.shape))
+    if copies is None:
+        return None
+    files.write_bytes(AUGMENTED_PACKS / task.pack, content, durable=False)
+    return pack_rows(task.pack, copies).with_columns(sha256=pl.lit(task.sha256))
+
+
 def make_pack(task: Task) -> pl.DataFrame:
     """Write the augmented copies of one video; return where they lie."""
-    recipe = {
-        "transform": TRANSFORM_VERSION,
-        "source": task.pack,
-        "seed": task.seed,
-        "copies": task.copies,
-        **asdict(task.recipe),
-    }
-    name = f"{pack_key(task.sha256, recipe)}.npy"
-    (clip,) = read_pack(PACKS / task.pack)
+    path = PACKS / task.source
+    clip = np.empty(task.shape, np.uint8)
+    read_clip_into(clip, path, task.offset_bytes)
+    check_clip(clip, path, task.clip_sha256)
     copies = np.stack(
         [
             augment_clip(clip, task.recipe, seed=task.seed, video_sha256=task.sha256, copy=copy)
             for copy in range(task.copies)
         ]
     )
-    files.write_bytes(AUGMENTED_PACKS / name, pack_bytes(copies))
-    return pack_rows(name, copies).with_columns(sha256=pl.lit(task.sha256))
+    files.write_bytes(AUGMENTED_PACKS / task.pack, pack_bytes(copies))
+    return pack_rows(task.pack, copies).with_columns(sha256=pl.lit(task.sha256))
 
 
 if __name__ == "__main__":
-    run_stage("generate_augmentations", main)
+    run_stage("generate_augmentations", main, input_faults=(PackError,))

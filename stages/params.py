@@ -120,6 +120,7 @@ class Clips:
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Augment:
     copies: Number
+    online: bool
     rotation_probability: Probability
     rotation_max_deg: Annotated[float, Interval(ge=0, le=180)]
     affine_probability: Probability

@@ -14,6 +14,7 @@ from mlops.errors import PipelineError
 from mlops.stage import run_stage
 from stages.params import Params, read_params
 from video.loading import ClipSet
+from video.packs import PackError
 from video.page import (
     AugmentedClip,
     Baseline,
@@ -321,4 +322,4 @@ def resolved(params: Params) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    run_stage("report", main)
+    run_stage("report", main, input_faults=(PackError,))

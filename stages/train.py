@@ -26,16 +26,20 @@ from mlops.checkpoint import (
 from mlops.determinism import choose_device, derive_seed, device_kind, make_deterministic
 from mlops.errors import PipelineError
 from mlops.fingerprint import run_fingerprint
+from mlops.parameters import pick
 from mlops.progress import track
 from mlops.runs import FINISHED, open_run, runs_root, write_metadata
 from mlops.stage import parse_options, run_stage
 from mlops.tracker import ExperimentTracker
 from stages.params import Params, Train, check_cell, read_params
-from video.leakage import LeakageError, check_disjoint
-from video.loading import Batch, ClipSet, balanced_order, batch_rows, epoch_order
+from video.augmentation import AugmentationRecipe, Clip, augment_clip
+from video.cells import COPIES, cell_clips, common_columns
+from video.leakage import LeakageError
+from video.loading import Augment, Batch, ClipSet, balanced_order, batch_rows, epoch_order
 from video.metrics import SUMMARY, NonFinitePredictionsError, classification_metrics
 from video.models import ModelShape, Normalise, build_model
-from video.splits import TRAIN, VAL, class_names, split_in_fold
+from video.packs import PackError
+from video.splits import TRAIN, VAL, class_names
 from video.steps import NonFiniteLossError, class_weights, predict, train_step
 
 CLIPS = Path("data/clips.parquet")
@@ -102,7 +106,7 @@ def main() -> None:
         derive_seed(params.seed, "train", cell.model, cell.fold),
         num_threads=params.train.num_threads,
     )
-    train_set, val_set, labels = load_clips(cell.fold)
+    train_set, val_set, labels = load_clips(cell.fold, augments_online=params.augment.online)
     init_path = Path(f"models/{cell.model}/init.pt")
     run_dir = find_or_create_run(params, cell, init_path, device)
     model, shape = load_model(cell.model, init_path, device)
@@ -115,7 +119,8 @@ def main() -> None:
     while not finished(session.progress, params):
         epoch = session.progress.epoch
         order = clip_order(params, train_set, epoch)
-        batches = train_set.batches(order, params.train.batch_size)
+        augment = online_augmentation(params, train_set, epoch)
+        batches = train_set.batches(order, params.train.batch_size, augment)
         losses = []
         model.train()
         for batch in track(
@@ -147,35 +152,41 @@ def main() -> None:
     publish(run_dir, cell, session, params.train.monitor)
 
 
-def load_clips(fold: int) -> tuple[ClipSet, ClipSet, list[str]]:
-    """The training set with its augmented copies, the validation set, and the classes."""
-    clips, augmented = pl.read_parquet(CLIPS), pl.read_parquet(AUGMENTED)
+def load_clips(fold: int, *, augments_online: bool) -> tuple[ClipSet, ClipSet, list[str]]:
+    """The training set, with its augmented copies unless training makes its own, the validation
+    set, and the classes."""
+    clips = pl.read_parquet(CLIPS)
     labels = class_names(clips)
-    role = pl.read_parquet(SPLITS).select(
-        "video_path", "group", role=split_in_fold(pl.col("fold"), fold)
-    )
-    # The group is the splits' own, in which copies of one content have been joined.
-    clips, augmented = (
-        table.drop("group").join(role, on="video_path", how="inner", maintain_order="left")
-        for table in (clips, augmented)
-    )
-    train = clips.filter(pl.col("role") == TRAIN)
-    copies = augmented.filter(pl.col("role") == TRAIN)
-    val = clips.filter(pl.col("role") == VAL)
-    columns = [name for name in train.columns if name in copies.columns]
-    table = pl.concat([train.select(columns), copies.select(columns)])
-    try:
-        check_disjoint({TRAIN: table, VAL: val, "test": clips.filter(pl.col("role") == "test")})
-    except LeakageError as error:
-        raise PipelineError(*str(error).splitlines()) from None
+    cell = cell_clips(pl.read_parquet(SPLITS), clips, fold, copies=pl.read_parquet(AUGMENTED))
+    train, copies, val = cell[TRAIN], cell[COPIES], cell[VAL]
+    if augments_online:
+        copies = copies.clear()
+    table = pl.concat(common_columns(train, copies))
     directories = [PACKS] * train.height + [AUGMENTED_PACKS] * copies.height
     return ClipSet(table, directories, labels), ClipSet(val, [PACKS] * val.height, labels), labels
+
+
+def online_augmentation(params: Params, train_set: ClipSet, epoch: int) -> Augment | None:
+    """A new copy of every clip in every epoch: epoch e shows copy number e of each.
+
+    A function of seed, epoch and clip alone, so that a resumed training sees the same.
+    """
+    if not params.augment.online:
+        return None
+    recipe = pick(params.augment, AugmentationRecipe)
+    videos = train_set.table["sha256"]
+
+    def augment(clip: Clip, row: int) -> Clip:
+        return augment_clip(clip, recipe, seed=params.seed, video_sha256=videos[row], copy=epoch)
+
+    return augment
 
 
 def run_config(params: Params, cell: argparse.Namespace) -> dict[str, Any]:
     return {
         "seed": params.seed,
         "train": vars(params.train),
+        "augment": vars(params.augment),
         "model": cell.model,
         "fold": cell.fold,
     }
@@ -334,4 +345,4 @@ def publish(run_dir: Path, cell: argparse.Namespace, session: Session, monitor: 
 
 
 if __name__ == "__main__":
-    run_stage("train", main)
+    run_stage("train", main, input_faults=(LeakageError, PackError))

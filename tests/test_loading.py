@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from video.loading import REQUIRED, ClipSet, balanced_order, batch_rows, epoch_order
-from video.packs import pack_bytes, pack_rows
+from video.packs import PackError, pack_bytes, pack_rows
 
 LABELS = ["fake", "real"]
 
@@ -81,6 +81,42 @@ def test_clips_may_lie_in_several_directories(
     clip_set = ClipSet(table, [tmp_path] * 4 + [tmp_path / "other"] * 3, LABELS)
 
     np.testing.assert_array_equal(clip_set.read(range(7)), clips)
+
+
+def test_a_clip_swapped_on_disk_is_refused_with_its_pack(
+    tmp_path: Path, clip_set: ClipSet, clips: NDArray[np.uint8]
+) -> None:
+    (tmp_path / "b.npy").write_bytes(pack_bytes(clips[:3]))
+
+    assert len(clip_set.read([0, 1, 2, 3])) == 4
+    with pytest.raises(PackError, match=r"b\.npy: expected a clip with sha256"):
+        clip_set.read([0, 4])
+
+
+def test_a_clip_is_verified_once(
+    tmp_path: Path, clip_set: ClipSet, clips: NDArray[np.uint8]
+) -> None:
+    clip_set.read(range(7))
+    (tmp_path / "b.npy").write_bytes(pack_bytes(clips[:3]))
+
+    np.testing.assert_array_equal(clip_set.read([4]), clips[:1])
+
+
+def test_a_refused_clip_is_refused_again(
+    tmp_path: Path, clip_set: ClipSet, clips: NDArray[np.uint8]
+) -> None:
+    (tmp_path / "b.npy").write_bytes(pack_bytes(clips[:3]))
+
+    for _ in range(2):
+        with pytest.raises(PackError):
+            clip_set.read([4])
+
+
+def test_a_batch_is_augmented_clip_by_clip(clip_set: ClipSet, clips: NDArray[np.uint8]) -> None:
+    (batch,) = clip_set.batches([5, 2], 8, lambda clip, row: clip ^ np.uint8(row))
+
+    np.testing.assert_array_equal(batch.clips.numpy()[0], clips[5] ^ np.uint8(5))
+    np.testing.assert_array_equal(batch.clips.numpy()[1], clips[2] ^ np.uint8(2))
 
 
 # --- refusals ----------------------------------------------------------------------------------

@@ -11,11 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from video.packs import (
+    PackError,
+    check_clip,
     pack_bytes,
     pack_key,
     pack_rows,
+    parse_pack,
     read_clip_into,
-    read_pack,
     uniform_indices,
 )
 
@@ -95,8 +97,8 @@ def test_numpy_reads_a_pack(path: Path, clips: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(np.load(path, allow_pickle=False), clips, strict=True)
 
 
-def test_a_pack_reads_back_as_it_was(path: Path, clips: NDArray[np.uint8]) -> None:
-    np.testing.assert_array_equal(read_pack(path), clips, strict=True)
+def test_a_packs_content_reads_back_as_its_clips(clips: NDArray[np.uint8]) -> None:
+    np.testing.assert_array_equal(parse_pack(pack_bytes(clips), clips.shape), clips, strict=True)
 
 
 def test_each_row_tells_where_its_clip_lies(path: Path, clips: NDArray[np.uint8]) -> None:
@@ -140,9 +142,36 @@ def test_a_pack_cut_off_is_refused(path: Path, clips: NDArray[np.uint8]) -> None
 
     with pytest.raises(
         ValueError,
-        match=rf"pack\.npy: expected 360 bytes of a clip at {offset}, got 359; remove the pack",
+        match=rf"pack\.npy: expected 360 bytes of a clip at {offset}, got 359; make it again",
     ):
         read_clip_into(np.zeros_like(clips[2]), path, offset)
+
+
+def test_a_pack_that_is_not_there_is_named(tmp_path: Path, clips: NDArray[np.uint8]) -> None:
+    with pytest.raises(PackError, match=r"gone\.npy: expected a pack, got no file; make it again"):
+        read_clip_into(np.zeros_like(clips[0]), tmp_path / "gone.npy", 128)
+
+
+def test_a_clip_with_other_bytes_is_refused_with_its_pack(clips: NDArray[np.uint8]) -> None:
+    sha256 = pack_rows("p", clips)["clip_sha256"][0]
+    check_clip(clips[0], Path("p.npy"), sha256)
+
+    clips[0, 0, 0, 0, 0] ^= 1
+
+    with pytest.raises(PackError, match=rf"^p\.npy: expected a clip with sha256 {sha256}, got "):
+        check_clip(clips[0], Path("p.npy"), sha256)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5, 6, 3), (3, 5, 4, 6, 3), (3, 4, 5, 6, 4)])
+def test_content_of_another_shape_is_no_pack(
+    clips: NDArray[np.uint8], shape: tuple[int, ...]
+) -> None:
+    assert parse_pack(pack_bytes(clips), shape) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", pack_bytes(np.zeros((1, 2), np.uint8))])
+def test_content_that_is_no_pack_is_none(content: bytes) -> None:
+    assert parse_pack(content, (3, 4, 5, 6, 3)) is None
 
 
 # --- sampling ----------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """The whole pipeline with real DVC, git and video files, on a small sample."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,96 +11,11 @@ from typing import Any
 
 import polars as pl
 import pytest
-from ruamel.yaml import YAML
 
 from mlops.files import content_hash
-
-ROOT = Path(__file__).parents[1]
-
-SMALL: dict[str, Any] = {
-    "sample": {"num_scenes": 12, "versions_per_scene": 3, "max_duration_sec": 2.0},
-    "load_data": {"max_quarantined": 0.2},
-    "split": {"test_share": 0.25, "num_folds": 2},
-    "clips": {"height": 32, "width": 32},
-    "augment": {"copies": 1},
-    "train": {"epochs": 2, "batch_size": 8, "num_threads": 1},
-    "runtime": {"device": "cpu"},
-}
+from tests.clone import commit, dvc, environment, git, set_params, stages_run
 
 MODEL = Path("models/small3d/fold0/best_model.pt")
-
-
-def run(*command: str, cwd: Path, check: bool = True) -> str:
-    """The output, stdout and stderr together."""
-    result = subprocess.run(
-        command, cwd=cwd, env=environment(), text=True, capture_output=True, check=False
-    )
-    output = result.stdout + result.stderr
-    assert not check or result.returncode == 0, output
-    return output
-
-
-def dvc(*arguments: str, cwd: Path, check: bool = True) -> str:
-    return run(sys.executable, "-m", "dvc", *arguments, cwd=cwd, check=check)
-
-
-def git(*arguments: str, cwd: Path) -> str:
-    return run("git", *arguments, cwd=cwd)
-
-
-def environment() -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    names = {"GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"}
-    identity = dict.fromkeys(names, "test@localhost")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
-    return clean | identity | {"PATH": path}
-
-
-def set_params(root: Path, changes: dict[str, Any]) -> None:
-    yaml = YAML()
-    document = yaml.load(root / "params.yaml")
-    for section, values in changes.items():
-        if isinstance(values, dict):
-            document[section].update(values)
-        else:
-            document[section] = values
-    yaml.dump(document, root / "params.yaml")
-
-
-def commit(root: Path, message: str) -> None:
-    git("add", "--all", cwd=root)
-    git("commit", "--quiet", "--message", message, cwd=root)
-
-
-def stages_run(output: str) -> set[str]:
-    return {
-        line.split("'")[1].split("@")[0]
-        for line in output.splitlines()
-        if line.startswith("Running stage")
-    }
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of this repository, with a small sample, in which the pipeline has run once."""
-    root = tmp_path_factory.mktemp("pipeline") / "clone"
-    files = git("ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).split()
-    for name in files:
-        if (ROOT / name).is_file() and name not in ("dvc.lock", "metrics.json"):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
-    git("init", "--quiet", "--initial-branch=main", cwd=root)
-    set_params(root, SMALL)
-    commit(root, "small")
-    dvc("repro", cwd=root)
-    commit(root, "first run")
-    return root
-
-
-@pytest.fixture
-def workspace(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished clone that a test may change."""
-    return shutil.copytree(finished, tmp_path / "clone", symlinks=True)
 
 
 def test_a_finished_run_has_all_its_results(finished: Path) -> None:
@@ -211,8 +125,13 @@ def test_an_older_commit_brings_back_its_model_metrics_and_report(workspace: Pat
     assert "up to date" in dvc("status", cwd=workspace)
 
 
-def test_a_killed_training_ends_with_the_same_bytes(workspace: Path) -> None:
-    set_params(workspace, {"train": {"epochs": 4}, "augment": {"copies": 2}})
+@pytest.mark.parametrize(
+    "augment", [{"copies": 2}, {"copies": 0, "online": True}], ids=["copies", "online"]
+)
+def test_a_killed_training_ends_with_the_same_bytes(
+    workspace: Path, augment: dict[str, Any]
+) -> None:
+    set_params(workspace, {"train": {"epochs": 4}, "augment": augment})
     dvc("repro", cwd=workspace)
     whole = content_hash(workspace / MODEL)
     history = (workspace / "results/small3d/fold0/history.csv").read_text()

@@ -1,7 +1,7 @@
 """The gate between the splits: nothing of a validation or test video may reach training.
 
 It looks at what the loaders hold, not at what the splits promised, and fails closed: a table
-without groups cannot pass.
+without groups cannot pass, nor can splits that do not tell of every clip exactly once.
 """
 
 from collections.abc import Iterable
@@ -10,9 +10,56 @@ import polars as pl
 
 IDENTITIES = ("group", "sha256", "clip_sha256")
 
+AUGMENT_AGAIN = "run generate_augmentations again"
+
 
 class LeakageError(ValueError):
     """Two splits share content; the message names the first pair of every kind."""
+
+
+def check_splits(splits: pl.DataFrame, clips: pl.DataFrame) -> None:
+    """Raise `LeakageError` unless the splits give each clip's video one part, and no other video.
+
+    `splits` has `video_path, sha256, group, fold` (null for test), `clips` the first three.
+    """
+    faults = _missing("splits", splits, ("video_path", "sha256", "group", "fold"))
+    faults += _missing("clips", clips, ("video_path", "sha256", "group"))
+    if not faults:
+        faults += _dealt_twice(splits)
+        faults += _unmatched("clips", clips, "splits", splits)
+        faults += _unmatched("splits", splits, "clips", clips)
+    if faults:
+        raise LeakageError("\n".join(faults))
+
+
+def check_copies(copies: pl.DataFrame, splits: pl.DataFrame) -> None:
+    """Raise `LeakageError` unless the augmented copies are of videos that may train.
+
+    A fold trains as a whole in some cell or in none, so its videos have copies all or none; a
+    test video never has. Otherwise some copies are of videos that no stage would augment.
+    """
+    faults = _missing("augmented copies", copies, ("video_path", "sha256", "group"))
+    if not faults:
+        faults += _unmatched("augmented copies", copies, "splits", splits)
+        copied = splits.join(copies, on="video_path", how="semi", maintain_order="left")
+        without = splits.join(copies, on="video_path", how="anti", maintain_order="left")
+        tested = copied.filter(pl.col("fold").is_null())
+        if not tested.is_empty():
+            faults.append(
+                f"augmented copies: expected none of a test video, got those of "
+                f"'{tested['video_path'][0]}'; {AUGMENT_AGAIN}"
+            )
+        # A null never matches: test videos are left out.
+        mixed = copied.join(without, on="fold", how="inner", maintain_order="left")
+        if not mixed.is_empty():
+            row = mixed.row(0, named=True)
+            faults.append(
+                f"augmented copies: expected those of all videos of fold {row['fold']} or of none, "
+                f"got them of '{row['video_path']}' and not of '{row['video_path_right']}'; "
+                f"{AUGMENT_AGAIN}"
+            )
+    if faults:
+        raise LeakageError("\n".join(faults))
 
 
 def check_disjoint(parts: dict[str, pl.DataFrame]) -> None:
@@ -48,3 +95,40 @@ def _shared(
                 f"{first} and {second} share the {column} {row[column]}: '{row['video_path']}' and "
                 f"'{row['video_path_right']}'; run create_splits again"
             )
+
+
+def _missing(name: str, table: pl.DataFrame, columns: Iterable[str]) -> list[str]:
+    return [
+        f"{name}: expected a column {column}, without it nothing is proven; run the data stages "
+        "again"
+        for column in columns
+        if column not in table.columns
+    ]
+
+
+def _dealt_twice(splits: pl.DataFrame) -> Iterable[str]:
+    for (path,), rows in splits.group_by("video_path", maintain_order=True):
+        if rows.height > 1:
+            parts = ["test" if fold is None else f"fold {fold}" for fold in rows["fold"]]
+            yield (
+                f"splits: expected every video once, got '{path}' in {' and in '.join(parts)}; "
+                "run create_splits again"
+            )
+            return
+
+
+def _unmatched(
+    name: str, table: pl.DataFrame, other_name: str, other: pl.DataFrame
+) -> Iterable[str]:
+    lost = table.join(other, on=["video_path", "sha256"], how="anti", maintain_order="left")
+    if not lost.is_empty():
+        path, sha256 = lost.select("video_path", "sha256").row(0)
+        known = other.filter(pl.col("video_path") == path)["sha256"].head(1).to_list()
+        holders = other.filter(pl.col("sha256") == sha256)["video_path"].head(1).to_list()
+        found = f"'{path}' with content {known[0]}" if known else f"no '{path}'"
+        if holders:
+            found += f", and that content as '{holders[0]}'"
+        yield (
+            f"{name}: expected videos that the {other_name} have too, got '{path}' with content "
+            f"{sha256}; the {other_name} have {found}; run the data stages again"
+        )

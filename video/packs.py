@@ -8,16 +8,27 @@ nothing else: a changed learning rate or description leaves every clip where it 
 import hashlib
 import io
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 Clips = NDArray[np.uint8]
+
+# By force: an object damaged in DVC's cache would be checked out again by a plain `dvc repro`.
+MAKE_AGAIN = (
+    "make it again: dvc repro --force --single-item create_dataset, or generate_augmentations for "
+    "an augmented clip"
+)
+
+
+class PackError(ValueError):
+    """A pack, or the table of its clips, is not what its stage wrote."""
 
 
 def uniform_indices(num_frames: int, count: int) -> list[int]:
@@ -47,7 +58,7 @@ def pack_rows(name: str, clips: Clips) -> pl.DataFrame:
     Columns: pack, clip (number in the pack), offset_bytes, frames, height, width, dtype,
     clip_sha256 (of the clip's bytes alone).
     """
-    header_bytes = len(pack_bytes(clips)) - clips.nbytes
+    header_bytes = len(_header(clips.shape))
     clip_bytes = clips[0].nbytes
     return pl.DataFrame(
         [
@@ -59,30 +70,58 @@ def pack_rows(name: str, clips: Clips) -> pl.DataFrame:
                 "height": clip.shape[1],
                 "width": clip.shape[2],
                 "dtype": "uint8",
-                "clip_sha256": hashlib.sha256(clip.tobytes()).hexdigest(),
+                "clip_sha256": hashlib.sha256(np.ascontiguousarray(clip).data).hexdigest(),
             }
             for number, clip in enumerate(clips)
         ]
     )
 
 
-def read_pack(path: Path) -> Clips:
-    """All clips of a pack."""
-    return cast(Clips, np.load(path, allow_pickle=False))
+def _header(shape: Sequence[int]) -> bytes:
+    """What a pack of clips of this shape begins with."""
+    buffer = io.BytesIO()
+    description = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(buffer, description)
+    return buffer.getvalue()
+
+
+def parse_pack(content: bytes, shape: Sequence[int]) -> Clips | None:
+    """The clips of a pack's content; None if it is no pack of uint8 clips of this shape."""
+    header_bytes = len(content) - math.prod(shape)
+    try:
+        # A view, so that large packs are not copied.
+        clips = np.frombuffer(content, np.uint8, offset=max(header_bytes, 0)).reshape(shape)
+    except ValueError:
+        return None
+    # The header that `pack_bytes` writes for this shape, and no other.
+    return clips if content[:header_bytes] == _header(shape) else None
+
+
+def check_clip(clip: Clips, path: Path, sha256: str) -> None:
+    """Raise `PackError` unless the bytes of `clip`, read from `path`, have this sha256."""
+    actual = hashlib.sha256(np.ascontiguousarray(clip).data).hexdigest()
+    if actual != sha256:
+        raise PackError(
+            f"{path}: expected a clip with sha256 {sha256}, got {actual}; the pack has changed "
+            f"since it was made: {MAKE_AGAIN}"
+        )
 
 
 def read_clip_into(target: Clips, path: Path, offset_bytes: int) -> None:
     """Fill the contiguous uint8 array `target` from the pack at `path`, without a copy between.
 
-    Raises `ValueError` if the file ends before the clip does.
+    Raises `PackError` if the file is not there or ends before the clip does.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise PackError(f"{path}: expected a pack, got no file; {MAKE_AGAIN}") from None
     try:
         num_bytes = os.preadv(descriptor, [target.data.cast("B")], offset_bytes)
     finally:
         os.close(descriptor)
     if num_bytes != target.nbytes:
-        raise ValueError(
+        raise PackError(
             f"{path}: expected {target.nbytes} bytes of a clip at {offset_bytes}, got "
-            f"{num_bytes}; remove the pack and run its stage again"
+            f"{num_bytes}; {MAKE_AGAIN}"
         )

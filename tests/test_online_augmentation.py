@@ -1,0 +1,66 @@
+"""Online augmentation is a function of seed, epoch and clip."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mlops.parameters import pick
+from stages.params import Params, read_params
+from stages.train import online_augmentation
+from video.augmentation import AugmentationRecipe, augment_clip
+from video.loading import ClipSet
+from video.packs import pack_bytes, pack_rows
+
+HASHES = ["ab" * 32, "cd" * 32]
+
+
+@pytest.fixture
+def params(monkeypatch: pytest.MonkeyPatch) -> Params:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    params = read_params()
+    return replace(params, augment=replace(params.augment, online=True, affine_probability=1.0))
+
+
+@pytest.fixture
+def clip_set(tmp_path: Path) -> ClipSet:
+    """Two videos with the same clip."""
+    clip = np.random.default_rng(0).integers(0, 256, (1, 4, 16, 16, 3), dtype=np.uint8)
+    (tmp_path / "a.npy").write_bytes(pack_bytes(clip))
+    table = pl.concat([pack_rows("a.npy", clip)] * 2).with_columns(
+        pl.Series("video_path", ["a.mp4", "b.mp4"]),
+        pl.Series("sha256", HASHES),
+        pl.Series("label", ["x", "y"]),
+        pl.Series("group", ["a", "b"]),
+    )
+    return ClipSet(table, [tmp_path] * 2, ["x", "y"])
+
+
+def epoch(params: Params, clip_set: ClipSet, number: int) -> bytes:
+    augment = online_augmentation(params, clip_set, number)
+    return b"".join(batch.clips.numpy().tobytes() for batch in clip_set.batches([0, 1], 1, augment))
+
+
+def test_an_epoch_is_the_same_every_time(params: Params, clip_set: ClipSet) -> None:
+    assert epoch(params, clip_set, 3) == epoch(params, clip_set, 3)
+
+
+def test_two_epochs_two_seeds_and_two_videos_differ(params: Params, clip_set: ClipSet) -> None:
+    shown = epoch(params, clip_set, 3)
+    assert epoch(params, clip_set, 4) != shown
+    assert epoch(replace(params, seed=params.seed + 1), clip_set, 3) != shown
+    assert shown[: len(shown) // 2] != shown[len(shown) // 2 :]
+
+
+def test_epoch_e_shows_copy_e(params: Params, clip_set: ClipSet) -> None:
+    recipe = pick(params.augment, AugmentationRecipe)
+    (clip,) = clip_set.read([0])
+    copy = augment_clip(clip, recipe, seed=params.seed, video_sha256=HASHES[0], copy=3)
+    assert epoch(params, clip_set, 3).startswith(copy.tobytes())
+
+
+def test_switched_off_it_changes_nothing(params: Params, clip_set: ClipSet) -> None:
+    off = replace(params, augment=replace(params.augment, online=False))
+    assert online_augmentation(off, clip_set, 0) is None
