@@ -99,6 +99,7 @@ def video_table(
     table = pl.DataFrame(
         [asdict(facts[name]) for name in rows["video_path"]],
         schema=list(VideoFacts.__dataclass_fields__),
+        schema_overrides={"fingerprint": pl.List(pl.UInt64)},
         infer_schema_length=None,
     )
     return rows.with_columns(pl.col("label").cast(pl.Enum(labels))).hstack(table)

@@ -14,7 +14,7 @@ import polars as pl
 
 from mlops.config import config_hash
 from mlops.determinism import derive_seed
-from video.decoding import read_frames
+from video.decoding import inspect_video, read_frames
 from video.loading import balanced_order, epoch_order
 from video.packs import pack_bytes, pack_key, uniform_indices
 from video.splits import assign_splits, effective_groups
@@ -65,6 +65,11 @@ def test_the_pack_of_a_cropped_video() -> None:
     """video.decoding.DECODING_VERSION"""
     clip = read_frames(SQUARE, uniform_indices(24, 8), height=40, width=40, fit="crop")
     assert digest(pack_bytes(clip[np.newaxis])) == "78ee32c3700546f2"
+
+
+def test_the_fingerprint_of_a_video() -> None:
+    """video.fingerprints.FINGERPRINT_VERSION"""
+    assert digest(json.dumps(inspect_video(SQUARE).fingerprint)) == "9953e4350db41d2b"
 
 
 def test_the_key_of_a_pack() -> None:

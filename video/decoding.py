@@ -18,6 +18,8 @@ import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 from numpy.typing import NDArray
 
+from video.fingerprints import Fingerprint
+
 Fit = Literal["letterbox", "crop"]
 
 DECODING_VERSION = 1
@@ -48,6 +50,7 @@ class VideoFacts:
     knows), "no_video" (no picture in it). `reason` says more, "" if ok.
     Sizes are in pixels as stored, before `rotation` (0, 90, 180 or 270 degrees counterclockwise)
     is applied; `fps` is the mean rate that the container states, 0.0 if none.
+    `fingerprint` says what the pictures look like, see fingerprints.py; empty if nothing is seen.
     """
 
     verdict: str
@@ -63,6 +66,7 @@ class VideoFacts:
     rotation: int = 0
     codec: str = ""
     pixel_format: str = ""
+    fingerprint: tuple[int, ...] = ()
 
 
 def decoder_versions() -> dict[str, str]:
@@ -105,6 +109,7 @@ def _decode_fully(
 ) -> VideoFacts:
     first: av.VideoFrame | None = None
     num_frames, first_corrupt, error_text, end_sec = 0, -1, "", 0.0
+    fingerprint = Fingerprint(expected_frames=stream.frames)
     try:
         for packet in container.demux():
             end_sec = max(end_sec, _end_sec(packet))
@@ -114,6 +119,7 @@ def _decode_fully(
                 first = first or frame
                 if frame.is_corrupt and first_corrupt < 0:
                     first_corrupt = num_frames
+                fingerprint.add(frame)
                 num_frames += 1
     except (av.FFmpegError, ValueError) as error:
         error_text = _message(error)
@@ -137,6 +143,7 @@ def _decode_fully(
         rotation=_rotation(first) if first else 0,
         codec=stream.codec_context.name,
         pixel_format=first.format.name if first else "",
+        fingerprint=fingerprint.hashes(),
     )
 
 

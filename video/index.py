@@ -19,7 +19,17 @@ RESERVED = frozenset(
     (
         *("row", "video_path", "label", "group", "sha256", "verdict", "reason", "size_bytes"),
         *("num_frames", "declared_frames", "fps", "duration_sec", "width", "height", "rotation"),
-        *("codec", "pixel_format", "split", "fold", "pack", "clip", "offset_bytes", "frames"),
+        *(
+            "codec",
+            "pixel_format",
+            "fingerprint",
+            "split",
+            "fold",
+            "pack",
+            "clip",
+            "offset_bytes",
+            "frames",
+        ),
         *("dtype", "clip_sha256", "copy"),
     )
 )
