@@ -105,3 +105,14 @@ def test_the_near_duplicates_of_the_real_clips_are_found_and_none_across_sources
     assert len(known) >= 70
     assert known <= close
     assert all(groups[a] == groups[b] for a, b in close)
+
+
+def test_no_near_duplicates_of_the_real_clips_straddle_splits(project: Path) -> None:
+    videos = pl.read_parquet(project / "data/videos.parquet")
+    splits = pl.read_parquet(project / "data/splits.parquet")
+    assert splits["video_path"].equals(videos["video_path"])
+    parts = splits["fold"].fill_null(-1).to_list()
+    pairs = near_duplicates(videos["fingerprint"].to_list(), most=0.2)
+    assert len(pairs) > 100
+    assert [pair for pair in pairs if parts[pair.first] != parts[pair.second]] == []
+    assert pl.read_csv(project / "data/duplicates.csv").is_empty()
