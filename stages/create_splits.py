@@ -1,5 +1,9 @@
-"""Deal whole groups of videos to test and folds."""
+"""Join what shows the same into groups, and divide whole groups into test and folds.
 
+Links that the index does not know go to data/duplicates.csv, for a person to check.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -7,35 +11,151 @@ import polars as pl
 from mlops import files
 from mlops.errors import PipelineError
 from mlops.stage import run_stage
-from stages.params import read_params
-from video.splits import assign_splits, class_names, effective_groups
+from stages.params import Split, read_params
+from video.duplicates import Pair, near_duplicates
+from video.splits import (
+    Deviation,
+    assign_splits,
+    best_rebalance,
+    class_names,
+    deviations,
+    effective_groups,
+)
 
 VIDEOS = Path("data/videos.parquet")
 SPLITS = Path("data/splits.parquet")
+DUPLICATES = Path("data/duplicates.csv")
+
+# A group above it leaves little to divide, and is mostly made by a chain of doubtful links.
+LARGE_GROUP_SHARE = 0.5
 
 
 def main() -> None:
     params = read_params()
     videos = pl.read_parquet(VIDEOS)
-    videos = videos.with_columns(group=pl.Series(effective_groups(videos), dtype=pl.String))
-    splits = assign_splits(
-        videos,
-        test_share=params.split.test_share,
-        num_folds=params.split.num_folds,
-        seed=params.seed,
-    )
-    check_classes(splits, params.split.num_folds)
+    check_columns(videos, params.split.stratify)
+    pairs = find_near_duplicates(videos, params.split.near_duplicate_distance)
+    links = [(pair.first, pair.second) for pair in pairs]
+    groups = pl.Series(effective_groups(videos, links), dtype=pl.String)
+    write_duplicates(videos, pairs)
+    videos = videos.with_columns(group=groups)
+    report_groups(videos)
+    best = find_best(videos, params.split, params.seed)
+    chosen = best if params.split.rebalance == "auto" else params.split.rebalance
+    splits = divide(videos, params.split, params.seed, chosen)
+    check_classes(splits, params.split.num_folds, chosen, best)
     with files.replacing(SPLITS) as path:
         splits.select("video_path", "sha256", "label", "group", "split", "fold").write_parquet(path)
-    report(splits)
+    report_parts(splits)
+    report_deviations(splits, params.split)
+    report_rebalance(splits, divide(videos, params.split, params.seed, best), params.split, best)
 
 
-def check_classes(splits: pl.DataFrame, num_folds: int) -> None:
+def check_columns(videos: pl.DataFrame, stratify: Sequence[str]) -> None:
+    faults = [
+        f"params.yaml: split.stratify: expected columns of {VIDEOS}, got '{name}'; choose of "
+        f"{', '.join(videos.columns)}"
+        for name in stratify
+        if name not in videos.columns
+    ]
+    if faults:
+        raise PipelineError(*faults)
+
+
+def find_near_duplicates(videos: pl.DataFrame, distance: float) -> list[Pair]:
+    """None with a distance of 0, which turns the search off."""
+    if distance == 0.0:
+        return []
+    return near_duplicates(videos["fingerprint"].to_list(), most=distance)
+
+
+def write_duplicates(videos: pl.DataFrame, near: Sequence[Pair]) -> None:
+    """The links between videos that the index does not name as one group, closest first."""
+    columns = ("video_path", "label", "group", "sha256")
+    rows = list(videos.select(columns).iter_rows())
+    first_of: dict[str, int] = {}
+    found = []
+    # A copy is linked to the first of its kind: n copies are n - 1 lines.
+    for position, row in enumerate(rows):
+        first = first_of.setdefault(row[3], position)
+        if first != position:
+            found.append(("exact", 0.0, first, position))
+    found += [("near", pair.distance, pair.first, pair.second) for pair in near]
+    table = pl.DataFrame(
+        [
+            (
+                kind,
+                distance,
+                *(value for pair in zip(one[:3], other[:3], strict=True) for value in pair),
+            )
+            for kind, distance, first, second in found
+            for one, other in [sorted((rows[first], rows[second]), key=lambda row: str(row[0]))]
+            if (one[2] is None or one[2] != other[2]) and (kind == "exact" or one[3] != other[3])
+        ],
+        schema={
+            "kind": pl.String,
+            "distance": pl.Float64,
+            "video_path": pl.String,
+            "other_video_path": pl.String,
+            "label": pl.String,
+            "other_label": pl.String,
+            "group": pl.String,
+            "other_group": pl.String,
+        },
+        orient="row",
+    ).sort("kind", "distance", "video_path", "other_video_path")
+    files.write_text(DUPLICATES, table.write_csv(float_precision=4))
+    counts = dict(table["kind"].value_counts().iter_rows())
+    other_labels = table.filter(pl.col("label") != pl.col("other_label")).height
+    print(
+        f"create_splits: {counts.get('exact', 0)} copies and {counts.get('near', 0)} pairs of "
+        f"near-duplicates that the index does not name, {other_labels} of them with different "
+        f"labels: {DUPLICATES}"
+    )
+
+
+def report_groups(videos: pl.DataFrame) -> None:
+    groups = videos.group_by("group").agg(pl.len().alias("videos"), pl.col("label").n_unique())
+    mixed = groups.filter(pl.col("label") > 1)
+    print(
+        f"create_splits: {groups.height} groups, {mixed.height} of them with more than one label "
+        f"({mixed['videos'].sum()} videos)"
+    )
+    name, size = groups.sort(["videos", "group"], descending=[True, False]).row(0)[:2]
+    if size > LARGE_GROUP_SHARE * videos.height and groups.height > 1:
+        print(
+            f"create_splits: warning: group '{name}' holds {size} of {videos.height} videos; look "
+            f"for false links in {DUPLICATES}, and lower split.near_duplicate_distance"
+        )
+
+
+def find_best(videos: pl.DataFrame, split: Split, seed: int) -> int:
+    return best_rebalance(
+        videos,
+        test_share=split.test_share,
+        num_folds=split.num_folds,
+        seed=seed,
+        stratify=split.stratify,
+    )
+
+
+def divide(videos: pl.DataFrame, split: Split, seed: int, rebalance: int) -> pl.DataFrame:
+    return assign_splits(
+        videos,
+        test_share=split.test_share,
+        num_folds=split.num_folds,
+        seed=seed,
+        rebalance=rebalance,
+    )
+
+
+def check_classes(splits: pl.DataFrame, num_folds: int, chosen: int, best: int) -> None:
     """A part without a class can neither be trained on nor scored."""
     found = set(splits.select("fold", "label").iter_rows())
+    advice = "" if chosen == best else f"set split.rebalance to {best}, "
     faults = [
-        f"{'test' if fold is None else f'fold {fold}'}: expected videos of every class, got none "
-        f"of '{label}'; there are too few groups with it: add videos or lower split.num_folds"
+        f"{part_name(fold)}: expected videos of every class, got none of '{label}'; there are too "
+        f"few groups with it: {advice}add videos or lower split.num_folds"
         for fold in (None, *range(num_folds))
         for label in class_names(splits)
         if (fold, label) not in found
@@ -44,10 +164,11 @@ def check_classes(splits: pl.DataFrame, num_folds: int) -> None:
         raise PipelineError(*faults)
 
 
-def report(splits: pl.DataFrame) -> None:
-    groups = splits.group_by("group").agg(labels=pl.col("label").n_unique())
-    mixed = groups.filter(pl.col("labels") > 1).height
-    print(f"create_splits: {groups.height} groups, {mixed} of them with more than one label")
+def part_name(fold: int | None) -> str:
+    return "test" if fold is None else f"fold {fold}"
+
+
+def report_parts(splits: pl.DataFrame) -> None:
     parts = splits.group_by("fold").agg(
         pl.len().alias("videos"),
         pl.col("group").n_unique().alias("groups"),
@@ -56,7 +177,43 @@ def report(splits: pl.DataFrame) -> None:
     for row in parts.sort("fold").iter_rows(named=True):
         fold = row.pop("fold")
         counts = ", ".join(f"{number} {name}" for name, number in row.items())
-        print(f"create_splits: {'test' if fold is None else f'fold {fold}'}: {counts}")
+        print(f"create_splits: {part_name(fold)}: {counts}")
+
+
+def deviations_of(splits: pl.DataFrame, split: Split) -> list[Deviation]:
+    return deviations(
+        splits,
+        test_share=split.test_share,
+        num_folds=split.num_folds,
+        stratify=split.stratify,
+    )
+
+
+def report_deviations(splits: pl.DataFrame, split: Split) -> None:
+    for item in deviations_of(splits, split):
+        part = part_name(item.part - 1 if item.part else None)
+        print(
+            f"create_splits: {item.name}: {item.worst:.1%} of its {item.videos} videos too many or "
+            f"too few in {part}; whole groups allow no less than {item.bound:.1%}"
+        )
+
+
+def report_rebalance(splits: pl.DataFrame, closest: pl.DataFrame, split: Split, best: int) -> None:
+    if split.rebalance == "auto":
+        print(
+            f"create_splits: rebalance auto is {best} for these videos; write split.rebalance: "
+            f"{best}, and videos that come or go will move no others"
+        )
+        return
+    present, possible = (
+        max(item.worst for item in deviations_of(table, split)) for table in (splits, closest)
+    )
+    if possible < present:
+        print(
+            f"create_splits: rebalance {best} would bring the largest deviation from {present:.1%} "
+            f"to {possible:.1%}, and move {(splits['fold'].ne_missing(closest['fold'])).sum()} of "
+            f"{splits.height} videos"
+        )
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ LISTS = {
     "frame_pts": pl.List(pl.Int64),
     "key_frame_pts": pl.List(pl.Int64),
     "frame_crc32": pl.List(pl.UInt32),
+    "fingerprint": pl.List(pl.UInt64),
 }
 
 # A message of thousands of lines helps nobody; the file has them all.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Interval, Len
-from pydantic import ValidationInfo, field_validator
+from pydantic import PlainValidator, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from mlops.errors import PipelineError
@@ -34,6 +34,17 @@ Probability = Annotated[float, Interval(ge=0, le=1)]
 NonNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Text = Annotated[str, Len(1)]
+
+
+def _rebalance(value: object) -> object:
+    if value == "auto" or (type(value) is int and 0 <= value < 2**63):
+        return value
+    raise ValueError(
+        f"split.rebalance: expected auto or a whole number >= 0, got {value!r}; write auto"
+    )
+
+
+Rebalance = Annotated[int | Literal["auto"], PlainValidator(_rebalance)]
 
 ModelName = Literal["small3d", "r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v2_s", "swin3d_t"]
 Verdict = Literal["ok", "truncated", "damaged"]
@@ -107,6 +118,14 @@ class LoadData:
 class Split:
     test_share: OpenShare
     num_folds: Annotated[int, Ge(2)]
+    rebalance: Rebalance
+    stratify: list[Text]
+    near_duplicate_distance: Annotated[float, Interval(ge=0, le=0.4)]
+
+    @field_validator("stratify")
+    @classmethod
+    def _each_once(cls, columns: list[str]) -> list[str]:
+        return _unique("split.stratify", columns)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

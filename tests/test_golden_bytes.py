@@ -15,6 +15,7 @@ import polars as pl
 from mlops.config import config_hash
 from mlops.determinism import derive_seed
 from video.decoding import read_frames
+from video.inspection import inspect_video
 from video.loading import balanced_order, epoch_order
 from video.packs import pack_bytes, pack_key, uniform_indices
 from video.splits import assign_splits, effective_groups
@@ -69,6 +70,11 @@ def test_the_pack_of_a_cropped_video() -> None:
     assert digest(pack_bytes(clip[np.newaxis])) == "78ee32c3700546f2"
 
 
+def test_the_fingerprint_of_a_video() -> None:
+    """video.fingerprints.FINGERPRINT_VERSION"""
+    assert digest(json.dumps(inspect_video(SQUARE).fingerprint)) == "9953e4350db41d2b"
+
+
 def test_the_key_of_a_pack() -> None:
     assert (
         pack_key("ab" * 32, {"frames": 8, "fit": "crop"})
@@ -77,17 +83,18 @@ def test_the_key_of_a_pack() -> None:
 
 
 def test_the_splits_of_a_table() -> None:
+    """video.splits.SPLITS_VERSION"""
     videos = pl.DataFrame(
         {
-            "sha256": [f"{i:064x}" for i in range(60)],
+            "sha256": [f"{i:02x}" * 32 for i in range(60)],
             "group": [f"scene {i // 4}" if i % 7 else None for i in range(60)],
             "label": ["a" if i % 3 else "b" for i in range(60)],
         },
         schema_overrides={"label": pl.Enum(["a", "b"])},
     )
     videos = videos.with_columns(group=pl.Series(effective_groups(videos)))
-    splits = assign_splits(videos, test_share=0.2, num_folds=5, seed=0)
-    assert digest(json.dumps(splits.select("group", "split", "fold").rows())) == "852aee301ff4f3c3"
+    splits = assign_splits(videos, test_share=0.2, num_folds=5, seed=0, rebalance=7)
+    assert digest(json.dumps(splits.select("group", "split", "fold").rows())) == "838adb8660b8ef39"
 
 
 def test_the_order_of_an_epoch() -> None:

@@ -137,6 +137,10 @@ def test_no_parameter_has_a_default() -> None:
             "train.epochs: expected a value >= 1, got int 0; write a value >= 1",
         ),
         (
+            {"split.rebalance": "best"},
+            "split.rebalance: expected auto or a whole number >= 0, got 'best'; write auto",
+        ),
+        (
             {"split.test_share": 1.0},
             "split.test_share: expected a value < 1.0, got float 1.0; write a value < 1.0",
         ),

@@ -1,22 +1,28 @@
-"""Splits deal whole groups, by the groups alone, close to the shares asked for."""
+"""Splits keep groups whole, stay when the data grow, and come close to the shares asked for."""
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from video.index import Columns, check_rows, read_index
 from video.splits import (
     TEST,
     TRAIN,
     VAL,
     assign_splits,
+    best_rebalance,
     class_names,
+    deviations,
     effective_groups,
     split_in_fold,
 )
 
-INDEX = Path(__file__).parents[2] / "shared" / "real" / "scfd" / "index.csv"
+REAL = Path(__file__).parents[2] / "shared" / "real"
+INDEX = REAL / "scfd" / "index.csv"
 LABELS = ["fake", "real", "unsure"]
 
 
@@ -39,8 +45,15 @@ def surveillance() -> pl.DataFrame:
     return pl.read_csv(INDEX)
 
 
-def split(table: pl.DataFrame, *, seed: int = 0) -> pl.DataFrame:
-    return assign_splits(table, test_share=0.2, num_folds=4, seed=seed)
+def split(
+    table: pl.DataFrame, *, seed: int = 0, rebalance: int = 7, test_share: float = 0.2
+) -> pl.DataFrame:
+    return assign_splits(table, test_share=test_share, num_folds=4, seed=seed, rebalance=rebalance)
+
+
+def closest(table: pl.DataFrame, *, seed: int = 0, test_share: float = 0.2) -> pl.DataFrame:
+    best = best_rebalance(table, test_share=test_share, num_folds=4, seed=seed)
+    return split(table, seed=seed, rebalance=best, test_share=test_share)
 
 
 def part() -> pl.Expr:
@@ -50,9 +63,9 @@ def part() -> pl.Expr:
 # --- groups ------------------------------------------------------------------------------------
 
 
-def joined(*rows: tuple[str, str | None]) -> list[str]:
+def joined(*rows: tuple[str, str | None], links: Sequence[tuple[int, int]] = ()) -> list[str]:
     schema = {"sha256": pl.String, "group": pl.String}
-    return effective_groups(pl.DataFrame(rows, schema=schema, orient="row"))
+    return effective_groups(pl.DataFrame(rows, schema=schema, orient="row"), links)
 
 
 def test_videos_of_a_group_stay_in_it() -> None:
@@ -94,6 +107,19 @@ def test_joined_groups_have_the_same_names_in_every_order_of_the_rows() -> None:
         assert dict(zip(turned, joined(*turned), strict=True)) == expected
 
 
+def test_a_link_joins_the_groups_of_its_two_videos_under_the_smaller_name() -> None:
+    rows = [("a", "k"), ("b", "k"), ("c", "h"), ("d", None)]
+
+    assert joined(*rows, links=[(1, 2)])[:3] == ["h"] * 3
+    assert joined(*rows, links=[(3, 2)])[2:] == ["h"] * 2
+
+
+def test_links_between_videos_without_a_group_make_one() -> None:
+    groups = joined(("a", None), ("b", None), ("c", None), links=[(0, 1), (1, 2)])
+
+    assert groups == ["video:a"] * 3
+
+
 # --- parts -------------------------------------------------------------------------------------
 
 
@@ -117,23 +143,82 @@ def test_the_split_does_not_depend_on_the_order_of_the_rows() -> None:
     assert split(shuffled).sort("number").equals(split(table))
 
 
-def test_another_seed_gives_another_split() -> None:
+def test_the_best_rebalance_does_not_depend_on_the_order_of_the_rows() -> None:
     table = table_of_groups()
+    shuffled = table.sample(fraction=1.0, shuffle=True, seed=3)
 
-    assert not split(table, seed=0).equals(split(table, seed=1))
+    assert closest(shuffled).sort("number").equals(closest(table))
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"rebalance": 8}])
+def test_another_seed_or_rebalance_gives_another_split(changes: dict[str, int]) -> None:
+    table = table_of_groups()
+    first, second = (split(table, **({"rebalance": 7} | more)) for more in ({}, changes))
+
+    assert not first.equals(second)
+
+
+def test_videos_that_come_move_no_others() -> None:
+    table = table_of_groups()
+    known = table.sample(fraction=0.9, shuffle=True, seed=1).sort("number")
+
+    before, after = split(known), split(table)
+
+    assert after.height > 1.1 * before.height
+    assert after.join(known, on="number", how="semi").equals(before)
+
+
+def test_a_group_that_comes_or_goes_moves_no_others() -> None:
+    table = table_of_groups()
+    fewer = table.filter(pl.col("group") != "g3")
+
+    kept = split(table).filter(pl.col("group") != "g3")
+    assert split(fewer).equals(kept)
+
+
+def test_a_link_found_later_moves_the_group_with_the_larger_name_only() -> None:
+    rows = [(str(number), f"g{number // 3:02}") for number in range(90)]
+    videos = pl.DataFrame(rows, schema=["sha256", "group"], orient="row")
+    before, after = (
+        split(videos.with_columns(group=pl.Series(joined(*rows, links=links))))
+        for links in ([], [(0, 89)])
+    )
+
+    assert before["fold"][:87].equals(after["fold"][:87])
+    assert set(after["fold"][87:]) == {before["fold"][0]}
+
+
+def test_the_number_of_folds_does_not_move_the_test_set() -> None:
+    tests = [
+        assign_splits(table_of_groups(), test_share=0.2, num_folds=folds, seed=0, rebalance=7)
+        .filter(split=TEST)
+        .drop("fold")
+        for folds in (2, 5)
+    ]
+
+    assert tests[0].equals(tests[1])
+
+
+def test_a_larger_test_set_holds_the_smaller_one() -> None:
+    small, large = (
+        set(split(table_of_groups(), test_share=share).filter(split=TEST)["number"])
+        for share in (0.2, 0.4)
+    )
+
+    assert small < large
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_part_has_its_share_of_every_class(seed: int) -> None:
-    table = split(table_of_groups(), seed=seed)
+    table = closest(table_of_groups(), seed=seed)
     totals = dict(table["label"].value_counts().iter_rows())
 
     for (_, label), rows in table.group_by(part(), "label"):
-        assert rows.height / totals[label] == pytest.approx(0.2, abs=0.05)
+        assert rows.height / totals[label] == pytest.approx(0.2, abs=0.08)
 
 
 def test_a_part_twice_as_large_gets_twice_as_much() -> None:
-    table = assign_splits(table_of_groups(), test_share=0.5, num_folds=2, seed=0)
+    table = closest(table_of_groups(), test_share=0.5)
 
     assert (table["split"] == TEST).mean() == pytest.approx(0.5, abs=0.03)
 
@@ -141,7 +226,7 @@ def test_a_part_twice_as_large_gets_twice_as_much() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_surveillance_clips_split_close_to_their_shares(seed: int) -> None:
     """44 groups, the largest with 30 of 300 clips, nearly all with both classes."""
-    table = split(surveillance(), seed=seed)
+    table = closest(surveillance(), seed=seed)
 
     shares = table.group_by(part(), "label").agg(share=pl.len() / 150)
 
@@ -153,7 +238,7 @@ def test_every_class_is_in_every_part_where_it_has_as_many_groups_as_parts() -> 
     rare = [{"group": f"r{i}", "label": "rare"} for i in range(5)]
     common = [{"group": f"c{i}", "label": "common"} for i in range(500)]
 
-    table = split(pl.DataFrame(rare + common))
+    table = closest(pl.DataFrame(rare + common))
 
     assert sorted(table.filter(label="rare").select(part())["part"]) == [-1, 0, 1, 2, 3]
 
@@ -180,6 +265,67 @@ def test_a_cell_validates_on_its_fold_and_trains_on_the_others(cell: int) -> Non
     assert roles.to_list() == [TEST, *(VAL if fold == cell else TRAIN for fold in range(4))]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_forty_scenes_are_divided_as_evenly_as_whole_scenes_allow(seed: int) -> None:
+    """The sample of a fresh clone: 40 scenes of 6 videos, most with both labels."""
+    generator = np.random.default_rng(seed)
+    rows = [
+        {"group": f"scene_{scene:03}", "label": "tampered" if version < tampered else "authentic"}
+        for scene in range(40)
+        for tampered in [int(generator.choice([0, 2, 3, 6], p=[0.15, 0.45, 0.3, 0.1]))]
+        for version in range(6)
+    ]
+    table = pl.DataFrame(rows)
+    best = best_rebalance(table, test_share=0.2, num_folds=5, seed=seed)
+    shares = {"test_share": 0.2, "num_folds": 5}
+    parts = assign_splits(table, test_share=0.2, num_folds=5, seed=seed, rebalance=best)
+    groups = dict(parts.group_by("fold").agg(pl.col("group").n_unique()).iter_rows())
+
+    assert 7 <= groups[None] <= 9
+    assert all(5 <= groups[fold] <= 8 for fold in range(5))
+    assert max(item.worst for item in deviations(parts, **shares)) < 0.08
+
+
+def test_the_values_of_a_column_are_divided_like_the_labels() -> None:
+    table = table_of_groups(400)
+    platform = pl.col("group").str.slice(1).cast(pl.Int64).mod(3).eq(0).cast(pl.String)
+    table = table.with_columns(platform=platform)
+    best = best_rebalance(table, test_share=0.2, num_folds=4, seed=0, stratify=["platform"])
+
+    found = deviations(
+        split(table, rebalance=best), test_share=0.2, num_folds=4, stratify=["platform"]
+    )
+
+    assert [item.name for item in found[:4]] == [*LABELS, "fake, platform false"]
+    assert len(found) == 9
+    assert max(item.worst for item in found if item.videos > 200) < 0.1
+
+
+def test_the_deviation_of_a_class_is_that_of_its_worst_part() -> None:
+    rows = [("a", "x", None), ("b", "x", 0), ("b", "x", 0), ("c", "x", 1)]
+    table = pl.DataFrame(rows, schema=["group", "label", "fold"], orient="row")
+
+    (found,) = deviations(table, test_share=0.2, num_folds=2)
+
+    assert found.worst == pytest.approx(0.15)  # 1 of 4 in fold 1, where 0.4 belong
+    assert found.part == 2
+    assert found.videos == 4
+
+
+def test_no_split_of_few_groups_beats_the_bound() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(10):
+        sizes = generator.integers(1, 9, 6).tolist()
+        rows = [(f"g{i}", "x") for i, size in enumerate(sizes) for _ in range(size)]
+        table = pl.DataFrame(rows, schema=["group", "label"], orient="row")
+        found = [
+            deviations(split(table, rebalance=number), test_share=0.2, num_folds=4)[0]
+            for number in range(50)
+        ]
+        assert len({item.bound for item in found}) == 1
+        assert min(item.worst for item in found) >= found[0].bound - 1e-12
+
+
 # --- classes -----------------------------------------------------------------------------------
 
 
@@ -192,3 +338,83 @@ def test_the_classes_keep_the_order_of_the_label_type() -> None:
 def test_labels_without_an_order_are_refused() -> None:
     with pytest.raises(ValueError, match=r"type Enum, got String; run load_data again"):
         class_names(pl.DataFrame({"label": ["b"]}))
+
+
+# --- Fake Video Corpus: an index of addresses, as its authors published it ---------------------
+
+
+@pytest.fixture(scope="module")
+def corpus() -> pl.DataFrame:
+    """Both tables as one; the address stands for the content, as no video is at hand."""
+    folder = REAL / "fvc_metadata"
+    if not folder.is_dir():
+        pytest.skip("the real data sets are not beside this checkout")
+    content = "\n".join(
+        line
+        for number, name in enumerate(("FVC.csv", "FVC_dup.csv"))
+        for line in (folder / name).read_text().splitlines()[number > 0 :]
+    )
+    columns = Columns(path="video_url", label="label", group="cascade_id")
+    table = read_index(content.encode(), columns)
+    digests = [hashlib.sha256(name.encode()).hexdigest() for name in table["video_path"]]
+    return table.with_columns(sha256=pl.Series(digests))
+
+
+def test_every_missing_video_of_the_corpus_is_a_rejection_of_its_own(
+    corpus: pl.DataFrame, tmp_path: Path
+) -> None:
+    usable, rejections = check_rows(corpus, tmp_path, corpus["label"].unique().to_list())
+
+    assert usable.is_empty()
+    assert [item.row for item in rejections] == corpus["row"].to_list()
+    repeated = corpus.filter(pl.col("video_path").is_duplicated())["row"].to_list()
+    named = [
+        item.row
+        for item in rejections
+        if "duplicate: " in item.reason or "contradiction: " in item.reason
+    ]
+    assert repeated
+    assert set(named) <= set(repeated)
+
+
+def test_cascades_that_share_an_address_are_one_group(corpus: pl.DataFrame) -> None:
+    groups = corpus.with_columns(effective=pl.Series(effective_groups(corpus)))
+
+    assert groups.group_by("video_path").agg(pl.col("effective").n_unique())["effective"].max() == 1
+    named = groups.filter(pl.col("group").is_not_null())
+    assert named.group_by("group").agg(pl.col("effective").n_unique())["effective"].max() == 1
+    assert named["effective"].n_unique() < named["group"].n_unique()
+    assert groups["effective"].to_list() == connected(corpus)
+
+
+def connected(videos: pl.DataFrame) -> list[str]:
+    """The smallest name reachable over common addresses and cascades, by repetition."""
+    names = videos.with_columns(
+        name=pl.coalesce("group", pl.format("video:{}", pl.col("sha256").str.slice(0, 16)))
+    )
+    while True:
+        spread = names.with_columns(pl.col("name").min().over("sha256")).with_columns(
+            name=pl.when(pl.col("group").is_null())
+            .then("name")
+            .otherwise(pl.col("name").min().over("group"))
+        )
+        if spread.equals(names):
+            return names["name"].to_list()
+        names = spread
+
+
+def test_the_corpus_grows_without_moving_a_video(corpus: pl.DataFrame) -> None:
+    videos = corpus.with_columns(group=pl.Series(effective_groups(corpus)))
+    known = videos.sample(fraction=0.9, seed=0)
+
+    before, after = split(known), split(videos)
+
+    moved = before.join(after, on="row").filter(pl.col("fold").ne_missing(pl.col("fold_right")))
+    assert moved.is_empty()
+
+
+def test_no_group_of_the_corpus_is_in_two_parts(corpus: pl.DataFrame) -> None:
+    videos = corpus.with_columns(group=pl.Series(effective_groups(corpus)))
+    parts = split(videos).group_by("group").agg(part().n_unique())
+
+    assert parts["part"].max() == 1

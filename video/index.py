@@ -19,9 +19,16 @@ RESERVED = frozenset(
     (
         *("row", "video_path", "label", "group", "sha256", "verdict", "reason", "size_bytes"),
         *("num_frames", "declared_frames", "fps", "duration_sec", "width", "height", "rotation"),
-        *("codec", "pixel_format", "stream_index", "num_packets", "num_corrupt_frames"),
+        *(
+            "codec",
+            "pixel_format",
+            "fingerprint",
+            "stream_index",
+            "num_packets",
+            "num_corrupt_frames",
+        ),
         *("num_size_changes", "timing_proven", "frame_pts", "key_frame_pts", "frame_crc32"),
-        *("split", "fold", "pack", "clip", "offset_bytes", "frames"),
+        *("fingerprint", "split", "fold", "pack", "clip", "offset_bytes", "frames"),
         *("dtype", "clip_sha256", "copy"),
     )
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 
+from video.fingerprints import Fingerprint
 from video.streams import frame_crc32, picture_stream, rotation
 
 # A header may promise a frame or two that an encoder never wrote; more is a file cut off.
@@ -37,6 +38,7 @@ class VideoFacts:
     begin. `timing_proven` tells that these suffice to pick a frame by its pts: the verdict is ok,
     every packet has a pts, the sorted pts of the packets are those of the frames, no two alike, no
     frame is flagged corrupt, and all have one size. Only then `frame_crc32` is filled.
+    `fingerprint` says what the pictures look like, see fingerprints.py; empty if nothing is seen.
     """
 
     verdict: str
@@ -60,6 +62,7 @@ class VideoFacts:
     frame_pts: tuple[int | None, ...] = ()
     key_frame_pts: tuple[int, ...] = ()
     frame_crc32: tuple[int, ...] = ()
+    fingerprint: tuple[int, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -149,6 +152,7 @@ def _decode_fully(
     size_bytes: int,
 ) -> VideoFacts:
     record, error_text, end_sec = _Record(), "", 0.0
+    fingerprint = Fingerprint(expected_frames=stream.frames)
     try:
         for packet in container.demux():
             end_sec = max(end_sec, _end_sec(packet))
@@ -157,6 +161,7 @@ def _decode_fully(
             record.add_packet(packet)
             for frame in stream.decode(packet):
                 record.add_frame(frame)
+                fingerprint.add(frame)
     except (av.FFmpegError, ValueError) as error:
         error_text = _message(error)
     num_frames = len(record.frame_pts)
@@ -190,6 +195,7 @@ def _decode_fully(
         frame_pts=tuple(record.frame_pts),
         key_frame_pts=tuple(record.key_frame_pts),
         frame_crc32=tuple(record.frame_crc32) if proven else (),
+        fingerprint=fingerprint.hashes(),
     )
 
 

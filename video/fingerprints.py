@@ -1,0 +1,132 @@
+"""What a video looks like, in a few hashes that survive re-encoding: the input of duplicates.py.
+
+A hash has 128 bits: whether each cell of a coarse grey picture is darker than its neighbour to
+the right, and darker than the one below. Brightness, contrast, scale, aspect ratio, codec and
+rate change few of them. Black bars are cut off first, for they would make all pictures with bars
+alike, and pictures without contrast have no hash, for theirs would be noise.
+"""
+
+from typing import cast
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+FINGERPRINT_VERSION = 1
+
+WORDS_PER_HASH = 2  # of 64 bits
+MOST_HASHES = 32
+SMALLEST_STEP = 4  # frames; a short video has fewer hashes instead of dearer ones
+
+# Area averaging of the luma alone; the flags make swscale give the same bytes on every CPU.
+_SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_SIDE_PX = 64  # of the pictures kept; wide and tall ones are squeezed alike
+_CELLS = 8
+_BLACK_LEVEL = 24  # of 255; bars are darker, the noise of their encoding included
+_LEAST_SHARE_LEFT = 4  # a quarter of either side; less is no picture with bars but a dark one
+_LEAST_CONTRAST = 4  # grey levels, standard deviation over the cells
+
+
+class Fingerprint:
+    """Fed with every frame of a video in turn, keeps evenly spread small pictures of it.
+
+    Kept are the frames 0, s, 2s, … with s the smallest power of two from `SMALLEST_STEP` on that
+    leaves at most `MOST_HASHES`, so at least half as many of a video of 64 frames or more. Their
+    number need not be known: `expected_frames`, what the header says, only saves scaling pictures
+    that would be dropped again. (One that promises too much costs hashes; it is `truncated`.)
+
+    Cost: 0.05 to 0.6 ms a picture, about a quarter of the decoding of its frame: 5 % of the
+    decode of 50 frames, 2 % of 300.
+    """
+
+    def __init__(self, expected_frames: int = 0) -> None:
+        self._step = SMALLEST_STEP
+        while _kept(expected_frames, self._step) > MOST_HASHES:
+            self._step *= 2
+        self._pictures: list[NDArray[np.uint8]] = []
+        self._num_frames = 0
+        self._scaler = VideoReformatter()  # setting one up costs as much as its use
+
+    def add(self, frame: av.VideoFrame) -> None:
+        if self._num_frames % self._step == 0:
+            if len(self._pictures) == MOST_HASHES:
+                self._pictures = self._pictures[::2]
+                self._step *= 2
+            if self._num_frames % self._step == 0:
+                self._pictures.append(self._small(frame))
+        self._num_frames += 1
+
+    def hashes(self) -> tuple[int, ...]:
+        """Two unsigned 64-bit words for each picture kept that has contrast, in order of time."""
+        if not self._pictures:
+            return ()
+        words = picture_hashes(np.stack(self._pictures))
+        return tuple(int(word) for word in words.ravel())
+
+    def _small(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        grey = self._scaler.reformat(
+            frame,
+            width=_SIDE_PX,
+            height=_SIDE_PX,
+            format="gray",
+            interpolation=_SCALING,
+            threads=1,
+        )
+        return cast(NDArray[np.uint8], grey.to_ndarray())
+
+
+def picture_hashes(pictures: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Hashes of grey pictures of one video, uint8 of shape (pictures, side, side).
+
+    Returns uint64 of shape (those with contrast, 2). Integers throughout (the floats hold whole
+    numbers below 2**53), so the same on every machine.
+    """
+    content = _without_bars(pictures).astype(np.float64)
+    rows, columns = content.shape[1:]
+    cells = _averaged(content, _CELLS, _CELLS)
+    # In sums over rows * columns pixels: compared with squares, so that nothing is rounded.
+    spread = (cells**2).mean((1, 2)) - cells.mean((1, 2)) ** 2
+    content = content[spread >= (_LEAST_CONTRAST * rows * columns) ** 2]
+    wide = _averaged(content, _CELLS, _CELLS + 1)
+    tall = _averaged(content, _CELLS + 1, _CELLS)
+    brighter_right = wide[:, :, 1:] > wide[:, :, :-1]
+    brighter_below = tall[:, 1:] > tall[:, :-1]
+    bits = np.stack([brighter_right, brighter_below], axis=1).reshape(len(content), 2, 64)
+    return cast(NDArray[np.uint64], np.packbits(bits, axis=2).view(">u8")[..., 0].astype(np.uint64))
+
+
+def _kept(num_frames: int, step: int) -> int:
+    return -(-num_frames // step)
+
+
+def _without_bars(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Cut off the rows and columns at the edges that are black in all pictures."""
+    brightest = pictures.max(axis=0)
+    (top, bottom), (left, right) = (_bright_span(brightest.max(axis=axis)) for axis in (1, 0))
+    return pictures[:, top:bottom, left:right]
+
+
+def _bright_span(levels: NDArray[np.uint8]) -> tuple[int, int]:
+    bright = np.flatnonzero(levels > _BLACK_LEVEL)
+    if len(bright) == 0 or (bright[-1] + 1 - bright[0]) * _LEAST_SHARE_LEFT < len(levels):
+        return 0, len(levels)
+    return int(bright[0]), int(bright[-1]) + 1
+
+
+def _averaged(pictures: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.float64]:
+    """Sums over `rows` x `columns` cells of equal area, each of as many pixels as the picture has.
+
+    Pixels on the border of two cells count in parts; all are counted `rows * columns` times, so
+    that the parts are whole numbers.
+    """
+    height, width = pictures.shape[1:]
+    return _overlaps(rows, height) @ pictures @ _overlaps(columns, width).T
+
+
+def _overlaps(cells: int, pixels: int) -> NDArray[np.float64]:
+    """How much of each pixel lies in each cell along one axis, in units of 1 / `cells` pixel."""
+    cell = np.arange(cells)[:, None] * pixels
+    pixel = np.arange(pixels)[None, :] * cells
+    overlap = np.minimum(cell + pixels, pixel + cells) - np.maximum(cell, pixel)
+    return cast(NDArray[np.float64], np.maximum(overlap, 0).astype(np.float64))
