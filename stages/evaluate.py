@@ -26,7 +26,8 @@ from video.metrics import (
     balanced_accuracy_interval,
     classification_metrics,
 )
-from video.models import ModelShape, Normalise, build_model
+from video.model_shape import ModelShape
+from video.models import Normalise, build_model
 from video.packs import PackError
 from video.splits import TEST, TRAIN, VAL, class_names
 from video.steps import predict

@@ -13,9 +13,9 @@ from mlops.determinism import derive_seed, make_deterministic
 from mlops.errors import PipelineError
 from mlops.stage import parse_options, run_stage
 from stages.params import read_params
+from video.model_shape import ModelShape
 from video.models import (
-    BUILDERS,
-    ModelShape,
+    MODELS,
     UnsuitableShapeError,
     adopt_weights,
     build_model,
@@ -45,9 +45,9 @@ def main() -> None:
 
 
 def build(model_name: str, shape: ModelShape) -> nn.Module:
-    if model_name not in BUILDERS:
+    if model_name not in MODELS:
         raise PipelineError(
-            f"--model: expected one of {', '.join(BUILDERS)}, got '{model_name}'; choose one"
+            f"--model: expected one of {', '.join(MODELS)}, got '{model_name}'; choose one"
         )
     try:
         return build_model(model_name, shape)

@@ -37,7 +37,8 @@ from video.cells import COPIES, cell_clips, common_columns
 from video.leakage import LeakageError
 from video.loading import Augment, Batch, ClipSet, balanced_order, batch_rows, epoch_order
 from video.metrics import SUMMARY, NonFinitePredictionsError, classification_metrics
-from video.models import ModelShape, Normalise, build_model
+from video.model_shape import ModelShape
+from video.models import Normalise, build_model
 from video.packs import PackError
 from video.splits import TRAIN, VAL, class_names
 from video.steps import NonFiniteLossError, class_weights, predict, train_step

@@ -214,8 +214,21 @@ def test_only_the_facade_and_the_lineage_know_dvc(path: Path) -> None:
     ["sample", "load_data", "create_splits", "create_dataset", "generate_augmentations"],
 )
 def test_data_stages_never_import_torch(stage: str) -> None:
-    code = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert "torch" not in modules_of(stage)
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate", "init_model"])
+def test_torchvision_is_imported_for_its_own_models_alone(stage: str) -> None:
+    assert "torchvision" not in modules_of(stage)
+
+
+def modules_of(stage: str) -> set[str]:
+    """What importing a stage's script imports, in a process of its own."""
+    code = f"import sys, stages.{stage}; print(*sys.modules)"
+    output = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, text=True, capture_output=True
+    )
+    return set(output.stdout.split())
 
 
 def test_no_stage_is_persistent_and_none_keeps_its_outs() -> None:

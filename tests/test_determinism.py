@@ -45,8 +45,11 @@ def test_another_seed_gives_other_draws_of_every_generator() -> None:
 
 def test_every_derived_seed_can_seed() -> None:
     for part in range(50):
-        make_deterministic(derive_seed("any", part), num_threads=1)
+        seed = derive_seed("any", part)
+        make_deterministic(seed, num_threads=1)
+        assert torch.initial_seed() == seed
     make_deterministic(2**63 - 1, num_threads=1)
+    assert torch.initial_seed() == 2**63 - 1
 
 
 def test_the_threads_are_as_asked() -> None:

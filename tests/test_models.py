@@ -9,15 +9,16 @@ from torch import nn
 from torchvision.models import video as torchvision_video
 from torchvision.transforms._presets import VideoClassification
 
+from video.model_shape import ModelShape
 from video.models import (
-    BUILDERS,
-    ModelShape,
+    MODELS,
     Normalise,
     UnsuitableShapeError,
     adopt_weights,
     build_model,
     pretrained_url,
 )
+from video.torchvision_models import BUILDERS, WEIGHTS
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def random_clips(shape: ModelShape, batch: int = 2) -> torch.Tensor:
 # --- shapes ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_model_makes_a_logit_a_class_of_uint8_clips(name: str) -> None:
     shape = shape_of()
     model = built(name, shape).eval()
@@ -55,7 +56,7 @@ def test_a_model_makes_a_logit_a_class_of_uint8_clips(name: str) -> None:
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_model_tells_clips_apart(name: str) -> None:
     shape = shape_of()
     model = built(name, shape).eval()
@@ -167,7 +168,11 @@ def test_published_weights_fit_all_but_the_head(name: str) -> None:
 
 
 def test_the_projects_own_model_has_no_published_weights() -> None:
-    assert [name for name in BUILDERS if pretrained_url(name) is None] == ["small3d"]
+    assert [name for name in MODELS if pretrained_url(name) is None] == ["small3d"]
+
+
+def test_every_name_of_torchvisions_has_its_builder_and_its_weights() -> None:
+    assert set(MODELS) == {"small3d", *BUILDERS} == {"small3d", *WEIGHTS}
 
 
 # --- arithmetic --------------------------------------------------------------------------------
