@@ -14,15 +14,19 @@ from mlops.stage import run_stage
 from mlops.workers import map_processes
 from stages.params import Clips, read_params
 from video.decoding import DECODING_VERSION, decoder_versions, read_frames
-from video.packs import pack_bytes, pack_key, pack_rows, parse_pack, uniform_indices
+from video.packs import (
+    VIDEO_FACTS,
+    pack_bytes,
+    pack_key,
+    pack_rows,
+    parse_pack,
+    uniform_indices,
+)
 from video.streams import FrameTiming, frame_timing
 
 VIDEOS = Path("data/videos.parquet")
 PACKS = Path("data/clips")
 CLIPS = Path("data/clips.parquet")
-
-# What the container tells of a video travels with its clips, for the baseline to look at.
-VIDEO_FACTS = ("width", "height", "fps", "num_frames", "duration_sec", "size_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from video.metrics import (
 )
 from video.model_shape import ModelShape
 from video.models import Normalise, build_model
-from video.packs import PackError
+from video.packs import VIDEO_FACTS, PackError
 from video.splits import TEST, TRAIN, VAL, class_names
 from video.steps import predict
 
@@ -37,9 +37,6 @@ PACKS = Path("data/clips")
 SPLITS = Path("data/splits.parquet")
 
 SPLIT = (VAL, TEST)
-
-# What the metadata baseline may see of a video.
-VIDEO_FACTS = ("width", "height", "fps", "num_frames", "duration_sec", "size_bytes")
 
 
 def main() -> None:

@@ -314,15 +314,28 @@ def test_a_good_file_is_ok_with_exact_facts(tmp_path: Path, codec: CodecName) ->
     assert facts.size_bytes == path.stat().st_size
 
 
+INVALID = "no video file: Invalid data found when processing input"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "the file is empty"),
         (b"hello, this is no video\n" * 50, "no video file: Invalid data"),
-        (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "no video file: Invalid data"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "no video file: Invalid data"),
+        (
+            b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+            f"{INVALID}; it is a web page, as a failed download leaves it: fetch it again",
+        ),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            f"{INVALID}; it is a pointer of git-lfs: run git lfs pull",
+        ),
+        (
+            b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\0\0\4\0mdat" + b"\x01" * 300,
+            f"{INVALID}; it is cut off, its table of contents is missing: copy it again",
+        ),
     ],
-    ids=["empty", "text", "html", "lfs pointer"],
+    ids=["empty", "text", "html", "lfs pointer", "cut off"],
 )
 def test_a_file_that_is_no_video_is_unreadable(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "video.mp4"

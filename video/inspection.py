@@ -135,7 +135,7 @@ def inspect_video(path: Path) -> VideoFacts:
     try:
         container = av.open(str(path), metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
-        return rejected("unreadable", f"no video file: {_message(error)}")
+        return rejected("unreadable", f"no video file: {_message(error)}{_likely_cause(path)}")
     with container:
         if container.format.name in _PLAYLISTS:
             return rejected("unreadable", "a list of other files; name those in the index")
@@ -143,6 +143,19 @@ def inspect_video(path: Path) -> VideoFacts:
         if stream is None:
             return rejected("no_video", "the file holds no video stream")
         return _decode_fully(container, stream, sha256, size_bytes)
+
+
+def _likely_cause(path: Path) -> str:
+    """What a file that FFmpeg cannot open looks like, and the remedy; "" if like nothing known."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "; it is a web page, as a failed download leaves it: fetch it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "; it is a pointer of git-lfs: run git lfs pull"
+    if head[4:8] == b"ftyp":
+        return "; it is cut off, its table of contents is missing: copy it again"
+    return ""
 
 
 def _decode_fully(

@@ -18,6 +18,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+# What the container tells of a video travels with its clips (as `video_<name>`), for the baseline
+# that sees nothing else.
+VIDEO_FACTS = ("width", "height", "fps", "num_frames", "duration_sec", "size_bytes")
+
 Clips = NDArray[np.uint8]
 
 # By force: an object damaged in DVC's cache would be checked out again by a plain `dvc repro`.
