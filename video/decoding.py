@@ -6,6 +6,7 @@ several videos at once use the cores better.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 Fit = Literal["letterbox", "crop"]
 
 DECODING_VERSION = 1
+# Raise it when a file may get other facts than before.
+INSPECTION_VERSION = 1
 
 # Area averaging keeps small texture from aliasing; the other three make swscale give the same
 # bytes on every CPU.
@@ -45,7 +48,8 @@ class VideoFacts:
 
     verdict: "ok"; "truncated" (it ends before its header says), "damaged" (frames flagged corrupt,
     or an error although nothing is known to be missing), "unreadable" (no container that FFmpeg
-    knows), "no_video" (no picture in it). `reason` says more, "" if ok.
+    knows), "no_video" (no picture in it), "too_long" (nothing else is known of it).
+    `reason` says more, "" if ok.
     Sizes are in pixels as stored, before `rotation` (0, 90, 180 or 270 degrees counterclockwise)
     is applied; `fps` is the mean rate that the container states, 0.0 if none.
     """
@@ -73,8 +77,11 @@ def decoder_versions() -> dict[str, str]:
     }
 
 
-def inspect_video(path: Path) -> VideoFacts:
-    """Decode every frame of `path` once and report what is in it; never raises for a bad file."""
+def inspect_video(path: Path, max_duration_sec: float = math.inf) -> VideoFacts:
+    """Decode every frame of `path` once and report what is in it; never raises for a bad file.
+
+    Decoding stops at `max_duration_sec` of frames. Raises `MemoryError` when there is too little.
+    """
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     size_bytes = path.stat().st_size
@@ -86,6 +93,8 @@ def inspect_video(path: Path) -> VideoFacts:
         return rejected("unreadable", "the file is empty")
     try:
         container = av.open(str(path), metadata_errors="replace")
+    except MemoryError:
+        raise
     except (av.FFmpegError, ValueError) as error:
         return rejected("unreadable", f"no video file: {_message(error)}")
     with container:
@@ -94,7 +103,9 @@ def inspect_video(path: Path) -> VideoFacts:
         stream = _picture_stream(container)
         if stream is None:
             return rejected("no_video", "the file holds no video stream")
-        return _decode_fully(container, stream, sha256, size_bytes)
+        max_frames = max_duration_sec * float(stream.average_rate or math.inf)
+        facts = _decode_fully(container, stream, sha256, size_bytes, max_frames)
+        return facts or rejected("too_long", f"it lasts more than {max_duration_sec:g} s")
 
 
 def _decode_fully(
@@ -102,7 +113,9 @@ def _decode_fully(
     stream: av.VideoStream,
     sha256: str,
     size_bytes: int,
-) -> VideoFacts:
+    max_frames: float,
+) -> VideoFacts | None:
+    """None if there are more than `max_frames`."""
     first: av.VideoFrame | None = None
     num_frames, first_corrupt, error_text, end_sec = 0, -1, "", 0.0
     try:
@@ -115,6 +128,10 @@ def _decode_fully(
                 if frame.is_corrupt and first_corrupt < 0:
                     first_corrupt = num_frames
                 num_frames += 1
+                if num_frames > max_frames:
+                    return None
+    except MemoryError:
+        raise
     except (av.FFmpegError, ValueError) as error:
         error_text = _message(error)
     declared = stream.frames
