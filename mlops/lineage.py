@@ -1,10 +1,10 @@
-"""What DVC still has of earlier runs: the files of a directory that it removed before the stage.
+"""What DVC still has of earlier runs: the contents of outs that it removed before the stage.
 
 DVC deletes a stage's outs before it runs the command, but every version that it has recorded
-stays in its cache: the directory as a `.dir` object, a JSON list of names and md5, and each file
-as the object of its md5. So a stage whose files are named by all that made them finds here those
-that it need not make again, in the workspace, in `dvc exp run --temp` and in the queue alike,
-for all share one cache.
+stays in its cache: a file as the object of its md5, a directory as a `.dir` object, a JSON list
+of names and md5. So a stage finds here what it need not make again, in the workspace, in
+`dvc exp run --temp` and in the queue alike, for all share one cache. Without DVC, or outside of
+its repository, there is nothing, and a stage does all its work.
 """
 
 import hashlib
@@ -17,6 +17,11 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from mlops.errors import PipelineError
+from mlops.parameters import load_yaml
+
+LOCK = Path("dvc.lock")
 
 
 def cache_directory() -> Path | None:
@@ -57,6 +62,54 @@ class CachedFiles:
             return None
         (md5,) = md5s
         return _read_verified(self._objects / md5[:2] / md5[2:], md5)
+
+
+def recorded_outs(path: str, cache: Path | None) -> list[Path]:
+    """The cache objects of a file's earlier contents, newest first, as far as they still exist.
+
+    `path` is the out as dvc.yaml spells it. What dvc.lock names comes first, then what the run
+    cache knows. An object whose bytes are no longer those of its hash is left out.
+    """
+    if cache is None:
+        return []
+    md5s = dict.fromkeys(_recorded_hashes(path, cache))
+    return [file for md5 in md5s if _is_whole(file := cache / "files/md5" / md5[:2] / md5[2:], md5)]
+
+
+def _recorded_hashes(path: str, cache: Path) -> Iterator[str]:
+    if LOCK.is_file():
+        for stage in _mapping(LOCK).get("stages", {}).values():
+            yield from _hashes_of(path, stage)
+    for run in sorted(cache.glob("runs/??/*/*"), key=_newest_first):
+        # Looking at the text first: the run cache holds the runs of all stages.
+        if path in run.read_text(encoding="utf-8", errors="replace"):
+            yield from _hashes_of(path, _mapping(run))
+
+
+def _hashes_of(path: str, stage: dict[str, Any]) -> Iterator[str]:
+    for out in stage.get("outs", []):
+        if out.get("path") == path and "md5" in out:
+            yield out["md5"]
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    """An empty one if the file is half written or of another format."""
+    try:
+        document = load_yaml(file)
+    except PipelineError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _newest_first(file: Path) -> tuple[float, str]:
+    return (-file.stat().st_mtime, file.name)
+
+
+def _is_whole(file: Path, md5: str) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest() == md5
 
 
 def _recorded_files(objects: Path) -> Iterator[dict[str, Any]]:

@@ -30,7 +30,7 @@ def map_processes(
         yield from map(function, tasks)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
         try:
             yield from pool.map(function, tasks, chunksize=1)
         except BrokenProcessPool:
@@ -43,7 +43,7 @@ def map_processes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this worker when its parent is killed.
 
     Otherwise it would wait for its next task for ever: the workers hold each other's queue open.

@@ -13,7 +13,7 @@ from mlops.progress import counted, track
 from mlops.stage import run_stage
 from mlops.workers import map_processes
 from stages.params import Clips, read_params
-from video.decoding import DECODING_VERSION, decoder_versions, read_frames
+from video.decoding import DECODING_VERSION, read_frames
 from video.packs import (
     VIDEO_FACTS,
     pack_bytes,
@@ -22,7 +22,7 @@ from video.packs import (
     parse_pack,
     uniform_indices,
 )
-from video.streams import FrameTiming, frame_timing
+from video.streams import FrameTiming, decoder_versions, frame_timing
 
 VIDEOS = Path("data/videos.parquet")
 PACKS = Path("data/clips")

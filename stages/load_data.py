@@ -1,10 +1,12 @@
 """Read the index, decode every video in full, and keep what can be used.
 
+A content that an earlier run has decoded is not decoded again: its facts are in DVC's cache.
 What cannot be used goes to data/quarantine.csv with row, path and reason. The stage fails above
 `load_data.max_quarantined`, or when a class is left empty.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,10 +14,20 @@ import polars as pl
 
 from mlops import files
 from mlops.errors import PipelineError
-from mlops.progress import track
+from mlops.guarded_workers import Fault, Limits, map_guarded
+from mlops.lineage import cache_directory, recorded_outs
+from mlops.parameters import pick
+from mlops.progress import counted, track
 from mlops.stage import run_stage
-from mlops.workers import map_processes
 from stages.params import Data, LoadData, read_params
+from video.facts import (
+    Content,
+    InspectionLimits,
+    VideoFacts,
+    facts_table,
+    inspections_table,
+    known_facts,
+)
 from video.index import (
     Columns,
     IndexFileError,
@@ -24,18 +36,11 @@ from video.index import (
     contradictory_copies,
     read_index,
 )
-from video.inspection import VideoFacts, inspect_video
+from video.inspection import inspect_video
 
 VIDEOS = Path("data/videos.parquet")
 QUARANTINE = Path("data/quarantine.csv")
-
-# The types that no row may tell: a list can be empty in all of them.
-LISTS = {
-    "frame_pts": pl.List(pl.Int64),
-    "key_frame_pts": pl.List(pl.Int64),
-    "frame_crc32": pl.List(pl.UInt32),
-    "fingerprint": pl.List(pl.UInt64),
-}
+INSPECTIONS = Path("data/inspections.parquet")
 
 # A message of thousands of lines helps nobody; the file has them all.
 MOST_REASONS_SHOWN = 20
@@ -45,14 +50,15 @@ def main() -> None:
     params = read_params()
     index = index_rows(params.data)
     rows, rejections = check_rows(index, Path(params.data.root), params.data.labels)
-    facts = inspect_all(rows, Path(params.data.root), params.runtime.workers)
+    limits = pick(params.load_data, InspectionLimits)
+    facts, counts = inspect_all(rows, Path(params.data.root), limits, params.runtime.workers)
     rows, rejections = accept(rows, facts, rejections, params.load_data.accept)
     videos = video_table(rows, facts, params.data.labels)
     write_quarantine(rejections)
     check_loss(index, videos, rejections, params.data, params.load_data)
     with files.replacing(VIDEOS) as path:
         videos.write_parquet(path)
-    print(f"load_data: {videos.height} videos usable, {len(rejections)} rows in {QUARANTINE}")
+    print(f"load_data: {counts}; {videos.height} usable, {len(rejections)} rows in {QUARANTINE}")
 
 
 def index_rows(data: Data) -> pl.DataFrame:
@@ -72,11 +78,97 @@ def index_rows(data: Data) -> pl.DataFrame:
         raise PipelineError(*(f"{path}: {fault}" for fault in error.faults)) from None
 
 
-def inspect_all(rows: pl.DataFrame, root: Path, workers: int) -> dict[str, VideoFacts]:
-    paths = [root / name for name in rows["video_path"]]
-    inspected = map_processes(inspect_video, paths, workers=workers)
-    facts = track(inspected, total=len(paths), task="load_data")
-    return dict(zip(rows["video_path"], facts, strict=True))
+def inspect_all(
+    rows: pl.DataFrame, root: Path, limits: InspectionLimits, workers: int
+) -> tuple[dict[str, VideoFacts], str]:
+    """The facts of every video by its path in the index; how many were decoded, in words."""
+    paths = {name: root / name for name in rows["video_path"]}
+    contents, unread = read_contents(paths, limits, workers)
+    # One path for each content; copies are decoded once.
+    files_by_content = {contents[name]: paths[name] for name in reversed(contents)}
+    known = find_known(files_by_content.keys(), limits)
+    new = {content: path for content, path in files_by_content.items() if content not in known}
+    facts = known | decode(new, limits, workers)
+    with files.replacing(INSPECTIONS) as path:
+        inspections_table(facts, limits).write_parquet(path)
+    counts = f"{counted(len(new), 'video')} decoded, {len(known)} known"
+    return unread | {name: facts[content] for name, content in contents.items()}, counts
+
+
+def read_contents(
+    paths: dict[str, Path], limits: InspectionLimits, workers: int
+) -> tuple[dict[str, Content], dict[str, VideoFacts]]:
+    """The content of every file that can be read, and the verdict on every other."""
+    hashed = map_guarded(hash_of, list(paths.values()), workers=workers, limits=guard(limits))
+    contents: dict[str, Content] = {}
+    unread: dict[str, VideoFacts] = {}
+    for name, found in zip(
+        paths, track(hashed, total=len(paths), task="load_data, reading"), strict=True
+    ):
+        if isinstance(found, str):
+            contents[name] = (found, Path(name).suffix.lower())
+        elif isinstance(found, Fault):
+            unread[name] = stopped("", 0, found)
+        else:
+            reason = f"the file cannot be read: {found.strerror}"
+            unread[name] = VideoFacts(verdict="unreadable", reason=reason, sha256="", size_bytes=0)
+    return contents, unread
+
+
+def hash_of(path: Path) -> str | OSError:
+    try:
+        return files.content_hash(path)
+    except OSError as error:
+        return error
+
+
+def find_known(contents: Iterable[Content], limits: InspectionLimits) -> dict[Content, VideoFacts]:
+    """What earlier runs found in these contents."""
+    known: dict[Content, VideoFacts] = {}
+    missing = set(contents)
+    for path in recorded_outs(INSPECTIONS.as_posix(), cache_directory()):
+        if missing:
+            known |= known_facts(missing, pl.read_parquet(path), limits)
+            missing -= known.keys()
+    return known
+
+
+def decode(
+    paths: dict[Content, Path], limits: InspectionLimits, workers: int
+) -> dict[Content, VideoFacts]:
+    inspect = functools.partial(inspect_video, max_duration_sec=limits.max_duration_sec)
+    inspected = map_guarded(inspect, list(paths.values()), workers=workers, limits=guard(limits))
+    facts: dict[Content, VideoFacts] = {}
+    for (content, path), found in zip(
+        paths.items(), track(inspected, total=len(paths), task="load_data"), strict=True
+    ):
+        if isinstance(found, Fault):
+            found = stopped(content[0], path.stat().st_size, found)
+        if found.sha256 != content[0]:
+            raise PipelineError(
+                f"{path}: expected one content while it was inspected, got another at the end; "
+                "wait until nothing writes to it and run the same command again"
+            )
+        facts[content] = found
+    return facts
+
+
+def guard(limits: InspectionLimits) -> Limits:
+    return Limits(time_sec=limits.time_limit_sec, memory_mb=limits.memory_limit_mb)
+
+
+def stopped(sha256: str, size_bytes: int, fault: Fault) -> VideoFacts:
+    remedy = {
+        "timeout": "remove it, or raise load_data.time_limit_sec",
+        "out_of_memory": "remove it, or raise load_data.memory_limit_mb",
+        "crashed": "remove it or encode it anew",
+    }[fault.kind]
+    return VideoFacts(
+        verdict=fault.kind,
+        reason=f"inspection {fault.reason}; {remedy}",
+        sha256=sha256,
+        size_bytes=size_bytes,
+    )
 
 
 def accept(
@@ -104,12 +196,7 @@ def video_table(
     rows: pl.DataFrame, facts: dict[str, VideoFacts], labels: Sequence[str]
 ) -> pl.DataFrame:
     """One typed row a video; the label is an Enum, so that the order of the classes travels on."""
-    table = pl.DataFrame(
-        [asdict(facts[name]) for name in rows["video_path"]],
-        schema=list(VideoFacts.__dataclass_fields__),
-        schema_overrides=LISTS,
-        infer_schema_length=None,
-    )
+    table = facts_table(facts[name] for name in rows["video_path"])
     return rows.with_columns(pl.col("label").cast(pl.Enum(labels))).hstack(table)
 
 

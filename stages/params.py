@@ -112,6 +112,9 @@ class Sample:
 class LoadData:
     accept: Annotated[list[Verdict], Len(1)]
     max_quarantined: Share
+    time_limit_sec: Positive
+    memory_limit_mb: Annotated[int, Ge(64)]
+    max_duration_sec: Positive
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -16,9 +16,10 @@ import pytest
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
-from video.decoding import decoder_versions, read_frames
+from video.decoding import read_frames
 from video.encoding import CodecName, encode_video
 from video.inspection import inspect_video
+from video.streams import decoder_versions
 
 TORTURE = Path(__file__).parents[2] / "shared" / "torture"
 needs_torture = pytest.mark.skipif(

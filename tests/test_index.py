@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from video.facts import VideoFacts
 from video.index import RESERVED, Columns, IndexFileError, check_rows, read_index
-from video.inspection import VideoFacts
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 needs_real = pytest.mark.skipif(

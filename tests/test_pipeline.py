@@ -55,6 +55,37 @@ def test_a_new_augmentation_decodes_nothing(workspace: Path) -> None:
     assert stages_run(output) == {"generate_augmentations", "train", "evaluate", "report"}
 
 
+@pytest.mark.parametrize("mode", [("repro",), ("exp", "run", "--temp")], ids=["repro", "temp"])
+def test_after_one_video_is_replaced_one_is_decoded(workspace: Path, mode: list[str]) -> None:
+    shutil.copytree(workspace / "data/sample", workspace / "data/mine")
+    set_params(workspace, {"data": {"index": "data/mine/index.csv", "root": "data/mine"}})
+    videos = pl.read_parquet(workspace / "data/videos.parquet")
+    known = pl.read_parquet(workspace / "data/inspections.parquet").height
+    first = workspace / "data/mine" / videos["video_path"][0]
+    first.write_bytes(first.read_bytes() + b"\0" * 8)
+    # In git, which carries them into the temporary directory.
+    git("add", "--force", "data/mine", cwd=workspace)
+    commit(workspace, "own videos")
+    output = dvc(*mode, "load_data", cwd=workspace)
+    assert (
+        f"load_data: 1 video decoded, {known - 1} known; {videos.height} usable, 3 rows" in output
+    )
+
+
+def test_facts_found_again_are_the_bytes_of_a_first_run(workspace: Path) -> None:
+    tables = [Path("data/videos.parquet"), Path("data/inspections.parquet")]
+    before = [content_hash(workspace / table) for table in tables]
+    output = dvc("repro", "--force", "--single-item", "load_data", cwd=workspace)
+    assert "load_data: 0 videos decoded" in output
+    assert [content_hash(workspace / table) for table in tables] == before
+    # A cut-off run leaves no outs, and dvc.lock alone may be gone as well.
+    for path in (*tables, Path("dvc.lock")):
+        (workspace / path).unlink()
+    output = dvc("repro", "--force", "--single-item", "load_data", cwd=workspace)
+    assert "load_data: 0 videos decoded" in output
+    assert [content_hash(workspace / table) for table in tables] == before
+
+
 def test_an_experiment_shows_what_it_changed(workspace: Path) -> None:
     dvc("exp", "run", "-S", "train.learning_rate=1.0e-4", cwd=workspace)
     assert "train.learning_rate" in dvc("params", "diff", cwd=workspace)

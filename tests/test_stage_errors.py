@@ -163,6 +163,47 @@ def test_every_unusable_row_is_quarantined_with_its_reason(project: Project) -> 
     assert pl.read_parquet(project.root / "data/videos.parquet").height == 2
 
 
+def test_a_hostile_file_costs_one_row(project: Project) -> None:
+    rows = two_good_rows(project)
+    os.mkfifo(project.videos / "pipe.mp4")
+    # To open this one is to open the pipe, to which nobody writes.
+    (project.videos / "hang.mp4").write_text("ffconcat version 1.0\nfile pipe.mp4\n")
+    with (project.videos / "endless.mp4").open("wb") as stream:
+        stream.truncate(2**40)
+    picture = np.zeros((6000, 6000, 3), np.uint8)
+    encode_video(project.videos / "vast.mp4", [picture] * 3, codec="h264", fps=12, quality=10)
+    project.add_video("long.mp4", num_frames=30)
+    limits = {"time_limit_sec": 3.0, "memory_limit_mb": 64, "max_duration_sec": 2.0}
+    project.write_params({"load_data": {"max_quarantined": 1} | limits})
+    names = ["hang.mp4", "endless.mp4", "vast.mp4", "long.mp4", "pipe.mp4"]
+    project.write_index([*rows, *map(row, names)])
+    code, output = project.run("load_data")
+    assert code == 0, output
+    assert "load_data: 5 videos decoded, 0 known; 2 usable, 5 rows in data/quarantine" in output
+    timeout = "timeout: inspection took more than 3 s; remove it, or raise load_data.time_limit_sec"
+    assert project.quarantine() == {
+        "hang.mp4": timeout,
+        "endless.mp4": timeout,
+        "vast.mp4": "out_of_memory: inspection took more than 64 MB of memory; remove it, or raise "
+        "load_data.memory_limit_mb",
+        "long.mp4": "too_long: it lasts more than 2 s",
+        "pipe.mp4": "video_path 'pipe.mp4' is no file; name the video itself",
+    }
+
+
+def test_the_number_of_workers_changes_no_byte_of_the_tables(project: Project) -> None:
+    rows = two_good_rows(project)
+    project.write_index([*rows, row("gone.mp4")])
+    contents = []
+    for workers in (1, 3):
+        changes = {"load_data": {"max_quarantined": 1}, "runtime": {"workers": workers}}
+        project.write_params(changes)
+        assert project.run("load_data")[0] == 0
+        tables = ("videos.parquet", "inspections.parquet", "quarantine.csv")
+        contents.append([(project.root / "data" / name).read_bytes() for name in tables])
+    assert contents[0] == contents[1]
+
+
 def test_copies_of_one_file_with_two_labels_are_both_quarantined(project: Project) -> None:
     rows = two_good_rows(project)
     (project.videos / "c.mp4").write_bytes(project.add_video("d.mp4", shade=7))

@@ -35,14 +35,6 @@ _SCALING = (
 )
 
 
-def decoder_versions() -> dict[str, str]:
-    """The versions that decide which bytes a video decodes to."""
-    libraries = {name: ".".join(map(str, number)) for name, number in av.library_versions.items()}
-    return {"av": av.__version__} | {
-        name: libraries[name] for name in ("libavcodec", "libavformat", "libswscale")
-    }
-
-
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """Frames, and what they cost.

@@ -5,12 +5,14 @@ videos at once use the cores better.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
+from video.facts import VideoFacts
 from video.fingerprints import Fingerprint
 from video.streams import frame_crc32, picture_stream, rotation
 
@@ -20,49 +22,6 @@ _TOLERATED_MISSING_SHARE = 0.02
 
 # Their frames lie in other files, which the hash of this one does not cover.
 _PLAYLISTS = frozenset({"concat", "dash", "hls"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoFacts:
-    """What one full decode found.
-
-    verdict: "ok"; "truncated" (it ends before its header says), "damaged" (frames flagged corrupt,
-    or an error although nothing is known to be missing), "unreadable" (no container that FFmpeg
-    knows), "no_video" (no picture in it). `reason` says more, "" if ok.
-    Sizes are in pixels as stored, before `rotation` (0, 90, 180 or 270 degrees counterclockwise)
-    is applied; `fps` is the mean rate that the container states, 0.0 if none.
-
-    The rest is for reading single frames later. `num_packets` are those of the stream chosen.
-    `frame_pts` has every frame in display order, in units of the stream's time base, None where
-    the decoder gave none; `key_frame_pts` those at which packet and frame say that decoding can
-    begin. `timing_proven` tells that these suffice to pick a frame by its pts: the verdict is ok,
-    every packet has a pts, the sorted pts of the packets are those of the frames, no two alike, no
-    frame is flagged corrupt, and all have one size. Only then `frame_crc32` is filled.
-    `fingerprint` says what the pictures look like, see fingerprints.py; empty if nothing is seen.
-    """
-
-    verdict: str
-    reason: str
-    sha256: str
-    size_bytes: int
-    num_frames: int = 0
-    declared_frames: int = 0
-    fps: float = 0.0
-    duration_sec: float = 0.0
-    width: int = 0
-    height: int = 0
-    rotation: int = 0
-    codec: str = ""
-    pixel_format: str = ""
-    stream_index: int = -1
-    num_packets: int = 0
-    num_corrupt_frames: int = 0
-    num_size_changes: int = 0
-    timing_proven: bool = False
-    frame_pts: tuple[int | None, ...] = ()
-    key_frame_pts: tuple[int, ...] = ()
-    frame_crc32: tuple[int, ...] = ()
-    fingerprint: tuple[int, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -118,8 +77,11 @@ class _Record:
         return sorted(pts for pts in self.packet_pts if pts is not None) == self.frame_pts
 
 
-def inspect_video(path: Path) -> VideoFacts:
-    """Decode every frame of `path` once and report what is in it; never raises for a bad file."""
+def inspect_video(path: Path, max_duration_sec: float = math.inf) -> VideoFacts:
+    """Decode every frame of `path` once and report what is in it; never raises for a bad file.
+
+    Decoding stops at `max_duration_sec` of frames. Raises `MemoryError` when there is too little.
+    """
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -134,6 +96,8 @@ def inspect_video(path: Path) -> VideoFacts:
         return rejected("unreadable", "the file is empty")
     try:
         container = av.open(str(path), metadata_errors="replace")
+    except MemoryError:
+        raise
     except (av.FFmpegError, ValueError) as error:
         return rejected("unreadable", f"no video file: {_message(error)}{_likely_cause(path)}")
     with container:
@@ -142,7 +106,9 @@ def inspect_video(path: Path) -> VideoFacts:
         stream = picture_stream(container)
         if stream is None:
             return rejected("no_video", "the file holds no video stream")
-        return _decode_fully(container, stream, sha256, size_bytes)
+        max_frames = max_duration_sec * float(stream.average_rate or math.inf)
+        facts = _decode_fully(container, stream, sha256, size_bytes, max_frames)
+        return facts or rejected("too_long", f"it lasts more than {max_duration_sec:g} s")
 
 
 def _likely_cause(path: Path) -> str:
@@ -163,7 +129,9 @@ def _decode_fully(
     stream: av.VideoStream,
     sha256: str,
     size_bytes: int,
-) -> VideoFacts:
+    max_frames: float,
+) -> VideoFacts | None:
+    """None if there are more than `max_frames`."""
     record, error_text, end_sec = _Record(), "", 0.0
     fingerprint = Fingerprint(expected_frames=stream.frames)
     try:
@@ -175,6 +143,10 @@ def _decode_fully(
             for frame in stream.decode(packet):
                 record.add_frame(frame)
                 fingerprint.add(frame)
+            if len(record.frame_pts) > max_frames:
+                return None
+    except MemoryError:
+        raise
     except (av.FFmpegError, ValueError) as error:
         error_text = _message(error)
     num_frames = len(record.frame_pts)

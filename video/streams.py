@@ -13,6 +13,14 @@ import av
 import numpy as np
 
 
+def decoder_versions() -> dict[str, str]:
+    """The versions that decide which bytes a video decodes to."""
+    libraries = {name: ".".join(map(str, number)) for name, number in av.library_versions.items()}
+    return {"av": av.__version__} | {
+        name: libraries[name] for name in ("libavcodec", "libavformat", "libswscale")
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrameTiming:
     """What a full decode of a file recorded of its frames, where that is enough to skip some.

@@ -1,0 +1,145 @@
+"""A task that hangs, eats memory or crashes costs its own result, and no other."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mlops.errors import PipelineError
+from mlops.guarded_workers import Fault, Limits, map_guarded
+
+# Spawned workers import this module to find the functions.
+
+
+def divide(task: int) -> float:
+    return 1 / task
+
+
+def misbehave(task: str) -> str:
+    """Do what the task says, else give it back."""
+    if task == "hang":
+        while True:
+            time.sleep(1)
+    if task == "hang deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            pass
+    if task == "eat":
+        eaten = []
+        while True:
+            eaten.append(bytearray(os.urandom(1000) * 1000))
+    if task == "ask for too much":
+        bytearray(10**12)
+    if task == "peak":
+        bytearray(os.urandom(1000) * 300_000)
+    if task == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == "segfault":
+        signal.raise_signal(signal.SIGSEGV)
+    if task == "exit":
+        os._exit(3)
+    return task
+
+
+def poison(task: int) -> int:
+    """A worker that has seen task 1 dies at its next one."""
+    if os.environ.get("POISONED"):
+        os._exit(1)
+    if task == 1:
+        os.environ["POISONED"] = "1"
+    return task
+
+
+def process_of(task: int) -> int:
+    return os.getpid()
+
+
+class Unimportable:
+    """Cannot be unpickled in a worker."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (sys.exit, ("cannot start",))
+
+    def __call__(self, task: int) -> int:
+        return task
+
+
+GUARD = Limits(time_sec=1.0, memory_mb=100)
+TIMEOUT = Fault(kind="timeout", reason="took more than 1 s")
+OUT_OF_MEMORY = Fault(kind="out_of_memory", reason="took more than 100 MB of memory")
+
+
+def crash(how: str) -> Fault:
+    return Fault(kind="crashed", reason=f"ended the process that read it ({how})")
+
+
+@pytest.mark.parametrize(
+    ("task", "fault"),
+    [
+        ("hang", TIMEOUT),
+        ("hang deaf", TIMEOUT),
+        ("eat", OUT_OF_MEMORY),
+        ("ask for too much", OUT_OF_MEMORY),
+        ("peak", OUT_OF_MEMORY),
+        ("die", crash("signal SIGKILL")),
+        ("segfault", crash("signal SIGSEGV")),
+        ("exit", crash("exit code 3")),
+    ],
+)
+def test_a_task_that_misbehaves_costs_its_own_result_only(task: str, fault: Fault) -> None:
+    tasks = ["a", task, "b", "c"]
+    assert list(map_guarded(misbehave, tasks, workers=1, limits=GUARD)) == ["a", fault, "b", "c"]
+
+
+def test_the_number_of_guarded_workers_does_not_change_the_results() -> None:
+    tasks = ["a", "hang", "b", "die", "eat", "c", "hang", "d"]
+    one, three = (list(map_guarded(misbehave, tasks, workers=n, limits=GUARD)) for n in (1, 3))
+    assert one == three
+    assert one == [
+        "a", TIMEOUT, "b", crash("signal SIGKILL"), OUT_OF_MEMORY, "c", TIMEOUT, "d",
+    ]  # fmt: skip
+
+
+def test_what_an_earlier_task_broke_is_not_held_against_the_next() -> None:
+    assert list(map_guarded(poison, [0, 1, 2, 3], workers=1, limits=GUARD)) == [0, 1, 2, 3]
+
+
+def test_guarded_workers_live_on() -> None:
+    processes = set(map_guarded(process_of, range(20), workers=2, limits=GUARD))
+    assert 1 <= len(processes) <= 2
+    assert os.getpid() not in processes
+
+
+def test_a_slow_taker_of_results_makes_no_timeouts() -> None:
+    results = map_guarded(misbehave, ["a", "b", "c"], workers=1, limits=GUARD)
+    taken = []
+    for result in results:
+        taken.append(result)
+        time.sleep(1.2)
+    assert taken == ["a", "b", "c"]
+
+
+def test_without_guarded_tasks_there_are_no_results() -> None:
+    assert list(map_guarded(misbehave, [], workers=2, limits=GUARD)) == []
+
+
+def test_an_exception_of_a_guarded_task_is_raised_with_its_place() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(map_guarded(divide, [1, 0], workers=2, limits=GUARD))
+    assert "return 1 / task" in caught.value.__notes__[0]
+
+
+def test_a_guarded_worker_that_cannot_start_fails_the_work() -> None:
+    with pytest.raises(PipelineError, match=r"ended before it could work \(exit code 1\)"):
+        list(map_guarded(Unimportable(), [1], workers=1, limits=GUARD))
+
+
+def test_no_guarded_worker_is_left_when_the_taker_stops() -> None:
+    results = map_guarded(process_of, range(20), workers=2, limits=GUARD)
+    process = next(results)
+    assert isinstance(process, int)
+    results.close()  # type: ignore[attr-defined]
+    assert not Path(f"/proc/{process}").exists()
