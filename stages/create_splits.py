@@ -40,15 +40,15 @@ def main() -> None:
     write_duplicates(videos, pairs)
     videos = videos.with_columns(group=groups)
     report_groups(videos)
-    best = find_best(videos, params.split, params.seed)
+    best = find_best(videos, params.split)
     chosen = best if params.split.rebalance == "auto" else params.split.rebalance
-    splits = divide(videos, params.split, params.seed, chosen)
+    splits = divide(videos, params.split, chosen)
     check_classes(splits, params.split.num_folds, chosen, best)
     with files.replacing(SPLITS) as path:
         splits.select("video_path", "sha256", "label", "group", "split", "fold").write_parquet(path)
     report_parts(splits)
     report_deviations(splits, params.split)
-    report_rebalance(splits, divide(videos, params.split, params.seed, best), params.split, best)
+    report_rebalance(splits, divide(videos, params.split, best), params.split, best)
 
 
 def check_columns(videos: pl.DataFrame, stratify: Sequence[str]) -> None:
@@ -129,22 +129,20 @@ def report_groups(videos: pl.DataFrame) -> None:
         )
 
 
-def find_best(videos: pl.DataFrame, split: Split, seed: int) -> int:
+def find_best(videos: pl.DataFrame, split: Split) -> int:
     return best_rebalance(
         videos,
         test_share=split.test_share,
         num_folds=split.num_folds,
-        seed=seed,
         stratify=split.stratify,
     )
 
 
-def divide(videos: pl.DataFrame, split: Split, seed: int, rebalance: int) -> pl.DataFrame:
+def divide(videos: pl.DataFrame, split: Split, rebalance: int) -> pl.DataFrame:
     return assign_splits(
         videos,
         test_share=split.test_share,
         num_folds=split.num_folds,
-        seed=seed,
         rebalance=rebalance,
     )
 

@@ -184,7 +184,12 @@ def accept(
         )
     )
     refused = [
-        Rejection(row=row, video_path=name, reason=f"{facts[name].verdict}: {facts[name].reason}")
+        Rejection(
+            row=row,
+            video_path=name,
+            verdict=facts[name].verdict,
+            reason=facts[name].reason,
+        )
         for row, name in rows.select("row", "video_path").iter_rows()
         if facts[name].verdict not in verdicts
     ] + contradictory_copies(sound, [facts[name].sha256 for name in sound["video_path"]])
@@ -201,7 +206,7 @@ def video_table(
 
 
 def write_quarantine(rejections: list[Rejection]) -> None:
-    schema = {"row": pl.Int64, "video_path": pl.String, "reason": pl.String}
+    schema = {"row": pl.Int64} | dict.fromkeys(("video_path", "verdict", "reason"), pl.String)
     table = pl.DataFrame([asdict(rejection) for rejection in rejections], schema=schema)
     files.write_text(QUARANTINE, table.write_csv())
 
@@ -231,7 +236,7 @@ def check_loss(
     ]
     if faults:
         shown = [
-            f"{data.index} row {item.row}: {item.reason}"
+            f"{data.index} row {item.row}: {item.verdict}: {item.reason}"
             for item in rejections[:MOST_REASONS_SHOWN]
         ]
         hidden = len(rejections) - len(shown)

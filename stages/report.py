@@ -207,8 +207,8 @@ def report_page(
         counts=counts,
         augmented=augmented_clips(params.report.augmented_examples),
         quarantine=[
-            Quarantined(row=row, path=path or "", reason=reason)
-            for row, path, reason in quarantine.iter_rows()
+            Quarantined(row=row, path=path or "", verdict=verdict, reason=reason)
+            for row, path, verdict, reason in quarantine.iter_rows()
         ],
         facts={
             "seed": str(params.seed),

@@ -97,7 +97,7 @@ def test_a_distance_of_nothing_turns_the_search_off(project: Project) -> None:
 
 
 def test_the_number_that_auto_prints_gives_the_same_split(project: Project) -> None:
-    _, output = project.run(project.videos)
+    _, output = project.run(project.videos, rebalance="auto")
     chosen = project.splits()
     number = int(output.split("write split.rebalance: ")[1].split(",")[0])
 
@@ -106,6 +106,16 @@ def test_the_number_that_auto_prints_gives_the_same_split(project: Project) -> N
     assert code == 0, output
     assert project.splits().equals(chosen)
     assert "would bring" not in output
+
+
+def test_as_it_comes_a_tenth_more_videos_moves_none(project: Project) -> None:
+    shuffled = project.videos.sample(fraction=1.0, shuffle=True, seed=0)
+    project.run(shuffled[:55])
+    before = project.splits()
+    code, output = project.run(shuffled)
+
+    assert code == 0, output
+    assert project.splits()[:55].equals(before)
 
 
 def test_a_number_that_is_not_the_best_is_kept_and_the_best_is_named(project: Project) -> None:

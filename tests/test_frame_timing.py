@@ -280,7 +280,10 @@ def test_every_frame_has_its_pts_and_key_frames_are_those_encoded(tmp_path: Path
     facts = inspect_video(encoded(tmp_path / "video", "h264 b-frames"))
 
     assert facts.timing_proven
-    assert (facts.stream_index, facts.num_packets, facts.num_corrupt_frames) == (0, 60, 0)
+    assert (facts.stream_index, facts.num_corrupt_frames) == (0, 0)
+    # B-frames: a packet may lie before those of earlier frames.
+    assert facts.packet_pts != facts.frame_pts
+    assert sorted(facts.packet_pts) == list(facts.frame_pts)
     step = facts.frame_pts[1]
     assert facts.frame_pts == tuple(number * (step or 0) for number in range(60))
     assert facts.key_frame_pts[0] == 0

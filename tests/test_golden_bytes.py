@@ -93,8 +93,8 @@ def test_the_splits_of_a_table() -> None:
         schema_overrides={"label": pl.Enum(["a", "b"])},
     )
     videos = videos.with_columns(group=pl.Series(effective_groups(videos)))
-    splits = assign_splits(videos, test_share=0.2, num_folds=5, seed=0, rebalance=7)
-    assert digest(json.dumps(splits.select("group", "split", "fold").rows())) == "838adb8660b8ef39"
+    splits = assign_splits(videos, test_share=0.2, num_folds=5, rebalance=7)
+    assert digest(json.dumps(splits.select("group", "split", "fold").rows())) == "0de7616304bcad9a"
 
 
 def test_the_order_of_an_epoch() -> None:

@@ -30,14 +30,14 @@ def faults_of(content: str | bytes, columns: Columns = COLUMNS) -> tuple[str, ..
 
 
 def checked(tmp_path: Path, *rows: str, files: str = "") -> tuple[list[int], dict[int, str]]:
-    """The rows kept, and the reasons of the others, for a root that holds `files`."""
+    """The rows kept, and verdict and reasons of the others, for a root that holds `files`."""
     for name in files.split():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     frame = read_index((HEADER + "\n".join(rows) + "\n").encode(), COLUMNS)
     usable, rejections = check_rows(frame, tmp_path, LABELS)
-    reasons = {rejection.row: rejection.reason for rejection in rejections}
+    reasons = {item.row: f"{item.verdict}: {item.reason}" for item in rejections}
     assert len(reasons) == len(rejections)
     assert sorted([*usable["row"], *reasons]) == frame["row"].to_list()
     return usable["row"].to_list(), reasons
@@ -182,7 +182,8 @@ def test_a_missing_file_costs_its_row(tmp_path: Path) -> None:
 
     assert kept == [1]
     assert reasons == {
-        2: f"video_path 'b.mp4' not found under {tmp_path}; put the file there or drop the row"
+        2: f"missing: video_path 'b.mp4' not found under {tmp_path}; put the file there or drop "
+        "the row"
     }
 
 
@@ -190,16 +191,15 @@ def test_an_unknown_label_costs_its_row(tmp_path: Path) -> None:
     kept, reasons = checked(tmp_path, "a.mp4,Fake,g", files="a.mp4")
 
     assert kept == []
-    assert reasons == {1: "label: expected one of fake, real, got 'Fake'"}
+    assert reasons == {1: "invalid: label: expected one of fake, real, got 'Fake'"}
 
 
 def test_all_faults_of_a_row_are_told_in_one_reason(tmp_path: Path) -> None:
     _, reasons = checked(tmp_path, "a.mp4,,g", "a.mp4,,g")
 
     assert reasons[2] == (
-        f"video_path 'a.mp4' not found under {tmp_path}; put the file there or drop the row; "
-        "label: expected one of fake, "
-        "real, got ''; duplicate: row 1 names the same file"
+        f"missing: video_path 'a.mp4' not found under {tmp_path}; put the file there or drop the "
+        "row; label: expected one of fake, real, got ''; row 1 names the same file"
     )
 
 
@@ -215,7 +215,7 @@ def test_a_path_that_may_lead_out_of_the_root_is_refused(tmp_path: Path, video_p
     _, reasons = checked(root, f"{video_path},fake,g")
 
     assert reasons == {
-        1: f"video_path '{video_path}' leaves {root}; give a path below it, without '..'"
+        1: f"invalid: video_path '{video_path}' leaves {root}; give a path below it, without '..'"
     }
 
 
@@ -232,13 +232,13 @@ def test_a_link_below_the_root_may_lead_elsewhere(tmp_path: Path) -> None:
 def test_a_directory_is_no_video(tmp_path: Path) -> None:
     _, reasons = checked(tmp_path, "sub,fake,g", files="sub/a.mp4")
 
-    assert reasons == {1: "video_path 'sub' is no file; name the video itself"}
+    assert reasons == {1: "invalid: video_path 'sub' is no file; name the video itself"}
 
 
 def test_an_empty_path_costs_its_row(tmp_path: Path) -> None:
     _, reasons = checked(tmp_path, ",fake,g", ",fake,g")
 
-    assert reasons == {1: "video_path is empty", 2: "video_path is empty"}
+    assert reasons == dict.fromkeys((1, 2), "invalid: video_path is empty")
 
 
 @pytest.mark.parametrize("video_path", ["x" * 5000, "a\0b.mp4", "loop"])
@@ -307,6 +307,7 @@ def test_every_row_of_the_fake_video_corpus_is_rejected_once_for_its_missing_fil
 
     assert usable.is_empty()
     assert [rejection.row for rejection in rejections] == table["row"].to_list()
+    assert {rejection.verdict for rejection in rejections} == {"missing"}
 
 
 @needs_real

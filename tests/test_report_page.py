@@ -224,7 +224,7 @@ def test_hostile_text_is_escaped_wherever_it_stands() -> None:
             examples_note=HOSTILE,
             counts=(replace(base.counts[0], split=HOSTILE),),
             augmented=(replace(base.augmented[0], video=HOSTILE, label=HOSTILE),),
-            quarantine=(Quarantined(row=1, path=HOSTILE, reason=HOSTILE),),
+            quarantine=(Quarantined(row=1, path=HOSTILE, verdict=HOSTILE, reason=HOSTILE),),
             facts={HOSTILE: HOSTILE},
             parameters={HOSTILE: HOSTILE},
             command=HOSTILE,
@@ -357,7 +357,10 @@ def test_an_empty_quarantine_says_so() -> None:
 
 
 def test_a_long_quarantine_shows_fifty_and_the_total() -> None:
-    rows = [Quarantined(row=k, path=f"v{k}.mp4", reason="no video stream") for k in range(73)]
+    rows = [
+        Quarantined(row=k, path=f"v{k}.mp4", verdict="no_video", reason="no video stream")
+        for k in range(73)
+    ]
     html = render_page(page_of(quarantine=rows))
     assert html.count("no video stream") == 50
     assert "73 files were left out. The first 50:" in Reader(html).text

@@ -73,8 +73,10 @@ class Project:
         return output
 
     def quarantine(self) -> dict[str, str]:
+        """Verdict and reason by path."""
         table = pl.read_csv(self.root / "data/quarantine.csv")
-        return dict(table.select("video_path", "reason").iter_rows())
+        told = pl.concat_str("verdict", "reason", separator=": ")
+        return dict(table.select("video_path", told).iter_rows())
 
 
 @pytest.fixture
@@ -152,14 +154,17 @@ def test_every_unusable_row_is_quarantined_with_its_reason(project: Project) -> 
     code, output = project.run("load_data")
     assert code == 0, output
     reasons = project.quarantine()
-    assert "not found under data/mine" in reasons["gone.mp4"]
+    assert reasons["gone.mp4"].startswith("missing: video_path 'gone.mp4' not found under")
     assert reasons["cut.mp4"].startswith(("truncated", "unreadable"))
     assert reasons["page.mp4"].startswith("unreadable")
     assert "the file is empty" in reasons["empty.mp4"]
     assert "leaves data/mine" in reasons["../../secret.mp4"]
     assert "leaves data/mine" in reasons["/etc/hostname"]
-    assert "expected one of authentic, tampered, got 'genuine'" in reasons["good.mp4"]
-    assert "row 1 names the same file" in reasons["a.mp4"]
+    assert (
+        "invalid: label: expected one of authentic, tampered, got 'genuine'"
+        in (reasons["good.mp4"])
+    )
+    assert reasons["a.mp4"] == "duplicate: row 1 names the same file"
     assert pl.read_parquet(project.root / "data/videos.parquet").height == 2
 
 
@@ -187,7 +192,7 @@ def test_a_hostile_file_costs_one_row(project: Project) -> None:
         "vast.mp4": "out_of_memory: inspection took more than 64 MB of memory; remove it, or raise "
         "load_data.memory_limit_mb",
         "long.mp4": "too_long: it lasts more than 2 s",
-        "pipe.mp4": "video_path 'pipe.mp4' is no file; name the video itself",
+        "pipe.mp4": "invalid: video_path 'pipe.mp4' is no file; name the video itself",
     }
 
 
@@ -221,7 +226,7 @@ def test_too_many_unusable_rows_fail_the_stage_and_each_is_named(project: Projec
     output = project.fail("load_data")
     assert "got 2 of 4 (50.0%)" in output
     for name, number in (("x.mp4", 3), ("y.mp4", 4)):
-        assert f"load_data: data/mine/index.csv row {number}: " in output
+        assert f"load_data: data/mine/index.csv row {number}: missing: " in output
         assert f"video_path '{name}' not found under data/mine" in output
     assert set(project.quarantine()) == {"x.mp4", "y.mp4"}
 
@@ -330,7 +335,7 @@ def test_a_video_that_may_not_be_read_costs_one_row(project: Project) -> None:
     project.write_params({"load_data": {"max_quarantined": 0.5}})
     code, output = project.run("load_data")
     assert code == 0, output
-    assert "locked.mp4" in project.quarantine()
+    assert project.quarantine()["locked.mp4"].startswith("unreadable: the file cannot be read: ")
 
 
 def test_an_index_separated_by_semicolons_is_told(project: Project) -> None:

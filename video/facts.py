@@ -36,13 +36,14 @@ class VideoFacts:
     Sizes are in pixels as stored, before `rotation` (0, 90, 180 or 270 degrees counterclockwise)
     is applied; `fps` is the mean rate that the container states, 0.0 if none.
 
-    The rest is for reading single frames later. `num_packets` are those of the stream chosen.
-    `frame_pts` has every frame in display order, in units of the stream's time base, None where
-    the decoder gave none; `key_frame_pts` those at which packet and frame say that decoding can
-    begin. `timing_proven` tells that these suffice to pick a frame by its pts: the verdict is ok,
-    every packet has a pts, the sorted pts of the packets are those of the frames, no two alike, no
-    frame is flagged corrupt, and all have one size. Only then `frame_crc32` is filled.
-    `fingerprint` says what the pictures look like, see fingerprints.py; empty if nothing is seen.
+    The rest is for reading single frames later. `packet_pts` has every packet of the stream chosen
+    in the order of the file, `frame_pts` every frame in display order, in units of the stream's
+    time base, None where there is none; `key_frame_pts` those at which packet and frame say that
+    decoding can begin. `timing_proven` tells that these suffice to pick a frame by its pts: the
+    verdict is ok, every packet has a pts, the sorted pts of the packets are those of the frames, no
+    two alike, no frame is flagged corrupt, and all have one size. Only then `frame_crc32` is
+    filled. `fingerprint` says what the pictures look like, see fingerprints.py; empty if nothing is
+    seen.
     """
 
     verdict: str
@@ -59,10 +60,10 @@ class VideoFacts:
     codec: str = ""
     pixel_format: str = ""
     stream_index: int = -1
-    num_packets: int = 0
     num_corrupt_frames: int = 0
     num_size_changes: int = 0
     timing_proven: bool = False
+    packet_pts: tuple[int | None, ...] = ()
     frame_pts: tuple[int | None, ...] = ()
     key_frame_pts: tuple[int, ...] = ()
     frame_crc32: tuple[int, ...] = ()
@@ -71,6 +72,7 @@ class VideoFacts:
 
 _TYPES: dict[Any, Any] = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
 _LISTS = {
+    "packet_pts": pl.List(pl.Int64),
     "frame_pts": pl.List(pl.Int64),
     "key_frame_pts": pl.List(pl.Int64),
     "frame_crc32": pl.List(pl.UInt32),

@@ -8,30 +8,25 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 
 import polars as pl
 
+from video.facts import VideoFacts
+
 # Names of the columns that later stages add; a column of the user's with such a name keeps its
 # content under `csv_<name>`.
-RESERVED = frozenset(
+RESERVED = frozenset(field.name for field in fields(VideoFacts)) | frozenset(
     (
-        *("row", "video_path", "label", "group", "sha256", "verdict", "reason", "size_bytes"),
-        *("num_frames", "declared_frames", "fps", "duration_sec", "width", "height", "rotation"),
-        *(
-            "codec",
-            "pixel_format",
-            "fingerprint",
-            "stream_index",
-            "num_packets",
-            "num_corrupt_frames",
-        ),
-        *("num_size_changes", "timing_proven", "frame_pts", "key_frame_pts", "frame_crc32"),
-        *("fingerprint", "split", "fold", "pack", "clip", "offset_bytes", "frames"),
-        *("dtype", "clip_sha256", "copy"),
+        *("row", "video_path", "label", "group", "split", "fold"),
+        *("pack", "clip", "offset_bytes", "frames", "dtype", "clip_sha256", "copy"),
     )
 )
+
+Fault = tuple[str, str]  # verdict and reason
+# Of a row with several faults, the verdict: what is not there cannot be anything else.
+_GRAVEST_FIRST = ["missing", "contradiction", "duplicate", "invalid"]
 
 
 class IndexFileError(ValueError):
@@ -53,10 +48,16 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
-    """A row that cannot be used. `row` counts from 1 below the header."""
+    """A row that cannot be used. `row` counts from 1 below the header.
+
+    verdict: "missing" (no such file), "invalid" (the row itself is at fault), "duplicate" or
+    "contradiction" (other rows name the same file, or the same bytes), or that of the video's
+    inspection, see `VideoFacts`.
+    """
 
     row: int
     video_path: str
+    verdict: str
     reason: str
 
 
@@ -124,13 +125,21 @@ def check_rows(
     repeated = _repeated(frame)
     rejections: list[Rejection] = []
     for row, video_path, label in frame.select("row", "video_path", "label").iter_rows():
-        reasons = [
-            _path_fault(video_path, root),
-            _label_fault(label, labels),
-            repeated.get(row, ""),
+        faults = [
+            *_path_faults(video_path, root),
+            *_label_faults(label, labels),
+            *repeated.get(row, []),
         ]
-        if reason := "; ".join(filter(None, reasons)):
-            rejections.append(Rejection(row=row, video_path=video_path, reason=reason))
+        if faults:
+            verdicts, reasons = zip(*faults, strict=True)
+            rejections.append(
+                Rejection(
+                    row=row,
+                    video_path=video_path,
+                    verdict=min(verdicts, key=_GRAVEST_FIRST.index),
+                    reason="; ".join(reasons),
+                )
+            )
     usable = frame.filter(~pl.col("row").is_in([rejection.row for rejection in rejections]))
     return usable, rejections
 
@@ -147,7 +156,8 @@ def contradictory_copies(frame: pl.DataFrame, sha256: Sequence[str]) -> list[Rej
         Rejection(
             row=row,
             video_path=video_path,
-            reason=f"contradiction: row {others} holds the same bytes with another label",
+            verdict="contradiction",
+            reason=f"row {others} holds the same bytes with another label",
         )
         for copies in table.partition_by("sha256", maintain_order=True)
         if copies["label"].n_unique() > 1
@@ -209,38 +219,40 @@ def _long_rows(text: str) -> list[str]:
         return []
 
 
-def _path_fault(video_path: str, root: Path) -> str:
+def _path_faults(video_path: str, root: Path) -> list[Fault]:
     if not video_path:
-        return "video_path is empty"
+        return [("invalid", "video_path is empty")]
     # By the letter, not resolved: links below the root are the user's own doing, `data/mine` may
     # itself be a link to a disk.
     if Path(video_path).is_absolute() or ".." in Path(video_path).parts:
-        return f"video_path '{video_path}' leaves {root}; give a path below it, without '..'"
+        reason = f"video_path '{video_path}' leaves {root}; give a path below it, without '..'"
+        return [("invalid", reason)]
     path = root / video_path
     try:
         if path.is_file():
-            return ""
+            return []
         found = path.exists()
     except OSError as error:
-        return f"video_path '{video_path}' cannot be looked up: {error.strerror}"
+        return [("invalid", f"video_path '{video_path}' cannot be looked up: {error.strerror}")]
     if found:
-        return f"video_path '{video_path}' is no file; name the video itself"
-    return f"video_path '{video_path}' not found under {root}; put the file there or drop the row"
+        return [("invalid", f"video_path '{video_path}' is no file; name the video itself")]
+    reason = f"video_path '{video_path}' not found under {root}; put the file there or drop the row"
+    return [("missing", reason)]
 
 
-def _label_fault(label: str, labels: Sequence[str]) -> str:
+def _label_faults(label: str, labels: Sequence[str]) -> list[Fault]:
     if label in labels:
-        return ""
-    return f"label: expected one of {', '.join(labels)}, got '{label}'"
+        return []
+    return [("invalid", f"label: expected one of {', '.join(labels)}, got '{label}'")]
 
 
-def _repeated(frame: pl.DataFrame) -> dict[int, str]:
+def _repeated(frame: pl.DataFrame) -> dict[int, list[Fault]]:
     """The fault of each row that names a file that another row names, however it spells it.
 
     With the same label and group they are a slip, and the first row stays. Where they
     contradict each other nobody can say which is right, so none of them is used.
     """
-    faults: dict[int, str] = {}
+    faults: dict[int, list[Fault]] = {}
     named = frame.filter(pl.col("video_path") != "")
     spelled_alike = [str(PurePosixPath(path)) for path in named["video_path"]]
     named = named.with_columns(pl.Series("file", spelled_alike, dtype=pl.String))
@@ -251,9 +263,10 @@ def _repeated(frame: pl.DataFrame) -> dict[int, str]:
         numbers = rows["row"].to_list()
         for number in numbers[1 if agree else 0 :]:
             others = ", ".join(str(other) for other in numbers if other != number)
-            faults[number] = (
-                f"duplicate: row {numbers[0]} names the same file"
+            contradiction = f"labels or groups differ from row {others} of the same file"
+            faults[number] = [
+                ("duplicate", f"row {numbers[0]} names the same file")
                 if agree
-                else f"contradiction: labels or groups differ from row {others} of the same file"
-            )
+                else ("contradiction", contradiction)
+            ]
     return faults

@@ -122,6 +122,7 @@ class SplitCount:
 class Quarantined:
     row: int  # in the index
     path: str
+    verdict: str
     reason: str
 
 

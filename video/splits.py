@@ -6,20 +6,20 @@ fold and trains on the others; `split` tells the roles in the cell of fold 0.
 A split shall stay what it is when videos come and go, and be close to its shares; and it must
 follow from the videos and the parameters alone, for DVC's cache and a fresh clone know no earlier
 state. Dealing groups one by one to the emptiest part is close, but one new video can move all that
-come after it. So the part of a group is a hash of (seed, `rebalance`, name of the group), compared
-with the shares: whatever else is in the table, it stays. Its closeness is chance, and therefore
+come after it. So the part of a group is a hash of (`rebalance`, name of the group), compared with
+the shares: whatever else is in the table, it stays. Its closeness is chance, and therefore
 chosen: of some thousand integers `rebalance`, the best for a table is about as close as dealing (40
 groups of 6 videos into 6 parts: 2 to 3 % of a class too many or too few in the worst part).
 
 - `rebalance: 412`: growth moves nothing. What drifts is reported, beside the integer that would be
   best now; writing that one is the explicit wish that groups move.
 - `rebalance: auto`: the best of `searched(...)` integers for this very table, so that a first split
-  needs no thought, for any data and seed. It is as unstable as dealing: write the number that the
+  needs no thought, for any data. It is as unstable as dealing: write the number that the
   stage prints into params.yaml before anything is compared with a later state of the data.
 
-More follows from the hash: another number of folds or another seed of the sample leaves other
-things alone (the test set does not depend on `num_folds`; a larger `test_share` takes groups from
-the folds and gives none back).
+More follows from the hash: the test set does not depend on `num_folds`, and a larger `test_share`
+takes groups from the folds and gives none back. The pipeline's seed is not in it, so that runs with
+other seeds are measured on the same videos.
 
 Joined groups have the smallest name of those given, and so its part: a link found later moves the
 groups with the larger names there, and nothing else. A video without a group has the name of its
@@ -36,7 +36,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-SPLITS_VERSION = 2  # part of every hash
+SPLITS_VERSION = 3  # part of every hash
 
 TRAIN, VAL, TEST = "train", "val", "test"
 
@@ -117,7 +117,7 @@ def effective_groups(videos: pl.DataFrame, links: Iterable[tuple[int, int]] = ()
 
 
 def assign_splits(
-    videos: pl.DataFrame, *, test_share: float, num_folds: int, seed: int, rebalance: int
+    videos: pl.DataFrame, *, test_share: float, num_folds: int, rebalance: int
 ) -> pl.DataFrame:
     """Add `split` and `fold` (null for test videos) to `videos` (`group` not null).
 
@@ -125,7 +125,7 @@ def assign_splits(
     """
     names = videos["group"].unique().sort().to_list()
     shares = Shares(test_share=test_share, num_folds=num_folds)
-    parts = _parts(_name_hashes(names, seed), np.array([rebalance], np.uint64), shares)[0]
+    parts = _parts(_name_hashes(names), np.array([rebalance], np.uint64), shares)[0]
     part_of = dict(zip(names, parts.tolist(), strict=True))
     part = pl.Series("part", [part_of[group] for group in videos["group"]], dtype=pl.Int64)
     fold = pl.when(part > 0).then(part - 1)
@@ -153,7 +153,6 @@ def best_rebalance(
     *,
     test_share: float,
     num_folds: int,
-    seed: int,
     stratify: Sequence[str] = (),
 ) -> int:
     """The integer whose split of `videos` (`group`, `label`, `stratify`) is closest to the shares.
@@ -167,7 +166,7 @@ def best_rebalance(
     num_labels = videos["label"].n_unique()
     shares = Shares(test_share=test_share, num_folds=num_folds)
     expected = np.outer(shares.of_parts(), sizes.sum(axis=0))
-    hashes = _name_hashes(names, seed)
+    hashes = _name_hashes(names)
     trials, at_once = searched(len(names)), max(1, _TRIALS_AT_ONCE // len(names))
     best = (np.inf, np.inf, -1)
     for start in range(0, trials, at_once):
@@ -238,8 +237,8 @@ def _class_columns(videos: pl.DataFrame, stratify: Sequence[str]) -> Iterator[li
         ]
 
 
-def _name_hashes(names: Sequence[str], seed: int) -> Words:
-    keys = [f"{SPLITS_VERSION}|{seed}|{name}".encode() for name in names]
+def _name_hashes(names: Sequence[str]) -> Words:
+    keys = [f"{SPLITS_VERSION}|{name}".encode() for name in names]
     return np.array(
         [int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") for key in keys],
         np.uint64,
