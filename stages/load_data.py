@@ -10,16 +10,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import av
+import numpy as np
 import polars as pl
 
 from mlops import files
 from mlops.errors import PipelineError
 from mlops.guarded_workers import Fault, Limits, map_guarded
-from mlops.lineage import cache_directory, recorded_outs
+from mlops.lineage import CachedFiles, cache_directory, recorded_outs
 from mlops.parameters import pick
 from mlops.progress import counted, track
 from mlops.stage import run_stage
 from stages.params import Data, LoadData, read_params
+from video.decoding import DECODING_VERSION, read_frames
 from video.facts import (
     Content,
     InspectionLimits,
@@ -37,10 +40,17 @@ from video.index import (
     read_index,
 )
 from video.inspection import inspect_video
+from video.packs import pack_bytes, pack_key, uniform_indices
+from video.streams import decoder_versions
 
 VIDEOS = Path("data/videos.parquet")
 QUARANTINE = Path("data/quarantine.csv")
+QUARANTINED = Path("data/quarantined")
 INSPECTIONS = Path("data/inspections.parquet")
+
+# Frames of quarantined videos, for the report.
+PICTURES = (8, 72, 128)  # frames, height, width
+MOST_PICTURED = 50  # videos
 
 # A message of thousands of lines helps nobody; the file has them all.
 MOST_REASONS_SHOWN = 20
@@ -48,13 +58,16 @@ MOST_REASONS_SHOWN = 20
 
 def main() -> None:
     params = read_params()
+    root = Path(params.data.root)
     index = index_rows(params.data)
-    rows, rejections = check_rows(index, Path(params.data.root), params.data.labels)
+    rows, rejections = check_rows(index, root, params.data.labels)
     limits = pick(params.load_data, InspectionLimits)
-    facts, counts = inspect_all(rows, Path(params.data.root), limits, params.runtime.workers)
+    cache = cache_directory()
+    facts, counts = inspect_all(rows, root, limits, cache, params.runtime.workers)
     rows, rejections = accept(rows, facts, rejections, params.load_data.accept)
     videos = video_table(rows, facts, params.data.labels)
-    write_quarantine(rejections)
+    pictures = picture(rejections, facts, root, limits, cache, params.runtime.workers)
+    write_quarantine(rejections, pictures)
     check_loss(index, videos, rejections, params.data, params.load_data)
     with files.replacing(VIDEOS) as path:
         videos.write_parquet(path)
@@ -79,14 +92,18 @@ def index_rows(data: Data) -> pl.DataFrame:
 
 
 def inspect_all(
-    rows: pl.DataFrame, root: Path, limits: InspectionLimits, workers: int
+    rows: pl.DataFrame,
+    root: Path,
+    limits: InspectionLimits,
+    cache: Path | None,
+    workers: int,
 ) -> tuple[dict[str, VideoFacts], str]:
     """The facts of every video by its path in the index; how many were decoded, in words."""
     paths = {name: root / name for name in rows["video_path"]}
     contents, unread = read_contents(paths, limits, workers)
     # One path for each content; copies are decoded once.
     files_by_content = {contents[name]: paths[name] for name in reversed(contents)}
-    known = find_known(files_by_content.keys(), limits)
+    known = find_known(files_by_content.keys(), limits, cache)
     new = {content: path for content, path in files_by_content.items() if content not in known}
     facts = known | decode(new, limits, workers)
     with files.replacing(INSPECTIONS) as path:
@@ -122,11 +139,13 @@ def hash_of(path: Path) -> str | OSError:
         return error
 
 
-def find_known(contents: Iterable[Content], limits: InspectionLimits) -> dict[Content, VideoFacts]:
+def find_known(
+    contents: Iterable[Content], limits: InspectionLimits, cache: Path | None
+) -> dict[Content, VideoFacts]:
     """What earlier runs found in these contents."""
     known: dict[Content, VideoFacts] = {}
     missing = set(contents)
-    for path in recorded_outs(INSPECTIONS.as_posix(), cache_directory()):
+    for path in recorded_outs(INSPECTIONS.as_posix(), cache):
         if missing:
             known |= known_facts(missing, pl.read_parquet(path), limits)
             missing -= known.keys()
@@ -205,9 +224,59 @@ def video_table(
     return rows.with_columns(pl.col("label").cast(pl.Enum(labels))).hstack(table)
 
 
-def write_quarantine(rejections: list[Rejection]) -> None:
-    schema = {"row": pl.Int64} | dict.fromkeys(("video_path", "verdict", "reason"), pl.String)
-    table = pl.DataFrame([asdict(rejection) for rejection in rejections], schema=schema)
+def picture(
+    rejections: list[Rejection],
+    facts: dict[str, VideoFacts],
+    root: Path,
+    limits: InspectionLimits,
+    cache: Path | None,
+    workers: int,
+) -> dict[int, str]:
+    """Write frames of the rejected videos that have some; the name of the pack by row."""
+    seen = {
+        item.row: item.video_path
+        for item in rejections
+        if item.video_path in facts and facts[item.video_path].num_frames
+    }
+    packs = {row: picture_pack(facts[name].sha256) for row, name in seen.items()}
+    shown = {packs[row]: name for row, name in list(seen.items())[:MOST_PICTURED]}
+    cached = CachedFiles(shown, cache)
+    contents = {pack: cached.find(pack) for pack in shown}
+    tasks = [
+        (root / name, facts[name].num_frames) for pack, name in shown.items() if not contents[pack]
+    ]
+    taken = map_guarded(frames_of, tasks, workers=workers, limits=guard(limits))
+    QUARANTINED.mkdir(parents=True, exist_ok=True)
+    for pack, content in contents.items():
+        picture = content or next(taken)
+        if isinstance(picture, bytes):
+            files.write_bytes(QUARANTINED / pack, picture)
+    return {row: pack for row, pack in packs.items() if (QUARANTINED / pack).exists()}
+
+
+def picture_pack(sha256: str) -> str:
+    recipe = {"decoding": DECODING_VERSION, "decoders": decoder_versions(), "shape": PICTURES}
+    return f"{pack_key(sha256, recipe)}.npy"
+
+
+def frames_of(task: tuple[Path, int]) -> bytes | None:
+    """A pack with a letterboxed clip; None if not even as many frames decode as before."""
+    path, num_frames = task
+    count, height, width = PICTURES
+    indices = uniform_indices(num_frames, count)
+    try:
+        clip = read_frames(path, indices, height=height, width=width, fit="letterbox", timing=None)
+    except (av.FFmpegError, ValueError):
+        return None
+    return pack_bytes(clip[np.newaxis])
+
+
+def write_quarantine(rejections: list[Rejection], pictures: dict[int, str]) -> None:
+    texts = ("video_path", "verdict", "reason", "pack")
+    table = pl.DataFrame(
+        [asdict(item) | {"pack": pictures.get(item.row)} for item in rejections],
+        schema={"row": pl.Int64} | dict.fromkeys(texts, pl.String),
+    )
     files.write_text(QUARANTINE, table.write_csv())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from mlops import files
@@ -40,6 +41,7 @@ from video.summary import (
 )
 
 QUARANTINE = Path("data/quarantine.csv")
+QUARANTINED = Path("data/quarantined")
 SPLITS = Path("data/splits.parquet")
 CLIPS = Path("data/clips.parquet")
 PACKS = Path("data/clips")
@@ -207,8 +209,14 @@ def report_page(
         counts=counts,
         augmented=augmented_clips(params.report.augmented_examples),
         quarantine=[
-            Quarantined(row=row, path=path or "", verdict=verdict, reason=reason)
-            for row, path, verdict, reason in quarantine.iter_rows()
+            Quarantined(
+                row=row["row"],
+                path=row["video_path"] or "",
+                verdict=row["verdict"],
+                reason=row["reason"],
+                frames=np.load(QUARANTINED / row["pack"])[0] if row["pack"] else None,
+            )
+            for row in quarantine.iter_rows(named=True)
         ],
         facts={
             "seed": str(params.seed),

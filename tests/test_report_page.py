@@ -94,6 +94,13 @@ def headline(value: float | None = 0.8125, low: float = 0.7) -> Headline:
     )
 
 
+def quarantined(**changes: object) -> Quarantined:
+    one = Quarantined(
+        row=1, path="v.mp4", verdict="no_video", reason="no video stream", frames=None
+    )
+    return replace(one, **changes)
+
+
 def page_of(*cells: CellResult, **changes: object) -> ReportPage:
     clip = frames_of(seed=1)
     page = ReportPage(
@@ -224,7 +231,7 @@ def test_hostile_text_is_escaped_wherever_it_stands() -> None:
             examples_note=HOSTILE,
             counts=(replace(base.counts[0], split=HOSTILE),),
             augmented=(replace(base.augmented[0], video=HOSTILE, label=HOSTILE),),
-            quarantine=(Quarantined(row=1, path=HOSTILE, verdict=HOSTILE, reason=HOSTILE),),
+            quarantine=(quarantined(path=HOSTILE, verdict=HOSTILE, reason=HOSTILE),),
             facts={HOSTILE: HOSTILE},
             parameters={HOSTILE: HOSTILE},
             command=HOSTILE,
@@ -357,13 +364,17 @@ def test_an_empty_quarantine_says_so() -> None:
 
 
 def test_a_long_quarantine_shows_fifty_and_the_total() -> None:
-    rows = [
-        Quarantined(row=k, path=f"v{k}.mp4", verdict="no_video", reason="no video stream")
-        for k in range(73)
-    ]
+    rows = [quarantined(row=k, path=f"v{k}.mp4") for k in range(73)]
     html = render_page(page_of(quarantine=rows))
     assert html.count("no video stream") == 50
     assert "73 files were left out. The first 50:" in Reader(html).text
+
+
+def test_a_quarantined_video_shows_what_decodes_of_it() -> None:
+    rows = [quarantined(), quarantined(verdict="truncated", frames=frames_of(seed=2))]
+    *_, strip = images_in(render_page(page_of(quarantine=rows)))
+    assert np.abs(strip[64, 96, ::-1].astype(int) - frames_of(seed=2)[0, 0, 0]).max() <= 4
+    assert "truncated" in Reader(render_page(page_of(quarantine=rows))).text
 
 
 def test_images_decode_to_the_frames_that_were_given() -> None:

@@ -168,6 +168,28 @@ def test_every_unusable_row_is_quarantined_with_its_reason(project: Project) -> 
     assert pl.read_parquet(project.root / "data/videos.parquet").height == 2
 
 
+def test_what_decodes_of_a_quarantined_video_is_kept_for_the_report(project: Project) -> None:
+    noise = np.random.default_rng(0)
+    bright = [noise.integers(180, 256, (64, 64, 3), np.uint8) for _ in range(40)]
+    encode_video(project.videos / "cut.avi", bright, codec="mpeg4", fps=12, quality=50)
+    content = (project.videos / "cut.avi").read_bytes()
+    (project.videos / "cut.avi").write_bytes(content[: len(content) // 2])
+    (project.videos / "empty.mp4").write_bytes(b"")
+    project.write_params({"load_data": {"max_quarantined": 1}})
+    project.write_index([*two_good_rows(project), row("cut.avi"), row("empty.mp4")])
+    code, output = project.run("load_data")
+    assert code == 0, output
+    cut, empty = pl.read_csv(project.root / "data/quarantine.csv").iter_rows(named=True)
+    assert (cut["verdict"], empty["verdict"], empty["pack"]) == ("truncated", "unreadable", None)
+    (pack,) = (project.root / "data/quarantined").iterdir()
+    assert pack.name == cut["pack"]
+    frames = np.load(pack)
+    assert frames.shape == (1, 8, 72, 128, 3)
+    # Bright, between black bars at its sides.
+    assert frames[0, :, 36, 40:88].min() > 100
+    assert frames[0, :, :, 0].max() == 0
+
+
 def test_a_hostile_file_costs_one_row(project: Project) -> None:
     rows = two_good_rows(project)
     os.mkfifo(project.videos / "pipe.mp4")

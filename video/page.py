@@ -124,6 +124,7 @@ class Quarantined:
     path: str
     verdict: str
     reason: str
+    frames: figures.Image | None  # those that decode, as in Example; None if there are none
 
 
 @dataclass(frozen=True, kw_only=True)
