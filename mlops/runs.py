@@ -8,7 +8,6 @@ no out of a stage, for DVC deletes outs before a stage runs. Nothing here is eve
 """
 
 import json
-import os
 import re
 import secrets
 from datetime import UTC, datetime
@@ -29,11 +28,6 @@ def check_experiment_name(name: str) -> None:
             "experiment.name: expected at most 100 letters, digits, '_', '-' and '.', got "
             f"{name!r}; it names a directory below runs/"
         )
-
-
-def runs_root() -> Path:
-    """`runs/` of the main repository: DVC names it to its stages as DVC_ROOT."""
-    return Path(os.environ.get("DVC_ROOT", ".")) / "runs"
 
 
 def create_run_directory(

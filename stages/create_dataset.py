@@ -11,6 +11,7 @@ from mlops.errors import PipelineError
 from mlops.lineage import CachedFiles, cache_directory
 from mlops.progress import counted, track
 from mlops.stage import run_stage
+from mlops.unfinished import UnfinishedFiles
 from mlops.workers import map_processes
 from stages.params import Clips, read_params
 from video.decoding import DECODING_VERSION, read_frames
@@ -27,6 +28,8 @@ from video.streams import FrameTiming, decoder_versions, frame_timing
 VIDEOS = Path("data/videos.parquet")
 PACKS = Path("data/clips")
 CLIPS = Path("data/clips.parquet")
+
+UNFINISHED = UnfinishedFiles("create_dataset")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,7 @@ def main() -> None:
     )
     with files.replacing(CLIPS) as path:
         table.write_parquet(path)
+    UNFINISHED.clear()
     print(
         f"create_dataset: {counted(len(missing), 'video')} decoded, "
         f"{counted(len(reused), 'pack')} reused"
@@ -81,7 +85,7 @@ def pack_name(sha256: str, clips: Clips) -> str:
 
 def reuse_pack(task: Task, cached: CachedFiles) -> pl.DataFrame | None:
     """Write the pack as an earlier run made it and return where its clips lie, if it is kept."""
-    content = cached.find(task.pack)
+    content = cached.find(task.pack) or UNFINISHED.find(task.pack)
     if content is None:
         return None
     shape = (1, task.clips.frames, task.clips.height, task.clips.width, 3)
@@ -110,6 +114,7 @@ def make_pack(task: Task) -> pl.DataFrame:
     )
     packed = clip[np.newaxis]
     files.write_bytes(PACKS / task.pack, pack_bytes(packed))
+    UNFINISHED.keep(PACKS / task.pack)
     return pack_rows(task.pack, packed).with_columns(sha256=pl.lit(task.sha256))
 
 

@@ -14,6 +14,7 @@ from mlops.lineage import CachedFiles, cache_directory
 from mlops.parameters import pick
 from mlops.progress import counted, track
 from mlops.stage import run_stage
+from mlops.unfinished import UnfinishedFiles
 from mlops.workers import map_processes
 from stages.params import read_params
 from video.augmentation import TRANSFORM_VERSION, AugmentationRecipe, augment_clip
@@ -33,6 +34,8 @@ PACKS = Path("data/clips")
 SPLITS = Path("data/splits.parquet")
 AUGMENTED = Path("data/augmented.parquet")
 AUGMENTED_PACKS = Path("data/augmented")
+
+UNFINISHED = UnfinishedFiles("generate_augmentations")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,7 @@ def main() -> None:
     table = augmented_table(sources, packs)
     with files.replacing(AUGMENTED) as path:
         table.write_parquet(path)
+    UNFINISHED.clear()
     print(f"generate_augmentations: {table.height} clips of {len(tasks)} training videos")
     print(
         f"generate_augmentations: {counted(len(missing), 'video')} augmented, "
@@ -116,7 +120,7 @@ def augmented_table(sources: pl.DataFrame, packs: list[pl.DataFrame]) -> pl.Data
 
 def reuse_pack(task: Task, cached: CachedFiles) -> pl.DataFrame | None:
     """Write the pack as an earlier run made it and return where its clips lie, if it is kept."""
-    content = cached.find(task.pack)
+    content = cached.find(task.pack) or UNFINISHED.find(task.pack)
     if content is None:
         return None
     copies = parse_pack(content, (task.copies, *task.shape))
@@ -139,6 +143,7 @@ def make_pack(task: Task) -> pl.DataFrame:
         ]
     )
     files.write_bytes(AUGMENTED_PACKS / task.pack, pack_bytes(copies))
+    UNFINISHED.keep(AUGMENTED_PACKS / task.pack)
     return pack_rows(task.pack, copies).with_columns(sha256=pl.lit(task.sha256))
 
 

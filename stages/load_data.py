@@ -1,11 +1,13 @@
 """Read the index, decode every video in full, and keep what can be used.
 
-A content that an earlier run has decoded is not decoded again: its facts are in DVC's cache.
+A content that an earlier run has decoded is not decoded again: its facts are in DVC's cache, and
+those of a run that was killed or failed below runs/.
 What cannot be used goes to data/quarantine.csv with row, path and reason. The stage fails above
 `load_data.max_quarantined`, or when a class is left empty.
 """
 
 import functools
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +23,7 @@ from mlops.lineage import CachedFiles, cache_directory, recorded_outs
 from mlops.parameters import pick
 from mlops.progress import counted, track
 from mlops.stage import run_stage
+from mlops.unfinished import UnfinishedFiles
 from stages.params import Data, LoadData, read_params
 from video.decoding import DECODING_VERSION, read_frames
 from video.facts import (
@@ -48,6 +51,10 @@ QUARANTINE = Path("data/quarantine.csv")
 QUARANTINED = Path("data/quarantined")
 INSPECTIONS = Path("data/inspections.parquet")
 
+UNFINISHED = UnfinishedFiles("load_data")
+SAVED = UNFINISHED.directory / INSPECTIONS.name
+SAVING_SHARE = 0.02  # of the time
+
 # Frames of quarantined videos, for the report.
 PICTURES = (8, 72, 128)  # frames, height, width
 MOST_PICTURED = 50  # videos
@@ -71,6 +78,7 @@ def main() -> None:
     check_loss(index, videos, rejections, params.data, params.load_data)
     with files.replacing(VIDEOS) as path:
         videos.write_parquet(path)
+    UNFINISHED.clear()
     print(f"load_data: {counts}; {videos.height} usable, {len(rejections)} rows in {QUARANTINE}")
 
 
@@ -105,9 +113,8 @@ def inspect_all(
     files_by_content = {contents[name]: paths[name] for name in reversed(contents)}
     known = find_known(files_by_content.keys(), limits, cache)
     new = {content: path for content, path in files_by_content.items() if content not in known}
-    facts = known | decode(new, limits, workers)
-    with files.replacing(INSPECTIONS) as path:
-        inspections_table(facts, limits).write_parquet(path)
+    facts = decode(new, known, limits, workers)
+    save(facts, limits, INSPECTIONS)
     counts = f"{counted(len(new), 'video')} decoded, {len(known)} known"
     return unread | {name: facts[content] for name, content in contents.items()}, counts
 
@@ -145,7 +152,8 @@ def find_known(
     """What earlier runs found in these contents."""
     known: dict[Content, VideoFacts] = {}
     missing = set(contents)
-    for path in recorded_outs(INSPECTIONS.as_posix(), cache):
+    saved = [SAVED] if SAVED.is_file() else []
+    for path in [*saved, *recorded_outs(INSPECTIONS.as_posix(), cache)]:
         if missing:
             known |= known_facts(missing, pl.read_parquet(path), limits)
             missing -= known.keys()
@@ -153,14 +161,18 @@ def find_known(
 
 
 def decode(
-    paths: dict[Content, Path], limits: InspectionLimits, workers: int
+    paths: dict[Content, Path],
+    known: dict[Content, VideoFacts],
+    limits: InspectionLimits,
+    workers: int,
 ) -> dict[Content, VideoFacts]:
+    """The known facts and those found in the files at `paths`, saved now and then."""
     inspect = functools.partial(inspect_video, max_duration_sec=limits.max_duration_sec)
     inspected = map_guarded(inspect, list(paths.values()), workers=workers, limits=guard(limits))
-    facts: dict[Content, VideoFacts] = {}
-    for (content, path), found in zip(
-        paths.items(), track(inspected, total=len(paths), task="load_data"), strict=True
-    ):
+    tracked = track(inspected, total=len(paths), task="load_data")
+    facts = dict(known)
+    next_save_sec = 0.0
+    for (content, path), found in zip(paths.items(), tracked, strict=True):
         if isinstance(found, Fault):
             found = stopped(content[0], path.stat().st_size, found)
         if found.sha256 != content[0]:
@@ -169,7 +181,16 @@ def decode(
                 "wait until nothing writes to it and run the same command again"
             )
         facts[content] = found
+        start_sec = time.monotonic()
+        if start_sec >= next_save_sec or len(facts) == len(known) + len(paths):
+            save(facts, limits, SAVED)
+            next_save_sec = start_sec + (time.monotonic() - start_sec) / SAVING_SHARE
     return facts
+
+
+def save(facts: dict[Content, VideoFacts], limits: InspectionLimits, place: Path) -> None:
+    with files.replacing(place) as path:
+        inspections_table(facts, limits).write_parquet(path)
 
 
 def guard(limits: InspectionLimits) -> Limits:

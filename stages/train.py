@@ -27,8 +27,9 @@ from mlops.determinism import choose_device, derive_seed, device_kind, make_dete
 from mlops.errors import PipelineError
 from mlops.fingerprint import run_fingerprint
 from mlops.parameters import pick
+from mlops.places import runs_root
 from mlops.progress import track
-from mlops.runs import FINISHED, open_run, runs_root, write_metadata
+from mlops.runs import FINISHED, open_run, write_metadata
 from mlops.stage import parse_options, run_stage
 from mlops.tracker import ExperimentTracker
 from stages.params import Params, Train, check_cell, read_params

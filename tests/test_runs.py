@@ -12,12 +12,12 @@ import pytest
 
 from mlops.errors import PipelineError
 from mlops.fingerprint import Fingerprint, fingerprint_hash
+from mlops.places import runs_root
 from mlops.runs import (
     FINISHED,
     create_run_directory,
     find_unfinished_run,
     open_run,
-    runs_root,
     write_metadata,
 )
 

@@ -5,8 +5,11 @@ The scripts run as DVC runs them, in a directory of the user's with real files.
 
 import csv
 import os
+import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +219,65 @@ def test_a_hostile_file_costs_one_row(project: Project) -> None:
         "long.mp4": "too_long: it lasts more than 2 s",
         "pipe.mp4": "invalid: video_path 'pipe.mp4' is no file; name the video itself",
     }
+
+
+def kill_when(project: Project, stage: str, pattern: str) -> None:
+    """Start a stage and kill it as soon as a file matches the pattern."""
+    command = [sys.executable, "-m", f"stages.{stage}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=project.root, env=environment) as process:
+        while not list(project.root.glob(pattern)):
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+
+
+def add_eight_videos(project: Project) -> list[Row]:
+    names = [f"{number}.mp4" for number in range(8)]
+    for number, name in enumerate(names):
+        project.add_video(name, num_frames=200, shade=number)
+    project.write_params({"runtime": {"workers": 1}})
+    return [*two_good_rows(project), *map(row, names)]
+
+
+def test_load_data_killed_or_failed_decodes_no_video_twice(project: Project) -> None:
+    project.write_index([*add_eight_videos(project), row("gone.mp4")])
+    saved = project.root / "runs/.load_data/inspections.parquet"
+    kill_when(project, "load_data", "runs/.load_data/inspections.parquet")
+    assert 1 <= pl.read_parquet(saved).height < 10
+
+    project.fail("load_data")
+    assert pl.read_parquet(saved).height == 10
+
+    project.write_params({"load_data": {"max_quarantined": 1}})
+    code, output = project.run("load_data")
+    assert code == 0, output
+    assert "load_data: 0 videos decoded, 10 known; 10 usable, 1 rows" in output
+    assert not saved.exists()
+    tables = [project.root / f"data/{name}.parquet" for name in ("videos", "inspections")]
+    contents = [table.read_bytes() for table in tables]
+    assert "load_data: 10 videos decoded, 0 known" in project.run("load_data")[1]
+    assert [table.read_bytes() for table in tables] == contents
+
+
+def test_create_dataset_killed_decodes_no_video_twice(project: Project) -> None:
+    project.write_index(add_eight_videos(project))
+    assert project.run("load_data")[0] == 0
+    kill_when(project, "create_dataset", "runs/.create_dataset/*")
+    # As DVC does before it starts a stage.
+    shutil.rmtree(project.root / "data/clips")
+
+    output = project.run("create_dataset")[1]
+    found = re.search(r"create_dataset: (\d+) videos? decoded, (\d+) packs? reused", output)
+    assert found, output
+    decoded, reused = map(int, found.groups())
+    assert reused >= 1
+    assert decoded + reused == 10
+    assert not (project.root / "runs/.create_dataset").exists()
+    packs = {path.name: path.read_bytes() for path in (project.root / "data/clips").iterdir()}
+    assert "create_dataset: 10 videos decoded, 0 packs reused" in project.run("create_dataset")[1]
+    for name, content in packs.items():
+        assert (project.root / "data/clips" / name).read_bytes() == content
 
 
 def test_the_number_of_workers_changes_no_byte_of_the_tables(project: Project) -> None:

@@ -1,0 +1,9 @@
+"""Where a stage keeps what is no out of it."""
+
+import os
+from pathlib import Path
+
+
+def runs_root() -> Path:
+    """`runs/` of the main repository: DVC names it to its stages as DVC_ROOT."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / "runs"
