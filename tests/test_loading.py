@@ -59,7 +59,7 @@ def test_batches_cover_each_row_once_and_the_last_is_smaller() -> None:
 
 def test_a_batch_holds_the_clips_of_its_rows(clip_set: ClipSet, clips: NDArray[np.uint8]) -> None:
     for batch in clip_set.batches([6, 0, 3, 1, 5, 2, 4], 3):
-        np.testing.assert_array_equal(batch.clips.numpy(), clips[list(batch.rows)], strict=True)
+        np.testing.assert_array_equal(batch.clips, clips[list(batch.rows)], strict=True)
 
 
 def test_a_batch_holds_the_labels_of_its_rows(clip_set: ClipSet) -> None:
@@ -115,8 +115,8 @@ def test_a_refused_clip_is_refused_again(
 def test_a_batch_is_augmented_clip_by_clip(clip_set: ClipSet, clips: NDArray[np.uint8]) -> None:
     (batch,) = clip_set.batches([5, 2], 8, lambda clip, row: clip ^ np.uint8(row))
 
-    np.testing.assert_array_equal(batch.clips.numpy()[0], clips[5] ^ np.uint8(5))
-    np.testing.assert_array_equal(batch.clips.numpy()[1], clips[2] ^ np.uint8(2))
+    np.testing.assert_array_equal(batch.clips[0], clips[5] ^ np.uint8(5))
+    np.testing.assert_array_equal(batch.clips[1], clips[2] ^ np.uint8(2))
 
 
 # --- refusals ----------------------------------------------------------------------------------

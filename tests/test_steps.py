@@ -26,8 +26,16 @@ class Flat(nn.Module):
 def batch_of(num_clips: int = 6, *, seed: int = 0) -> Batch:
     generator = np.random.default_rng(seed)
     clips = generator.integers(0, 256, (num_clips, 2, 2, 2, 3), dtype=np.uint8)
-    labels = torch.arange(num_clips) % 3
-    return Batch(clips=torch.from_numpy(clips), labels=labels, rows=range(num_clips))
+    return Batch(clips=clips, labels=np.arange(num_clips) % 3, rows=range(num_clips))
+
+
+def logits_of(model: nn.Module, batch: Batch) -> torch.Tensor:
+    logits: torch.Tensor = model(Flat()(torch.from_numpy(batch.clips)))
+    return logits
+
+
+def loss_of_batch(model: nn.Module, batch: Batch) -> torch.Tensor:
+    return nn.functional.cross_entropy(logits_of(model, batch), torch.from_numpy(batch.labels))
 
 
 @pytest.fixture
@@ -46,7 +54,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Any, batch
 def test_a_step_is_the_optimizers_on_the_gradient_of_the_batch(model: nn.Module) -> None:
     reference = copy.deepcopy(model)
     batch = batch_of()
-    nn.functional.cross_entropy(reference(Flat()(batch.clips)), batch.labels).backward()
+    loss_of_batch(reference, batch).backward()  # type: ignore[no-untyped-call]
 
     step(model, torch.optim.SGD(model.parameters(), lr=0.5), nn.CrossEntropyLoss(), batch)
 
@@ -70,7 +78,7 @@ def test_a_step_forgets_the_gradient_of_the_one_before(model: nn.Module) -> None
 
 def test_a_step_reports_the_loss_before_it(model: nn.Module) -> None:
     batch = batch_of()
-    expected = nn.functional.cross_entropy(model(Flat()(batch.clips)), batch.labels).item()
+    expected = loss_of_batch(model, batch).item()
 
     loss = step(model, torch.optim.SGD(model.parameters(), lr=9.0), nn.CrossEntropyLoss(), batch)
 
@@ -124,9 +132,9 @@ def test_probabilities_come_in_the_batches_order(model: nn.Module) -> None:
 
     probabilities = predict(model, Flat(), batches, CPU)
 
-    clips = torch.cat([batch.clips for batch in batches])
     with torch.no_grad():
-        expected = model(Flat()(clips)).double().softmax(1)
+        logits = torch.cat([logits_of(model, batch) for batch in batches])
+    expected = logits.double().softmax(1)
     np.testing.assert_allclose(probabilities, expected, rtol=1e-6)
 
 

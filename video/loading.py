@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 
 from video.packs import Clips, PackError, check_clip, read_clip_into
@@ -32,8 +31,8 @@ class Batch:
     """clips: uint8 of shape (batch, frames, height, width, 3); labels: int64 of shape (batch,);
     rows: the clips' rows in the `ClipSet`'s table."""
 
-    clips: torch.Tensor
-    labels: torch.Tensor
+    clips: Clips
+    labels: NDArray[np.int64]
     rows: Sequence[int]
 
 
@@ -86,11 +85,7 @@ class ClipSet:
             if augment is not None:
                 for clip, row in zip(clips, rows, strict=True):
                     clip[...] = augment(clip, row)
-            yield Batch(
-                clips=torch.from_numpy(clips),
-                labels=torch.from_numpy(self.targets[rows]),
-                rows=rows,
-            )
+            yield Batch(clips=clips, labels=self.targets[rows], rows=rows)
 
     def read(self, rows: Sequence[int]) -> Clips:
         """uint8 of shape (len(rows), frames, height, width, 3)."""

@@ -1,7 +1,7 @@
 """One step of training and one pass of prediction, on a device."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -43,9 +43,8 @@ def train_step(
 
     Raises `NonFiniteLossError` before the optimizer has used a NaN or infinite loss.
     """
-    targets = batch.labels.to(device, non_blocking=True)
-    logits = model(normalise(batch.clips.to(device, non_blocking=True)))
-    loss = loss_of(logits, targets)
+    logits = model(normalise(_on(device, batch.clips)))
+    loss = loss_of(logits, _on(device, batch.labels))
     value = loss.item()
     if not np.isfinite(value):
         raise NonFiniteLossError(f"the loss is {value}")
@@ -63,6 +62,11 @@ def predict(
     model.eval()
     parts = []
     for batch in batches:
-        logits = model(normalise(batch.clips.to(device, non_blocking=True)))
+        logits = model(normalise(_on(device, batch.clips)))
         parts.append(logits.double().softmax(1).cpu().numpy())
     return np.concatenate(parts)
+
+
+def _on(device: torch.device, array: NDArray[Any]) -> torch.Tensor:
+    """Without a copy on the CPU; from there, as the bytes that it has."""
+    return torch.from_numpy(array).to(device, non_blocking=True)
