@@ -45,36 +45,69 @@ class Limits:
     memory_mb: int
 
 
-def map_guarded(
-    function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int, limits: Limits
-) -> Iterator[Result | Fault]:
-    """Yield `function(task)` for each task, or the `Fault` that kept it from a result.
+class GuardedWorkers:
+    """Processes whose tasks have limits; they live until the `with` block ends.
 
     A task that hangs, eats memory or ends its process costs that worker, which is replaced, and
     no other task. A task in whose worker a crash occurred is tried once more in a new one, so
-    that nothing an earlier task left behind is held against it. An exception of a task is raised
-    here and ends the work.
+    that nothing an earlier task left behind is held against it.
     """
-    waiting = deque(range(len(tasks)))
-    outcomes: dict[int, Result | Fault] = {}
-    crew = [_Worker(function, limits) for _ in range(min(workers, len(tasks)))]
-    try:
-        for number in range(len(tasks)):
-            while number not in outcomes:
-                busy = [worker for worker in crew if worker.is_busy()]
-                readable = wait([worker.pipe for worker in busy], _LOOK_EVERY_SEC)
-                for worker in busy:
-                    # A result that is there counts, however late this process looks.
-                    outcome = worker.receive() if worker.pipe in readable else worker.overrun()
-                    if outcome is not None and worker.number is not None:
-                        outcomes[worker.number] = outcome.value
-                        worker.number = None
-                    if worker.is_idle() and waiting:
-                        worker.give(waiting[0], tasks[waiting.popleft()])
-            yield outcomes.pop(number)
-    finally:
+
+    def __init__(self, workers: int, limits: Limits) -> None:
+        self._most = workers
+        self._limits = limits
+        self._crew: list[_Worker] = []
+
+    def __enter__(self) -> "GuardedWorkers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._dismiss(self._crew)
+
+    def map(
+        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Iterator[Result | Fault]:
+        """Yield `function(task)` for each task, or the `Fault` that kept it from a result.
+
+        `function` is importable, tasks can be pickled. An exception of a task is raised here and
+        ends the work.
+        """
+        waiting = deque(range(len(tasks)))
+        outcomes: dict[int, Result | Fault] = {}
+        while len(self._crew) < min(self._most, len(tasks)):
+            self._crew.append(_Worker(self._limits))
+        crew = self._crew[: len(tasks)]
         for worker in crew:
+            worker.prepare(function)
+        try:
+            for number in range(len(tasks)):
+                while number not in outcomes:
+                    busy = [worker for worker in crew if worker.is_busy()]
+                    readable = wait([worker.pipe for worker in busy], _LOOK_EVERY_SEC)
+                    for worker in busy:
+                        # A result that is there counts, however late this process looks.
+                        outcome = worker.receive() if worker.pipe in readable else worker.overrun()
+                        if outcome is not None and worker.number is not None:
+                            outcomes[worker.number] = outcome.value
+                            worker.number = None
+                        if worker.is_idle() and waiting:
+                            worker.give(waiting[0], tasks[waiting.popleft()])
+                yield outcomes.pop(number)
+        finally:
+            # After a fault, or when the taker stops: what is still at work answers nobody.
+            self._dismiss([worker for worker in crew if worker.is_busy()])
+
+    def _dismiss(self, workers: Sequence["_Worker"]) -> None:
+        for worker in workers:
             worker.kill()
+        self._crew = [worker for worker in self._crew if worker not in workers]
+
+
+@dataclass(frozen=True)
+class _Function:
+    """What the tasks that follow are for."""
+
+    call: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -87,12 +120,12 @@ class _Outcome:
 class _Worker:
     """A process with a pipe of its own: killing it leaves no lock or queue behind.
 
-    It says how much memory it holds when it is ready, then answers each task.
+    It is told a function, says how much memory it holds when it is ready, and answers each task.
     """
 
-    def __init__(self, function: Callable[[Any], Any], limits: Limits) -> None:
-        self._function = function
+    def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._function: Callable[[Any], Any] | None = None
         self.number: int | None = None
         self._task: Any = None
         self._start()
@@ -100,18 +133,22 @@ class _Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, self._function, self._limits), daemon=True
-        )
+        self._process = context.Process(target=_serve, args=(theirs, self._limits), daemon=True)
         self._process.start()
         # With the only other end in the worker, its death is an end of file here.
         theirs.close()
-        self._idle_bytes = 0
         self._deadline = 0.0
         self._fresh = True
 
+    def prepare(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+        self._idle_bytes = 0  # until it says
+        # If it died while idle, the end of file will tell.
+        with contextlib.suppress(BrokenPipeError):
+            self.pipe.send(_Function(function))
+
     def is_busy(self) -> bool:
-        """At work, or still starting."""
+        """At work, or not yet ready."""
         return self.number is not None or not self._idle_bytes
 
     def is_idle(self) -> bool:
@@ -120,7 +157,6 @@ class _Worker:
     def give(self, number: int, task: Any) -> None:
         self.number, self._task = number, task
         self._deadline = time.monotonic() + self._limits.time_sec
-        # If it died while idle, the end of file will tell.
         with contextlib.suppress(BrokenPipeError):
             self.pipe.send(task)
 
@@ -160,7 +196,7 @@ class _Worker:
         self._process.join()
         code = self._process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        if not self._idle_bytes:
+        if not self._idle_bytes and self._fresh:
             raise PipelineError(
                 f"a worker process ended before it could work ({how}); its own message stands "
                 "above, or the system stopped it: lower runtime.workers and run the same command "
@@ -173,8 +209,10 @@ class _Worker:
         return _Outcome(Fault(kind="crashed", reason=f"ended the process that read it ({how})"))
 
     def _replace(self) -> None:
+        assert self._function is not None  # a task was at hand
         self.kill()
         self._start()
+        self.prepare(self._function)
 
     def kill(self) -> None:
         self._process.kill()
@@ -182,28 +220,35 @@ class _Worker:
         self.pipe.close()
 
 
-def _serve(pipe: Connection, function: Callable[[Any], Any], limits: Limits) -> None:
-    """Answer tasks until the pipe closes.
+def _serve(pipe: Connection, limits: Limits) -> None:
+    """Learn functions and answer tasks until the pipe closes.
 
     Resident memory is the limit, seen from outside and once more here, where a short peak shows.
     A limit of the address space alone would not do: a decoder that is refused memory may call it
     damaged data and go on. It stands further out, against what grows faster than anyone looks.
     """
     end_with_parent()
-    idle_bytes = _resident_bytes(os.getpid())
-    # The peak of the parent is inherited.
-    most_bytes = max(idle_bytes + _in_bytes(limits), _peak_bytes())
-    most_space = _address_space_bytes() + _MOST_ADDRESS_SPACE * _in_bytes(limits)
-    resource.setrlimit(resource.RLIMIT_AS, (most_space, most_space))
-    pipe.send(idle_bytes)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    function: Callable[[Any], Any] | None = None
+    most_bytes = 0
     while True:
         try:
-            task = pipe.recv()
+            message = pipe.recv()
         except EOFError:
             return
+        if isinstance(message, _Function):
+            function = message.call
+            idle_bytes = _resident_bytes(os.getpid())
+            # The peak of the parent is inherited.
+            most_bytes = max(idle_bytes + _in_bytes(limits), _peak_bytes())
+            space = _address_space_bytes() + _MOST_ADDRESS_SPACE * _in_bytes(limits)
+            resource.setrlimit(resource.RLIMIT_AS, (space, hard))
+            pipe.send(idle_bytes)
+            continue
+        assert function is not None
         answer: Any
         try:
-            answer = function(task)
+            answer = function(message)
         except MemoryError:
             answer = _out_of_memory(limits)
         except Exception as error:  # noqa: BLE001 - raised again in the parent

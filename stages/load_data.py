@@ -18,7 +18,7 @@ import polars as pl
 
 from mlops import files
 from mlops.errors import PipelineError
-from mlops.guarded_workers import Fault, Limits, map_guarded
+from mlops.guarded_workers import Fault, GuardedWorkers, Limits
 from mlops.lineage import CachedFiles, cache_directory, recorded_outs
 from mlops.parameters import pick
 from mlops.progress import counted, track
@@ -70,11 +70,12 @@ def main() -> None:
     rows, rejections = check_rows(index, root, params.data.labels)
     limits = pick(params.load_data, InspectionLimits)
     cache = cache_directory()
-    facts, counts = inspect_all(rows, root, limits, cache, params.runtime.workers)
-    rows, rejections = accept(rows, facts, rejections, params.load_data.accept)
-    videos = video_table(rows, facts, params.data.labels)
-    pictures = picture(rejections, facts, root, limits, cache, params.runtime.workers)
+    with GuardedWorkers(params.runtime.workers, guard(limits)) as workers:
+        facts, counts = inspect_all(rows, root, limits, cache, workers)
+        rows, rejections = accept(rows, facts, rejections, params.load_data.accept)
+        pictures = picture(rejections, facts, root, cache, workers)
     write_quarantine(rejections, pictures)
+    videos = video_table(rows, facts, params.data.labels)
     check_loss(index, videos, rejections, params.data, params.load_data)
     with files.replacing(VIDEOS) as path:
         videos.write_parquet(path)
@@ -104,11 +105,11 @@ def inspect_all(
     root: Path,
     limits: InspectionLimits,
     cache: Path | None,
-    workers: int,
+    workers: GuardedWorkers,
 ) -> tuple[dict[str, VideoFacts], str]:
     """The facts of every video by its path in the index; how many were decoded, in words."""
     paths = {name: root / name for name in rows["video_path"]}
-    contents, unread = read_contents(paths, limits, workers)
+    contents, unread = read_contents(paths, workers)
     # One path for each content; copies are decoded once.
     files_by_content = {contents[name]: paths[name] for name in reversed(contents)}
     known = find_known(files_by_content.keys(), limits, cache)
@@ -120,10 +121,10 @@ def inspect_all(
 
 
 def read_contents(
-    paths: dict[str, Path], limits: InspectionLimits, workers: int
+    paths: dict[str, Path], workers: GuardedWorkers
 ) -> tuple[dict[str, Content], dict[str, VideoFacts]]:
     """The content of every file that can be read, and the verdict on every other."""
-    hashed = map_guarded(hash_of, list(paths.values()), workers=workers, limits=guard(limits))
+    hashed = workers.map(hash_of, list(paths.values()))
     contents: dict[str, Content] = {}
     unread: dict[str, VideoFacts] = {}
     for name, found in zip(
@@ -164,11 +165,11 @@ def decode(
     paths: dict[Content, Path],
     known: dict[Content, VideoFacts],
     limits: InspectionLimits,
-    workers: int,
+    workers: GuardedWorkers,
 ) -> dict[Content, VideoFacts]:
     """The known facts and those found in the files at `paths`, saved now and then."""
     inspect = functools.partial(inspect_video, max_duration_sec=limits.max_duration_sec)
-    inspected = map_guarded(inspect, list(paths.values()), workers=workers, limits=guard(limits))
+    inspected = workers.map(inspect, list(paths.values()))
     tracked = track(inspected, total=len(paths), task="load_data")
     facts = dict(known)
     next_save_sec = 0.0
@@ -249,9 +250,8 @@ def picture(
     rejections: list[Rejection],
     facts: dict[str, VideoFacts],
     root: Path,
-    limits: InspectionLimits,
     cache: Path | None,
-    workers: int,
+    workers: GuardedWorkers,
 ) -> dict[int, str]:
     """Write frames of the rejected videos that have some; the name of the pack by row."""
     seen = {
@@ -266,7 +266,7 @@ def picture(
     tasks = [
         (root / name, facts[name].num_frames) for pack, name in shown.items() if not contents[pack]
     ]
-    taken = map_guarded(frames_of, tasks, workers=workers, limits=guard(limits))
+    taken = workers.map(frames_of, tasks)
     QUARANTINED.mkdir(parents=True, exist_ok=True)
     for pack, content in contents.items():
         picture = content or next(taken)

@@ -4,12 +4,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlops.errors import PipelineError
-from mlops.guarded_workers import Fault, Limits, map_guarded
+from mlops.guarded_workers import Fault, GuardedWorkers, Limits
 
 # Spawned workers import this module to find the functions.
 
@@ -68,6 +70,13 @@ class Unimportable:
 
 
 GUARD = Limits(time_sec=1.0, memory_mb=100)
+
+
+def guarded(function: Callable[[Any], Any], tasks: Sequence[Any], *, workers: int) -> Iterator[Any]:
+    with GuardedWorkers(workers, GUARD) as pool:
+        yield from pool.map(function, tasks)
+
+
 TIMEOUT = Fault(kind="timeout", reason="took more than 1 s")
 OUT_OF_MEMORY = Fault(kind="out_of_memory", reason="took more than 100 MB of memory")
 
@@ -91,12 +100,12 @@ def crash(how: str) -> Fault:
 )
 def test_a_task_that_misbehaves_costs_its_own_result_only(task: str, fault: Fault) -> None:
     tasks = ["a", task, "b", "c"]
-    assert list(map_guarded(misbehave, tasks, workers=1, limits=GUARD)) == ["a", fault, "b", "c"]
+    assert list(guarded(misbehave, tasks, workers=1)) == ["a", fault, "b", "c"]
 
 
 def test_the_number_of_guarded_workers_does_not_change_the_results() -> None:
     tasks = ["a", "hang", "b", "die", "eat", "c", "hang", "d"]
-    one, three = (list(map_guarded(misbehave, tasks, workers=n, limits=GUARD)) for n in (1, 3))
+    one, three = (list(guarded(misbehave, tasks, workers=n)) for n in (1, 3))
     assert one == three
     assert one == [
         "a", TIMEOUT, "b", crash("signal SIGKILL"), OUT_OF_MEMORY, "c", TIMEOUT, "d",
@@ -104,17 +113,17 @@ def test_the_number_of_guarded_workers_does_not_change_the_results() -> None:
 
 
 def test_what_an_earlier_task_broke_is_not_held_against_the_next() -> None:
-    assert list(map_guarded(poison, [0, 1, 2, 3], workers=1, limits=GUARD)) == [0, 1, 2, 3]
+    assert list(guarded(poison, [0, 1, 2, 3], workers=1)) == [0, 1, 2, 3]
 
 
 def test_guarded_workers_live_on() -> None:
-    processes = set(map_guarded(process_of, range(20), workers=2, limits=GUARD))
+    processes = set(guarded(process_of, range(20), workers=2))
     assert 1 <= len(processes) <= 2
     assert os.getpid() not in processes
 
 
 def test_a_slow_taker_of_results_makes_no_timeouts() -> None:
-    results = map_guarded(misbehave, ["a", "b", "c"], workers=1, limits=GUARD)
+    results = guarded(misbehave, ["a", "b", "c"], workers=1)
     taken = []
     for result in results:
         taken.append(result)
@@ -123,23 +132,47 @@ def test_a_slow_taker_of_results_makes_no_timeouts() -> None:
 
 
 def test_without_guarded_tasks_there_are_no_results() -> None:
-    assert list(map_guarded(misbehave, [], workers=2, limits=GUARD)) == []
+    assert list(guarded(misbehave, [], workers=2)) == []
 
 
 def test_an_exception_of_a_guarded_task_is_raised_with_its_place() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
-        list(map_guarded(divide, [1, 0], workers=2, limits=GUARD))
+        list(guarded(divide, [1, 0], workers=2))
     assert "return 1 / task" in caught.value.__notes__[0]
 
 
 def test_a_guarded_worker_that_cannot_start_fails_the_work() -> None:
     with pytest.raises(PipelineError, match=r"ended before it could work \(exit code 1\)"):
-        list(map_guarded(Unimportable(), [1], workers=1, limits=GUARD))
+        list(guarded(Unimportable(), [1], workers=1))
 
 
 def test_no_guarded_worker_is_left_when_the_taker_stops() -> None:
-    results = map_guarded(process_of, range(20), workers=2, limits=GUARD)
+    results = guarded(process_of, range(20), workers=2)
     process = next(results)
     assert isinstance(process, int)
     results.close()  # type: ignore[attr-defined]
     assert not Path(f"/proc/{process}").exists()
+
+
+def test_workers_learn_one_function_after_another() -> None:
+    with GuardedWorkers(2, GUARD) as pool:
+        first = set(pool.map(process_of, range(6)))
+        assert list(pool.map(divide, [1, 2, 4])) == [1.0, 0.5, 0.25]
+        assert len(first | set(pool.map(process_of, range(6)))) <= 2
+
+
+def test_a_worker_that_died_between_two_functions_is_replaced() -> None:
+    with GuardedWorkers(1, GUARD) as pool:
+        (process,) = pool.map(process_of, [0])
+        assert isinstance(process, int)
+        os.kill(process, signal.SIGKILL)
+        (other,) = pool.map(process_of, [0])
+        assert other != process
+
+
+def test_an_answer_that_nobody_took_is_not_the_next_ones() -> None:
+    with GuardedWorkers(2, GUARD) as pool:
+        results = pool.map(misbehave, ["a", "b", "c", "d"])
+        assert next(results) == "a"
+        results.close()  # type: ignore[attr-defined]
+        assert list(pool.map(misbehave, ["e", "f"])) == ["e", "f"]
