@@ -411,13 +411,13 @@ def test_reversal_changes_no_draw_of_the_other_operations_in_time() -> None:
 
 def test_no_two_operations_share_their_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     purposes = []
-    raw = Draws.raw
+    stream = Draws.stream
 
-    def recorded_raw(draws: Draws, purpose: str, count: int) -> Any:
+    def recorded_stream(draws: Draws, purpose: str) -> Any:
         purposes.append(purpose)
-        return raw(draws, purpose, count)
+        return stream(draws, purpose)
 
-    monkeypatch.setattr(Draws, "raw", recorded_raw)
+    monkeypatch.setattr(Draws, "stream", recorded_stream)
     augment(video_clip(), EVERYTHING)
     assert len(set(purposes)) == len(purposes) == len(OPERATIONS) + 2  # noise, elastic: fields
 

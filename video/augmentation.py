@@ -41,7 +41,8 @@ TRANSFORM_VERSION = 1
 CUTOUT_GREY = 128  # fills the hole: the middle of the range, so that no class owns "black"
 MAX_SIDE_PX = 4096  # with the ranges of the recipe, every map coordinate then fits 16 bits
 
-_SUBPIXELS = 32  # cv2.remap's fixed-point maps hold 5 fractional bits
+_SUBPIXEL_BITS = 5  # the fractional bits of cv2.remap's fixed-point maps
+_SUBPIXELS = 1 << _SUBPIXEL_BITS
 _COEFFICIENT_STEPS = 512  # see _chroma_matrix
 _QUANTILE_STEPS = 4096  # see _normal_quantiles
 
@@ -219,13 +220,17 @@ class Draws:
             f"{TRANSFORM_VERSION}|{operator.index(seed)}|{video_sha256}|{operator.index(copy)}"
         )
 
-    def raw(self, purpose: str, count: int) -> NDArray[np.uint64]:
-        """The first `count` integers of the stream, of 64 bits each.
+    def stream(self, purpose: str) -> np.random.Philox:
+        """A new stream from its beginning, for `random_raw`: integers of 64 bits.
 
         Raw integers, since numpy may change what its Generator makes of them between versions.
         """
         digest = blake2b(f"{self.identity}|{purpose}".encode(), digest_size=16).digest()
-        return np.random.Philox(key=int.from_bytes(digest, "little")).random_raw(count)
+        return np.random.Philox(key=int.from_bytes(digest, "little"))
+
+    def raw(self, purpose: str, count: int) -> NDArray[np.uint64]:
+        """The first `count` integers of the stream, of 64 bits each."""
+        return self.stream(purpose).random_raw(count)
 
     def uniforms(self, purpose: str, count: int) -> NDArray[np.float64]:
         """`count` numbers in [0, 1), multiples of 2**-53 and thus exact."""
@@ -397,14 +402,16 @@ def _sample_positions(
 def apply_parameters(clip: Clip, parameters: AugmentationParameters, draws: Draws) -> Clip:
     """A new clip; `draws` gives the noise and the displacements, which are too many to list."""
     augmented = np.take(clip, parameters.source_frames, axis=0)  # a C-contiguous copy
+    # In place from here on, with scratch of one frame: arrays as large as a clip would go back to
+    # the system and be faulted in again for every clip, which took a third of the whole time.
     if _moves_pixels(parameters):
-        augmented = _remapped(augmented, _source_map(parameters, draws, *clip.shape[1:3]))
+        _remap(augmented, _source_map(parameters, draws, *clip.shape[1:3]))
     if parameters.blur_sigma_px > 0:
-        augmented = _blurred(augmented, parameters.blur_sigma_px)
+        _blur(augmented, parameters.blur_sigma_px)
     if parameters.jitter != NO_JITTER:
-        augmented = _recoloured(augmented, parameters.jitter)
+        _recolour(augmented, parameters.jitter)
     if parameters.noise_sigma > 0:
-        augmented = _with_noise(augmented, parameters.noise_sigma, draws)
+        _add_noise(augmented, parameters.noise_sigma, draws)
     _cut_out(augmented, parameters.cutout)
     return augmented
 
@@ -446,8 +453,10 @@ def _source_map(
 
     fixed_x = np.rint(source_x * _SUBPIXELS).astype(np.int32)
     fixed_y = np.rint(source_y * _SUBPIXELS).astype(np.int32)
-    whole = np.stack((fixed_x // _SUBPIXELS, fixed_y // _SUBPIXELS), axis=-1).astype(np.int16)
-    parts = (fixed_y % _SUBPIXELS) * _SUBPIXELS + fixed_x % _SUBPIXELS
+    whole = np.empty((height, width, 2), np.int16)
+    whole[..., 0] = fixed_x >> _SUBPIXEL_BITS
+    whole[..., 1] = fixed_y >> _SUBPIXEL_BITS
+    parts = (fixed_y & (_SUBPIXELS - 1)) << _SUBPIXEL_BITS | fixed_x & (_SUBPIXELS - 1)
     return whole, parts.astype(np.uint16)
 
 
@@ -493,35 +502,37 @@ def _eased_positions(cells: int, length: int) -> tuple[NDArray[np.intp], NDArray
     return cell, t * t * (3 - 2 * t)
 
 
-def _remapped(clip: Clip, source_map: tuple[NDArray[np.int16], NDArray[np.uint16]]) -> Clip:
-    """The frames drawn from `source_map`, bilinear in fixed point.
+def _remap(clip: Clip, source_map: tuple[NDArray[np.int16], NDArray[np.uint16]]) -> None:
+    """Draw the frames from `source_map`, bilinear in fixed point.
 
     Outside the frame the picture goes on as its mirror image (reflect-101): black corners would
     tell augmented clips from real ones. A single remap of all frames as channels is faster, but
     the two transpositions that it needs cost more than it saves.
     """
-    remapped = np.empty_like(clip)
-    for frame, target in zip(clip, remapped, strict=True):
+    remapped = np.empty_like(clip[0])
+    for frame in clip:
         cv2.remap(
-            frame, *source_map, cv2.INTER_LINEAR, dst=target, borderMode=cv2.BORDER_REFLECT_101
+            frame, *source_map, cv2.INTER_LINEAR, dst=remapped, borderMode=cv2.BORDER_REFLECT_101
         )
-    return remapped
+        frame[:] = remapped
 
 
-def _blurred(clip: Clip, sigma_px: float) -> Clip:
+def _blur(clip: Clip, sigma_px: float) -> None:
     # On uint8, OpenCV computes the kernel in software floats and the sums in fixed point.
-    blurred = np.empty_like(clip)
-    for frame, target in zip(clip, blurred, strict=True):
-        cv2.GaussianBlur(frame, (0, 0), sigma_px, dst=target, borderType=cv2.BORDER_REFLECT_101)
-    return blurred
+    blurred = np.empty_like(clip[0])
+    for frame in clip:
+        cv2.GaussianBlur(frame, (0, 0), sigma_px, dst=blurred, borderType=cv2.BORDER_REFLECT_101)
+        frame[:] = blurred
 
 
-def _recoloured(clip: Clip, jitter: Jitter) -> Clip:
-    pixels = clip.reshape(-1, clip.shape[2], 3)
+def _recolour(clip: Clip, jitter: Jitter) -> None:
     levels = (np.arange(256) - 127.5) * (1 + jitter.contrast) + 127.5 + 255 * jitter.brightness
-    toned = cv2.LUT(pixels, np.rint(levels).clip(0, 255).astype(np.uint8))
-    recoloured = cv2.transform(toned, _chroma_matrix(jitter))
-    return np.asarray(recoloured, np.uint8).reshape(clip.shape)
+    tones = np.rint(levels).clip(0, 255).astype(np.uint8)
+    matrix = _chroma_matrix(jitter)
+    toned = np.empty_like(clip[0])
+    for frame in clip:
+        cv2.LUT(frame, tones, dst=toned)
+        cv2.transform(toned, matrix, dst=frame)
 
 
 _LUMA = np.array([0.213, 0.715, 0.072])
@@ -545,13 +556,18 @@ def _chroma_matrix(jitter: Jitter) -> NDArray[np.float64]:
     return np.hstack((steps, offset)) / _COEFFICIENT_STEPS
 
 
-def _with_noise(clip: Clip, sigma: float, draws: Draws) -> Clip:
+def _add_noise(clip: Clip, sigma: float, draws: Draws) -> None:
     """Every random byte picks one of 256 equally likely noise values, at most 2.9 sigma."""
-    words = draws.raw("noise values", -(-clip.size // 8)).astype("<u8")
-    picks = words.view(np.uint8)[: clip.size].reshape(clip.shape[0], -1)
     values = np.rint(sigma * _normal_quantiles()).astype(np.int16)
-    noisy = cv2.add(clip.reshape(picks.shape), cv2.LUT(picks, values), dtype=cv2.CV_8U)
-    return np.asarray(noisy, np.uint8).reshape(clip.shape)
+    noise = np.empty(clip.shape[1:], np.int16)
+    stream = draws.stream("noise values")
+    for start in range(0, len(clip), 8):
+        frames = clip[start : start + 8]  # 8 frames use up whole words of 8 bytes
+        words = stream.random_raw(-(-frames.size // 8)).astype("<u8", copy=False)
+        picks = words.view(np.uint8)[: frames.size].reshape(frames.shape)
+        for frame, picked in zip(frames, picks, strict=True):
+            cv2.LUT(picked, values, dst=noise)
+            cv2.add(frame, noise, dst=frame, dtype=cv2.CV_8U)
 
 
 @cache
