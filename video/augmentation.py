@@ -43,6 +43,7 @@ MAX_SIDE_PX = 4096  # with the ranges of the recipe, every map coordinate then f
 
 _SUBPIXEL_BITS = 5  # the fractional bits of cv2.remap's fixed-point maps
 _SUBPIXELS = 1 << _SUBPIXEL_BITS
+_MOST_FRAMES_AS_CHANNELS = 32  # OpenCV 5 has pictures of up to 128 channels
 _COEFFICIENT_STEPS = 512  # see _chroma_matrix
 _QUANTILE_STEPS = 4096  # see _normal_quantiles
 
@@ -401,19 +402,47 @@ def _sample_positions(
 
 def apply_parameters(clip: Clip, parameters: AugmentationParameters, draws: Draws) -> Clip:
     """A new clip; `draws` gives the noise and the displacements, which are too many to list."""
+    # In place from here on, with little scratch: arrays of a clip's size go back to the system and
+    # are faulted in again for every clip, which took a third of the whole time.
     augmented = np.take(clip, parameters.source_frames, axis=0)  # a C-contiguous copy
-    # In place from here on, with scratch of one frame: arrays as large as a clip would go back to
-    # the system and be faulted in again for every clip, which took a third of the whole time.
-    if _moves_pixels(parameters):
-        _remap(augmented, _source_map(parameters, draws, *clip.shape[1:3]))
-    if parameters.blur_sigma_px > 0:
-        _blur(augmented, parameters.blur_sigma_px)
-    if parameters.jitter != NO_JITTER:
-        _recolour(augmented, parameters.jitter)
+    _change_alike(augmented, parameters, draws)
     if parameters.noise_sigma > 0:
         _add_noise(augmented, parameters.noise_sigma, draws)
     _cut_out(augmented, parameters.cutout)
     return augmented
+
+
+def _change_alike(clip: Clip, parameters: AugmentationParameters, draws: Draws) -> None:
+    """Geometry, blur and colour, which are the same in all frames: so all are done at once.
+
+    The frames lie beside each other as channels of one picture meanwhile. At 16 frames that saves
+    a third of these steps; the two transpositions (by OpenCV: numpy's cost 10 times as much) take
+    a tenth. Each step reads `picture` and writes `spare`; the clip itself is one of the two.
+    """
+    moves, blurs = _moves_pixels(parameters), parameters.blur_sigma_px > 0
+    recolours = parameters.jitter != NO_JITTER
+    if not (moves or blurs or recolours):
+        return
+    height, width = clip.shape[1:3]
+    source_map = _source_map(parameters, draws, height, width) if moves else None
+    for start in range(0, len(clip), _MOST_FRAMES_AS_CHANNELS):
+        frames = clip[start : start + _MOST_FRAMES_AS_CHANNELS]
+        rows = frames.reshape(len(frames), height * width, 3)
+        columns = np.empty((height * width, len(frames), 3), np.uint8)
+        cv2.transpose(rows, dst=columns)
+        picture = columns.reshape(height, width, -1)
+        spare = rows.reshape(picture.shape)
+        if source_map is not None:
+            _remap(picture, spare, source_map)
+            picture, spare = spare, picture
+        if blurs:
+            _blur(picture, spare, parameters.blur_sigma_px)
+            picture, spare = spare, picture
+        if recolours:
+            _recolour(picture, spare, parameters.jitter)
+        if np.shares_memory(picture, rows):
+            columns[:] = picture.reshape(columns.shape)
+        cv2.transpose(columns, dst=rows)
 
 
 def _moves_pixels(parameters: AugmentationParameters) -> bool:
@@ -502,37 +531,27 @@ def _eased_positions(cells: int, length: int) -> tuple[NDArray[np.intp], NDArray
     return cell, t * t * (3 - 2 * t)
 
 
-def _remap(clip: Clip, source_map: tuple[NDArray[np.int16], NDArray[np.uint16]]) -> None:
-    """Draw the frames from `source_map`, bilinear in fixed point.
+def _remap(
+    picture: Clip, target: Clip, source_map: tuple[NDArray[np.int16], NDArray[np.uint16]]
+) -> None:
+    """Draw the target from `source_map`, bilinear in fixed point.
 
     Outside the frame the picture goes on as its mirror image (reflect-101): black corners would
-    tell augmented clips from real ones. A single remap of all frames as channels is faster, but
-    the two transpositions that it needs cost more than it saves.
+    tell augmented clips from real ones.
     """
-    remapped = np.empty_like(clip[0])
-    for frame in clip:
-        cv2.remap(
-            frame, *source_map, cv2.INTER_LINEAR, dst=remapped, borderMode=cv2.BORDER_REFLECT_101
-        )
-        frame[:] = remapped
+    cv2.remap(picture, *source_map, cv2.INTER_LINEAR, dst=target, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def _blur(clip: Clip, sigma_px: float) -> None:
+def _blur(picture: Clip, target: Clip, sigma_px: float) -> None:
     # On uint8, OpenCV computes the kernel in software floats and the sums in fixed point.
-    blurred = np.empty_like(clip[0])
-    for frame in clip:
-        cv2.GaussianBlur(frame, (0, 0), sigma_px, dst=blurred, borderType=cv2.BORDER_REFLECT_101)
-        frame[:] = blurred
+    cv2.GaussianBlur(picture, (0, 0), sigma_px, dst=target, borderType=cv2.BORDER_REFLECT_101)
 
 
-def _recolour(clip: Clip, jitter: Jitter) -> None:
+def _recolour(picture: Clip, scratch: Clip, jitter: Jitter) -> None:
     levels = (np.arange(256) - 127.5) * (1 + jitter.contrast) + 127.5 + 255 * jitter.brightness
-    tones = np.rint(levels).clip(0, 255).astype(np.uint8)
-    matrix = _chroma_matrix(jitter)
-    toned = np.empty_like(clip[0])
-    for frame in clip:
-        cv2.LUT(frame, tones, dst=toned)
-        cv2.transform(toned, matrix, dst=frame)
+    pixels, toned = (array.reshape(len(array), -1, 3) for array in (picture, scratch))
+    cv2.LUT(pixels, np.rint(levels).clip(0, 255).astype(np.uint8), dst=toned)
+    cv2.transform(toned, _chroma_matrix(jitter), dst=pixels)
 
 
 _LUMA = np.array([0.213, 0.715, 0.072])
