@@ -296,6 +296,16 @@ def test_every_shape_of_clip_keeps_its_shape(shape: tuple[int, int, int]) -> Non
         assert augmented.flags.c_contiguous
 
 
+@pytest.mark.parametrize("frames", [1, 2, 16, 31, 32, 33, 70])
+@pytest.mark.parametrize("operation", ["rotation", "elastic", "blur", "jitter"])
+def test_a_frame_comes_out_the_same_in_a_clip_of_any_length(operation: str, frames: int) -> None:
+    recipe = only(operation)
+    clip = video_clip(frames, 12, 9)
+    alone = [augment(frame[np.newaxis], recipe)[0] for frame in clip]
+    assert np.array_equal(augment(clip, recipe), alone)
+    assert not np.array_equal(alone, clip)
+
+
 @pytest.mark.parametrize("angle_deg", range(-180, 181, 15))
 def test_the_widest_limits_on_the_largest_frame_fit_the_map(angle_deg: int) -> None:
     farthest = AugmentationParameters(
