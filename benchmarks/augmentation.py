@@ -14,9 +14,9 @@ of params.yaml, and each tool applies one draw to all frames of a clip:
 - torchvision gets its fastest mixture: a TxCxHxW uint8 tensor, in channels_last for the blur.
 - kornia gets and gives floats: the conversions are not counted.
 
-"as it is" is the allocator as a process finds it, which returns large arrays to the system and
-has them faulted in again; with "memory kept" it never does, which is the peers' best case. Only
-ours costs the same in both.
+"as it is" is the allocator as a process finds it: large arrays go back to the system and are
+faulted in again. With "memory kept" they do not, as in a process that has freed a larger array
+before. That is the best case for all; which one holds depends on what else a process does.
 
 Limits: in both, 4 times albumentations' and 8 times torchvision's clips a second.
 """
@@ -28,7 +28,7 @@ import inspect
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -276,7 +276,7 @@ MAKERS: dict[str, Callable[[str], Task]] = {
 
 
 def measured(
-    tools: list[str], operations: list[str] | tuple[str, ...], rounds: int, allocator: str
+    tools: list[str], operations: Sequence[str], rounds: int, allocator: str
 ) -> dict[str, dict[str, float]]:
     """CPU milliseconds a clip, by operation and tool."""
     settings = ENVIRONMENT | ALLOCATORS[allocator]
@@ -293,9 +293,10 @@ def measured(
                     spent.setdefault((name, tool), []).append(cost)
                     yield None
 
+    what = "everything on" if operations == [ALL] else "single operations"
     try:
         total = (rounds + 1) * len(operations) * len(tools)
-        for _ in track(measurements(), total=total, task=f"{len(operations)} kinds, {allocator}"):
+        for _ in track(measurements(), total=total, task=f"{what}, {allocator}"):
             pass
     finally:
         for pool in pools.values():
@@ -334,11 +335,11 @@ def made(tool: str, operations: str) -> Task:
 
 def print_whole(costs: dict[str, dict[str, float]]) -> None:
     print(f"\nEverything on, {FRAMES}x{SIDE}x{SIDE}x3, one thread, with the allocator …")
-    heads = [f"{name}: CPU ms a clip | clips/s | ours is faster by" for name in costs]
+    heads = [f"{name}: CPU ms a clip | clips/s | times ours" for name in costs]
     print("| tool | " + " | ".join(heads) + " |\n|" + " --- |" * (1 + 3 * len(costs)))
     for tool in next(iter(costs.values())):
         cells = [
-            f"{cost[tool]:.2f} | {1000 / cost[tool]:.0f} | {cost[tool] / cost['ours']:.2f}"
+            f"{cost[tool]:.3g} | {1000 / cost[tool]:.0f} | {cost[tool] / cost['ours']:.3g}"
             for cost in costs.values()
         ]
         print(f"| {tool} | " + " | ".join(cells) + " |")
