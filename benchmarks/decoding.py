@@ -4,7 +4,8 @@
 
 CPU time of this process, one thread, medians over interleaved rounds. torchcodec and decord2 take
 part where they are installed (torchcodec looks for FFmpeg's libraries in LD_LIBRARY_PATH). "Ours"
-reads with the timing that `load_data` records, and "inspect" is the decode that records it.
+reads with the timing that `load_data` records, and "inspect" is the decode that records it; what
+its fingerprint and its checksums of frames take is clocked call by call, in runs of their own.
 
 Limits: at most 0.80 of decoding every frame for H.264 with B-frames, 0.50 with a key frame every
 12 frames; faster than OpenCV, torchcodec and decord2 at 480p for every codec; 100 MB at 1080p.
@@ -17,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 from functools import partial
@@ -28,10 +30,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from video import inspection
 from video.decoding import read
+from video.fingerprints import Fingerprint
 from video.inspection import inspect_video
 from video.packs import uniform_indices
 from video.streams import FrameTiming, frame_timing
+
+SCFD = Path(__file__).parents[2] / "shared/real/scfd"
 
 FPS, NUM_SAMPLED, SIDE = 30, 16, 112
 
@@ -61,11 +67,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as directory:
         readers = available_readers()
-        costs = {
-            name: compare(encoded(Path(directory), name, num_frames=10 * FPS), readers, options)
-            for name in VIDEOS
-        }
-        print_table(costs)
+        paths = {name: encoded(Path(directory), name, num_frames=10 * FPS) for name in VIDEOS}
+        print_table({name: compare(path, readers, options) for name, path in paths.items()})
+        print_shares({name: [path] for name, path in paths.items()} | real_videos(), options)
         print_memory(Path(directory))
 
 
@@ -213,6 +217,64 @@ def print_table(costs: dict[str, dict[str, float]]) -> None:
         limit = f"{LIMITS[video]:.2f} " if video in LIMITS else ""
         word = "held" if held else "MISSED" + "".join(f", slower than {name}" for name in slower)
         print(f"| {video} | " + " | ".join(cells) + f" | {limit}{word} |")
+
+
+# --- parts of the inspection -------------------------------------------------------------------
+
+
+def real_videos() -> dict[str, list[Path]]:
+    """Every tenth of the surveillance clips, where they are."""
+    paths = sorted(SCFD.glob("*/*.mp4"))[::10]
+    return {f"{len(paths)} real clips": paths} if paths else {}
+
+
+def print_shares(videos: dict[str, list[Path]], options: argparse.Namespace) -> None:
+    """What part of the inspection's CPU time the fingerprint and the frames' CRC-32 take."""
+    print("\nParts of inspect, by CPU time")
+    print("| video | frames | CPU ms a video | fingerprint | CRC-32 of the frames |")
+    print("|" + " --- |" * 5)
+    for name, paths in videos.items():
+        rounds = [inspected_in_parts(paths) for _ in range(options.rounds + 1)][1:]
+        whole, *parts = (statistics.median(times) for times in zip(*rounds, strict=True))
+        shares = " | ".join(f"{part / whole:.1%}" for part in parts)
+        frames = sum(inspect_video(path).num_frames for path in paths) / len(paths)
+        print(f"| {name} | {frames:.0f} | {1000 * whole / len(paths):.0f} | {shares} |")
+
+
+def inspected_in_parts(paths: Sequence[Path]) -> tuple[float, float, float]:
+    """CPU seconds of the inspection, of the fingerprint in it and of the CRC-32 in it."""
+    with (
+        clocked(Fingerprint, "add") as adding,
+        clocked(Fingerprint, "hashes") as hashing,
+        clocked(inspection, "frame_crc32") as checking,
+    ):
+        started = time.process_time()
+        for path in paths:
+            inspect_video(path)
+        spent = time.process_time() - started
+    return spent, sum(adding) + sum(hashing), sum(checking)
+
+
+@contextmanager
+def clocked(owner: object, name: str) -> Iterator[list[float]]:
+    """The CPU seconds of each call of the function `name` of a class or module, within."""
+    function = getattr(owner, name)
+    spent: list[float] = []
+
+    def timed(*arguments: object) -> object:
+        started = time.process_time()
+        result = function(*arguments)
+        spent.append(time.process_time() - started)
+        return result
+
+    setattr(owner, name, timed)
+    try:
+        yield spent
+    finally:
+        setattr(owner, name, function)
+
+
+# --- memory ------------------------------------------------------------------------------------
 
 
 def print_memory(directory: Path) -> None:

@@ -296,6 +296,16 @@ def test_every_shape_of_clip_keeps_its_shape(shape: tuple[int, int, int]) -> Non
         assert augmented.flags.c_contiguous
 
 
+@pytest.mark.parametrize("frames", [1, 2, 16, 31, 32, 33, 70])
+@pytest.mark.parametrize("operation", ["rotation", "elastic", "blur", "jitter"])
+def test_a_frame_comes_out_the_same_in_a_clip_of_any_length(operation: str, frames: int) -> None:
+    recipe = only(operation)
+    clip = video_clip(frames, 12, 9)
+    alone = [augment(frame[np.newaxis], recipe)[0] for frame in clip]
+    assert np.array_equal(augment(clip, recipe), alone)
+    assert not np.array_equal(alone, clip)
+
+
 @pytest.mark.parametrize("angle_deg", range(-180, 181, 15))
 def test_the_widest_limits_on_the_largest_frame_fit_the_map(angle_deg: int) -> None:
     farthest = AugmentationParameters(
@@ -411,13 +421,13 @@ def test_reversal_changes_no_draw_of_the_other_operations_in_time() -> None:
 
 def test_no_two_operations_share_their_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     purposes = []
-    raw = Draws.raw
+    stream = Draws.stream
 
-    def recorded_raw(draws: Draws, purpose: str, count: int) -> Any:
+    def recorded_stream(draws: Draws, purpose: str) -> Any:
         purposes.append(purpose)
-        return raw(draws, purpose, count)
+        return stream(draws, purpose)
 
-    monkeypatch.setattr(Draws, "raw", recorded_raw)
+    monkeypatch.setattr(Draws, "stream", recorded_stream)
     augment(video_clip(), EVERYTHING)
     assert len(set(purposes)) == len(purposes) == len(OPERATIONS) + 2  # noise, elastic: fields
 

@@ -1,0 +1,254 @@
+"""What it takes to get from raw files to packs with real DVC and real stages, and again after one
+video has changed; and what a second worker gains.
+
+    python -m benchmarks.packs [--rounds 5] [--videos DIRECTORY]
+
+Wall-clock time, so it needs a quiet machine with two cores; the CPU time of all processes stands
+beside it, the load is printed. DIRECTORY holds the 300 surveillance clips with their index.csv
+(by default ../shared/real/scfd; another directory needs the same columns). Every round works in a
+new clone of the working tree with a cold DVC; files are in the page cache.
+
+- Raw files to packs: `dvc repro create_splits create_dataset` of a clone that has run nothing.
+- One replaced: one clip is encoded anew, then `dvc repro create_dataset`. DVC's own share is the
+  same command on the same state a second time, with nothing to do, and md5 of all files once.
+- Workers: the stages as processes on every third video, outside DVC, so that nothing is found in
+  its cache. Less "fixed": the same with the two smallest videos and one worker, which is Python's
+  start, imports and tables. The start of the second worker's processes counts.
+
+Limits: 60 s; 5 s beyond DVC's own share; 1.8 times as fast with two workers.
+"""
+
+import argparse
+import hashlib
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import polars as pl
+from ruamel.yaml import YAML
+
+from video.encoding import encode_video
+
+ROOT = Path(__file__).parents[1]
+SCFD = ROOT.parent / "shared/real/scfd"
+NOT_TAKEN = ("dvc.lock", "metrics.json")  # of the sample's run
+
+WHOLE, REPLACED, NOTHING, HASHING = (
+    "raw files to packs",
+    "one video replaced",
+    "nothing to do",
+    "md5 of all files",
+)
+LIMIT_WHOLE_SEC, LIMIT_REPLACED_SEC, LIMIT_WORKERS = 60, 5, 1.8
+STAGES = ("load_data", "create_dataset")
+
+Spent = dict[str, list[tuple[float, float]]]  # by step: wall and CPU seconds of each round
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--videos", type=Path, default=SCFD)
+    options = arguments.parse_args()
+    if not (options.videos / "index.csv").is_file():
+        print(f"{options.videos}: no index.csv there; name the clips' directory with --videos")
+        return
+    spent: Spent = {}
+    for number in range(1, options.rounds + 1):
+        print(f"round {number} of {options.rounds}, load {os.getloadavg()[0]:.1f}", flush=True)
+        with tempfile.TemporaryDirectory() as directory:
+            time_pipeline(Path(directory), options.videos, spent)
+        with tempfile.TemporaryDirectory() as directory:
+            time_workers(Path(directory), options.videos, spent)
+    print_steps(spent)
+    print_workers(spent)
+
+
+# --- steps -------------------------------------------------------------------------------------
+
+
+def time_pipeline(root: Path, videos: Path, spent: Spent) -> None:
+    clone(root / "clone")
+    root /= "clone"
+    data = root / "data/videos"
+    shutil.copytree(videos, data)
+    set_params(root, workers=2, index="data/videos/index.csv", root="data/videos")
+    with timed(WHOLE, spent):
+        dvc("repro", "create_splits", "create_dataset", root=root)
+    encode_anew(data)
+    with timed(REPLACED, spent):
+        dvc("repro", "create_dataset", root=root)
+    with timed(NOTHING, spent):
+        dvc("repro", "create_dataset", root=root)
+    with timed(HASHING, spent):
+        for path in sorted(data.rglob("*.*")):
+            hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def clone(root: Path) -> None:
+    """The working tree as it is, uncommitted changes included."""
+    names = run("git", "ls-files", "--cached", "--others", "--exclude-standard", root=ROOT)
+    for name in names.splitlines():
+        if (ROOT / name).is_file() and name not in NOT_TAKEN:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+    run("git", "init", "--quiet", root=root)
+
+
+def encode_anew(data: Path) -> None:
+    """Replace the video of middle size by the same pictures in other bytes."""
+    paths = by_size(data)
+    path = paths[len(paths) // 2]
+    with av.open(str(path)) as container:
+        rate = container.streams.video[0].average_rate
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    path.unlink()
+    encode_video(path, frames, codec="h264", fps=rate or 25, quality=80)
+
+
+def by_size(data: Path) -> list[Path]:
+    """The videos of the index, the smallest first."""
+    names = pl.read_csv(data / "index.csv")["video_path"]
+    return sorted((data / name for name in names), key=lambda path: path.stat().st_size)
+
+
+def time_workers(root: Path, videos: Path, spent: Spent) -> None:
+    (root / "data/videos").mkdir(parents=True)
+    index = pl.read_csv(videos / "index.csv")
+    some, fewest = root / "data/videos/some.csv", root / "data/videos/fewest.csv"
+    index.gather_every(3).write_csv(some)
+    size = pl.Series([(videos / name).stat().st_size for name in index["video_path"]])
+    index.with_columns(size=size).sort("size").unique(
+        "label", keep="first", maintain_order=True
+    ).write_csv(fewest)
+    for label_directory in videos.iterdir():
+        if label_directory.is_dir():
+            (root / "data/videos" / label_directory.name).symlink_to(label_directory.resolve())
+    for workers, table in ((1, fewest), (1, some), (2, some)):
+        set_params(
+            root,
+            workers=workers,
+            index=str(table.relative_to(root)),
+            root="data/videos",
+        )
+        for stage in STAGES:
+            shutil.rmtree(root / "data/clips", ignore_errors=True)
+            with timed(f"{stage}, {table.stem}, workers: {workers}", spent):
+                run(sys.executable, "-m", f"stages.{stage}", root=root)
+
+
+# --- running -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def timed(step: str, spent: Spent) -> Iterator[None]:
+    print(f"  {step} … ", end="", flush=True)
+    wall, cpu = time.monotonic(), cpu_sec()
+    yield
+    spent.setdefault(step, []).append((time.monotonic() - wall, cpu_sec() - cpu))
+    print(f"{spent[step][-1][0]:.1f} s, CPU {spent[step][-1][1]:.1f} s", flush=True)
+
+
+def cpu_sec() -> float:
+    """Of this process and of all that have ended below it."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def dvc(*arguments: str, root: Path) -> None:
+    run(sys.executable, "-m", "dvc", *arguments, root=root)
+
+
+def run(*command: str, root: Path) -> str:
+    """The output; SystemExit, with all of it, if the command fails."""
+    root.mkdir(parents=True, exist_ok=True)
+    result = subprocess.run(
+        command, cwd=root, env=environment(root), text=True, capture_output=True, check=False
+    )
+    if result.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{result.stdout}{result.stderr}")
+    return result.stdout
+
+
+def environment(root: Path) -> dict[str, str]:
+    """DVC's marks of this repository's own runs left out, and its notes kept beside the clone."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+    return clean | {
+        "DVC_SITE_CACHE_DIR": str(root.parent / "dvc-site"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        # The clone's own modules come first; a bare directory of data has none.
+        "PYTHONPATH": "" if (root / "stages").is_dir() else str(ROOT),
+    }
+
+
+def set_params(directory: Path, *, workers: int, index: str, root: str) -> None:
+    yaml = YAML()
+    document: Any = yaml.load(ROOT / "params.yaml")
+    document["data"] |= {
+        "index": index,
+        "root": root,
+        "path_column": "video_path",
+        "label_column": "label",
+        "group_column": "group",
+        "labels": ["fight", "nofight"],
+    }
+    document["runtime"]["workers"] = workers
+    yaml.dump(document, directory / "params.yaml")
+
+
+# --- tables ------------------------------------------------------------------------------------
+
+
+def print_steps(spent: Spent) -> None:
+    print("\n| step | wall s: median | least | most | CPU s: median |\n|" + " --- |" * 5)
+    for step, times in spent.items():
+        walls = [wall for wall, _ in times]
+        cpu = statistics.median(cpu for _, cpu in times)
+        print(
+            f"| {step} | {wall_sec(spent, step):.2f} | {min(walls):.2f} | {max(walls):.2f} "
+            f"| {cpu:.2f} |"
+        )
+    whole = wall_sec(spent, WHOLE)
+    print(f"\nraw files to packs: {whole:.1f} s, limit {LIMIT_WHOLE_SEC} s: ", end="")
+    print("reached" if whole < LIMIT_WHOLE_SEC else "NOT REACHED")
+    own = wall_sec(spent, NOTHING)
+    beyond = wall_sec(spent, REPLACED) - own - wall_sec(spent, HASHING)
+    print(
+        f"one video replaced: {wall_sec(spent, REPLACED):.1f} s, of these {own:.1f} s DVC with "
+        f"nothing to do and {wall_sec(spent, HASHING):.2f} s md5 of all files; beyond that "
+        f"{beyond:.1f} s, limit {LIMIT_REPLACED_SEC} s: ",
+        end="",
+    )
+    print("reached" if beyond < LIMIT_REPLACED_SEC else "NOT REACHED")
+
+
+def print_workers(spent: Spent) -> None:
+    print("\n| stage | fixed s | 1 worker s | 2 workers s | whole stage | less fixed | limit |")
+    print("|" + " --- |" * 7)
+    for stage in STAGES:
+        fixed = wall_sec(spent, f"{stage}, fewest, workers: 1")
+        one, two = (wall_sec(spent, f"{stage}, some, workers: {count}") for count in (1, 2))
+        ratio = (one - fixed) / (two - fixed)
+        word = "reached" if ratio >= LIMIT_WORKERS else "NOT REACHED"
+        print(
+            f"| {stage} | {fixed:.2f} | {one:.2f} | {two:.2f} | {one / two:.2f} times "
+            f"| {ratio:.2f} times | {LIMIT_WORKERS}: {word} |"
+        )
+
+
+def wall_sec(spent: Spent, step: str) -> float:
+    return statistics.median(wall for wall, _ in spent[step])
+
+
+if __name__ == "__main__":
+    main()
