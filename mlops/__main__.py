@@ -1,7 +1,9 @@
 """Questions about the repository, from the command line: `python -m mlops COMMAND`."""
 
 import argparse
+import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 from mlops.stage import run_stage
@@ -28,7 +30,17 @@ def main(arguments: list[str]) -> None:
     command = import_module(f"mlops.commands.{chosen}")
     command.add_arguments(parsers[chosen])
     options = parser.parse_args(arguments)
-    run_stage(f"mlops {chosen}", lambda: command.main(options))
+    run_stage(f"mlops {chosen}", lambda: answer(command.main, options))
+
+
+def answer(command: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> None:
+    """Run the command; a reader that has seen enough, as `head`, is no fault."""
+    try:
+        command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python writes what is left when it ends, which must not fail as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

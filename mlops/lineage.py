@@ -22,6 +22,7 @@ from mlops.cache import cache_directory
 from mlops.differences import row_differences
 from mlops.errors import PipelineError
 from mlops.locks import DIRECTORIES, TABLES, Identity, Lock, LockError, Version, read_lock
+from mlops.objects import Objects
 from mlops.runs import find_run, runs_root
 
 LOCK = "dvc.lock"
@@ -221,9 +222,8 @@ class DataVersionManager:
         }
 
     @cached_property
-    def _objects(self) -> Path | None:
-        cache = cache_directory()
-        return None if cache is None else cache / "files/md5"
+    def _objects(self) -> Objects:
+        return Objects(cache_directory())
 
     def _sources(self, data: str, used: Mapping[str, set[str]]) -> set[str]:
         """The versions of `data` that the used versions of other data were made from."""
@@ -325,89 +325,58 @@ class DataVersionManager:
     def _counts(self, version: Version) -> dict[str, Any]:
         """The columns videos, clips, classes and cached of a version."""
         has_clips = version.data in DIRECTORIES
-        table = self._read(version, [VIDEO, LABEL, *([FILE] if has_clips else [])])
-        listed = version.files_hash is None or self._object(version.files_hash) is not None
-        if table is None:
-            return {"videos": None, "clips": None, "classes": None, "cached": False}
-        clips = pl.len() if has_clips else pl.lit(None, pl.Int64)
-        classes = (
-            table.group_by(LABEL)
-            .agg(pl.col(VIDEO).n_unique().alias("videos"), clips.alias("clips"))
-            .sort(LABEL)  # an Enum: in the order of the classes
-            .with_columns(pl.col(LABEL).cast(pl.String))
+        columns = [VIDEO, LABEL, FILE] if has_clips else [VIDEO, LABEL]
+        table = self._objects.table(version.content_hash, columns)
+        sizes = self._objects.sizes(version.files_hash) if version.files_hash else {}
+        cached = {"cached": table is not None and sizes is not None}
+        if table is None or table.columns != columns:  # of a time when it had other columns
+            return cached | {"videos": None, "clips": None, "classes": None}
+        classes = table.group_by(LABEL).agg(
+            pl.col(VIDEO).n_unique().alias("videos"),
+            (pl.len() if has_clips else pl.lit(None)).alias("clips"),
+            (pl.col(FILE).unique() if has_clips else pl.lit([])).alias("files"),
         )
-        sizes = self._class_bytes(version, table) if has_clips else {}
-        return {
+        return cached | {
             "videos": table[VIDEO].n_unique(),
             "clips": table.height if has_clips else None,
-            "classes": [row | {"bytes": sizes.get(row[LABEL])} for row in classes.to_dicts()],
-            "cached": listed,
+            "classes": [
+                row | {"bytes": _total(row["files"], sizes or {}) if has_clips else None}
+                for row in classes.sort(LABEL).to_dicts()  # an Enum: in the order of the classes
+            ],
         }
-
-    def _class_bytes(self, version: Version, table: pl.DataFrame) -> dict[str, int | None]:
-        """The size of the files with clips of each class; None if the cache lacks one of them."""
-        sizes = self._file_sizes(version.files_hash)
-        totals: dict[str, int | None] = {}
-        for label, name in table.select(pl.col(LABEL).cast(pl.String), FILE).unique().iter_rows():
-            total, size = totals.get(label, 0), sizes.get(name)
-            totals[label] = None if total is None or size is None else total + size
-        return totals
-
-    def _file_sizes(self, files_hash: str | None) -> dict[str, int]:
-        path = None if files_hash is None else self._object(files_hash)
-        sizes = {}
-        for entry in [] if path is None else json.loads(path.read_bytes()):
-            # Most files are in many versions of a directory.
-            if entry["md5"] not in self._sizes:
-                found = self._object(entry["md5"])
-                self._sizes[entry["md5"]] = found.stat().st_size if found else None
-            if (size := self._sizes[entry["md5"]]) is not None:
-                sizes[entry["relpath"]] = size
-        return sizes
-
-    @cached_property
-    def _sizes(self) -> dict[str, int | None]:
-        return {}
-
-    def _object(self, md5: str) -> Path | None:
-        if self._objects is None:
-            return None
-        path = self._objects / md5[:2] / md5[2:]
-        return path if path.exists() else None
-
-    def _read(self, version: Version, columns: Sequence[str]) -> pl.DataFrame | None:
-        """Those of the columns that the version's table has; None if the cache has no such table.
-
-        Not verified against its hash, for that reads all columns; a file that is cut off is none.
-        """
-        path = self._object(version.content_hash)
-        try:
-            known = [] if path is None else pl.read_parquet_schema(path)
-            return (
-                None
-                if path is None
-                else pl.read_parquet(path, columns=[n for n in columns if n in known])
-            )
-        except (pl.exceptions.PolarsError, OSError):
-            return None
 
     def _facts(self, version: Version) -> pl.DataFrame:
         """One row a video, with what `diff` compares."""
-        table = self._read(version, [VIDEO, CONTENT, LABEL, GROUP, CLIP_CONTENT, SPLIT, FOLD])
+        known_to_all = [VIDEO, CONTENT, LABEL, GROUP]
+        columns = [*known_to_all, CLIP_CONTENT, SPLIT, FOLD]
+        table = self._objects.table(version.content_hash, columns)
         if table is None:
             raise PipelineError(
                 f"{version}: expected {TABLES[version.data]} of this version in DVC's cache, found "
                 f"none; {how_to_fetch()}"
             )
+        if missing := [name for name in known_to_all if name not in table.columns]:
+            raise PipelineError(
+                f"{version}: expected the columns {', '.join(known_to_all)}, got a table without "
+                f"{', '.join(missing)}, which earlier code made; compare with another version"
+            )
+        # As text, for the classes themselves may be others.
+        table = table.with_columns(pl.col(LABEL).cast(pl.String))
         if {SPLIT, FOLD} <= set(table.columns):
             part = pl.coalesce(pl.format("fold {}", FOLD), SPLIT)
             table = table.with_columns(part.alias(PART)).drop(SPLIT, FOLD)
         if CLIP_CONTENT in table.columns:
-            others = [pl.col(n).first() for n in table.columns if n not in (VIDEO, CLIP_CONTENT)]
-            clips = pl.col(CLIP_CONTENT).str.join(" ")
-            table = table.group_by(VIDEO, maintain_order=True).agg(*others, clips)
+            of_video = [name for name in table.columns if name not in (VIDEO, CLIP_CONTENT)]
+            table = table.group_by(VIDEO, maintain_order=True).agg(
+                pl.col(of_video).first(), pl.col(CLIP_CONTENT).str.join(" ")
+            )
         # Without a group a video is one of its own.
         return table.with_columns(pl.col(GROUP).fill_null(pl.col(VIDEO)))
+
+
+def _total(names: Sequence[str], sizes: Mapping[str, int]) -> int | None:
+    """The size of the files; None if one of them is not known."""
+    return sum(sizes[name] for name in names) if sizes.keys() >= set(names) else None
 
 
 def how_to_fetch() -> str:
@@ -420,7 +389,11 @@ def how_to_fetch() -> str:
         check=False,
     )
     if remotes.stdout.strip():
-        return "dvc fetch --all-commits brings what the remote has"
+        # For each commit DVC asks the remote that the commit's own .dvc/config names.
+        return (
+            "dvc fetch --all-commits brings what the remote has, for commits without a remote of "
+            "their own if .dvc/config.local names it"
+        )
     return "no remote is set to fetch from; git checkout a commit that holds it, and run dvc repro"
 
 

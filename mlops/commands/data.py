@@ -17,7 +17,6 @@ from mlops.progress import counted
 from mlops.tables import aligned
 
 DIGITS = 8  # of a hash
-MOST_ROWS_SHOWN = 40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="a revision of git, an experiment's name, 'workspace', or the first digits of a "
             "content hash",
         )
+    diff.add_argument("--most", type=int, default=40, metavar="N", help="rows to show at most (40)")
     for question in (used, diff):
         question.add_argument(
             "--json", action="store_true", default=argparse.SUPPRESS, help=as_json
@@ -52,7 +52,7 @@ def main(options: argparse.Namespace) -> None:
         print(table.write_json())
     elif options.question == "diff":
         print_comparison(manager.compare(options.before, options.after))
-        print_differences(table)
+        print_differences(table, options.most)
     else:
         print_versions(table)
 
@@ -81,7 +81,7 @@ def print_versions(table: pl.DataFrame) -> None:
         print("\n".join(of_data or ["   not known: no dvc.lock of the history names it"]))
     print("\n* is what the workspace's dvc.lock names")
     if missing := table.filter(~pl.col("cached")).height:
-        print(f"not in DVC's cache: {counted(missing, 'version')}; {how_to_fetch()}")
+        print(f"{counted(missing, 'version')} not in the cache of DVC:\n  {how_to_fetch()}")
 
 
 def first_in(row: dict[str, Any]) -> str:
@@ -93,7 +93,7 @@ def first_in(row: dict[str, Any]) -> str:
 def classes(row: dict[str, Any]) -> str:
     """Clips of each class, or videos where there are no clips."""
     if row["classes"] is None:
-        return "not in the cache"
+        return "not counted: other columns" if row["cached"] else "not in the cache"
     unit = "videos" if row["clips"] is None else "clips"
     return ", ".join(f"{item[unit]:,} {item['label']}" for item in row["classes"])
 
@@ -124,19 +124,19 @@ def print_comparison(table: pl.DataFrame) -> None:
     print(aligned(["data", "A", "B"], rows))
 
 
-def print_differences(table: pl.DataFrame) -> None:
+def print_differences(table: pl.DataFrame, most: int) -> None:
     counts = table.group_by("change").len().sort("change").iter_rows()
     kinds = ", ".join(f"{count:,} {change}" for change, count in counts)
     print(f"\n{counted(table[VIDEO].n_unique(), 'video')} with differences{kinds and f': {kinds}'}")
     if table.is_empty():
         return
     rows = [
-        [change, path, shortened(before), shortened(after)]
-        for path, change, before, after in table.head(MOST_ROWS_SHOWN).iter_rows()
+        [change, shortened(before), shortened(after), path]
+        for path, change, before, after in table.head(most).iter_rows()
     ]
-    print(aligned(["change", "video", "A", "B"], rows))
-    if table.height > MOST_ROWS_SHOWN:
-        print(f"and {table.height - MOST_ROWS_SHOWN:,} more: --json prints all")
+    print(aligned(["change", "A", "B", "video"], rows))
+    if table.height > most:
+        print(f"and {table.height - most:,} more: --most shows more, --json all")
 
 
 def shortened(value: str | None) -> str:
