@@ -1,6 +1,6 @@
 """What one file of the repository held in the commits of git's history.
 
-Two processes of git answer for all commits together, however many there are.
+A question is one process of git, for however many commits.
 """
 
 import subprocess

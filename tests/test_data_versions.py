@@ -193,6 +193,15 @@ def test_a_version_tells_the_commits_that_hold_it(
     assert set(table["cached"]) == {True}
 
 
+def test_a_commit_that_changes_other_files_holds_the_same_data(own: Path) -> None:
+    before = DataVersionManager().versions()
+    Path("README.md").write_text("other words")
+    commit(own, "words")
+    after = DataVersionManager().versions()
+    added = pl.col("commits") + pl.col("workspace").cast(pl.Int64)
+    assert after.equals(before.with_columns(commits=added))
+
+
 def test_the_config_hash_is_that_of_the_parameters_that_made_it(
     project: Project, manager: DataVersionManager
 ) -> None:
@@ -222,6 +231,17 @@ def test_the_numbers_are_those_of_the_table_and_of_its_files(
                     if label == item["label"]]  # fmt: skip
         assert item["videos"] == len(set(of_class))
         assert item["clips"] == (None if clips is None else labels.count(item["label"]))
+
+
+def test_a_video_with_two_clips_is_one_video(project: Project, manager: DataVersionManager) -> None:
+    videos = dict(
+        project.tables["third"]["augmentations"].select("video_path", "label").iter_rows()
+    )
+    (row,) = [row for row in rows(manager.versions(), "augmentations") if row["experiment"]]
+    assert (row["videos"], row["clips"]) == (len(videos), 2 * len(videos))
+    for item in row["classes"]:
+        of_class = list(videos.values()).count(item["label"])
+        assert (item["videos"], item["clips"]) == (of_class, 2 * of_class)
 
 
 @pytest.mark.parametrize("data", list(TABLES))
@@ -562,7 +582,7 @@ def command(*arguments: str, root: Path | None = None, code: int = 0) -> str:
     result = subprocess.run(
         [sys.executable, "-m", "mlops", *arguments],
         cwd=root,
-        env=environment() | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=environment(),
         text=True,
         capture_output=True,
         check=False,
