@@ -95,5 +95,30 @@ def open_run(
         status=RUNNING,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         fingerprint=fingerprint,
+        # The name that DVC gives to the same content: it says which versions were trained on.
+        inputs_md5={
+            name: files.md5(Path(name)) for name in fingerprint["inputs"] if Path(name).is_file()
+        },
     )
     return run_dir, False
+
+
+def find_run(output_base: Path, name: str) -> Path:
+    """The run with this id, or the run directory at this path, relative or below `output_base`."""
+    paths = {path.parent for path in output_base.glob("*/run_*/metadata.json")}
+    named = {path for path in paths if path.name == name} or {
+        path
+        for path in paths
+        if path.resolve() in (Path(name).resolve(), (output_base / name).resolve())
+    }
+    if len(named) == 1:
+        return named.pop()
+    if named:
+        places = ", ".join(sorted(str(path) for path in named))
+        raise PipelineError(f"{name}: expected one run, got {places}; name the directory")
+    newest = max(paths, key=lambda path: path.name, default=None)
+    hint = "dvc repro makes one" if newest is None else f"the newest is {newest}"
+    raise PipelineError(
+        f"{name}: expected the id of a run or a directory below {output_base}, found no such run; "
+        f"{hint}"
+    )

@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 
 from mlops import files
+from mlops.cache import CachedFiles, cache_directory
 from mlops.errors import PipelineError
-from mlops.lineage import CachedFiles, cache_directory
 from mlops.progress import counted, track
 from mlops.stage import run_stage
 from mlops.unfinished import UnfinishedFiles

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from mlops import files
-from mlops.lineage import CachedFiles, cache_directory
+from mlops.cache import CachedFiles, cache_directory
 from mlops.parameters import pick
 from mlops.progress import counted, track
 from mlops.stage import run_stage

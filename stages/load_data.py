@@ -17,9 +17,9 @@ import numpy as np
 import polars as pl
 
 from mlops import files
+from mlops.cache import CachedFiles, cache_directory, recorded_outs
 from mlops.errors import PipelineError
 from mlops.guarded_workers import Fault, GuardedWorkers, Limits
-from mlops.lineage import CachedFiles, cache_directory, recorded_outs
 from mlops.parameters import pick
 from mlops.progress import counted, track
 from mlops.stage import run_stage

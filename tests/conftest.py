@@ -12,6 +12,7 @@ from tests.clone import make_clone
 # Those that take longest first, so that two workers end at about the same time.
 LONGEST = [
     "test_pipeline.py",
+    "test_data_versions.py",
     "test_changed_videos.py",
     "test_leakage_gate.py",
     "test_sample_videos.py",

@@ -21,7 +21,7 @@ STAGES = sorted(PIPELINE["stages"])
 CANNOT_CHANGE_A_RESULT = {
     "mlops/errors.py": "words",
     "mlops/files.py": "how bytes reach the disk, and sha256",
-    "mlops/lineage.py": "finds, by md5, bytes that are else made again",
+    "mlops/cache.py": "finds, by md5, bytes that are else made again",
     "mlops/parameters.py": "what it reads is compared by DVC itself",
     "mlops/places.py": "where state lies",
     "mlops/progress.py": "what is shown meanwhile",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops.lineage import cache_directory, recorded_outs
+from mlops.cache import cache_directory, recorded_outs
 
 MAKE = "python -c \"import shutil; shutil.copy('source', 'made')\""
 

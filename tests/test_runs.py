@@ -16,6 +16,7 @@ from mlops.places import runs_root
 from mlops.runs import (
     FINISHED,
     create_run_directory,
+    find_run,
     find_unfinished_run,
     open_run,
     write_metadata,
@@ -168,6 +169,47 @@ def test_a_new_run_records_its_configuration_and_fingerprint(tmp_path: Path) -> 
     assert config == {"hash": FINGERPRINT["config"], "config": {"seed": 0}}
     assert (metadata["run_id"], metadata["status"]) == (run_dir.name, "running")
     assert metadata["fingerprint"] == FINGERPRINT
+
+
+def test_a_new_run_records_the_md5_of_the_files_that_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/clips").mkdir(parents=True)
+    (tmp_path / "data/clips.parquet").write_bytes(b"abc")
+    inputs = {"data/clips": "d" * 64, "data/clips.parquet": "e" * 64}
+    run_dir, _ = open_run(tmp_path / "runs", "demo", FINGERPRINT | {"inputs": inputs}, {})
+    metadata = json.loads((run_dir / "metadata.json").read_text())
+    # That of RFC 1321's test suite.
+    assert metadata["inputs_md5"] == {"data/clips.parquet": "900150983cd24fb0d6963f7d28e17f72"}
+
+
+@pytest.mark.parametrize("name", ["run_1", "sample/run_1", "runs/sample/run_1", "."])
+def test_a_run_goes_by_its_name_or_its_directory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "runs/sample/run_1"
+    write_metadata(run_dir, status=FINISHED)
+    write_metadata(tmp_path / "runs/sample/run_2", status=FINISHED)
+    monkeypatch.chdir(run_dir if name == "." else tmp_path)
+    assert find_run(tmp_path / "runs", name) == run_dir
+
+
+def test_a_name_that_two_runs_have_is_refused(tmp_path: Path) -> None:
+    for experiment in ("one", "other"):
+        write_metadata(tmp_path / experiment / "run_1", status=FINISHED)
+    with pytest.raises(PipelineError, match=r"expected one run, got .*one/run_1, .*other/run_1"):
+        find_run(tmp_path, "run_1")
+    assert find_run(tmp_path, "other/run_1") == tmp_path / "other/run_1"
+
+
+def test_a_run_that_is_not_there_is_told_with_the_newest_that_is(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"run_1: expected the id of a run .*dvc repro makes"):
+        find_run(tmp_path, "run_1")
+    for experiment, name in (("b", "run_2"), ("a", "run_3")):
+        write_metadata(tmp_path / experiment / name, status=FINISHED)
+    with pytest.raises(PipelineError, match=r"the newest is .*a/run_3"):
+        find_run(tmp_path, "run_1")
 
 
 def test_new_entries_of_the_metadata_keep_the_others(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops.lineage import CachedFiles, cache_directory
+from mlops.cache import CachedFiles, cache_directory
 
 
 def md5(content: bytes) -> str:

@@ -1,0 +1,23 @@
+"""Tables as text, for a terminal."""
+
+from collections.abc import Collection, Sequence
+
+from rich.cells import cell_len
+
+GAP = "  "
+
+
+def aligned(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[str] = ()
+) -> str:
+    """The header and the rows, columns one below the other, those of `numbers` to the right."""
+    table = [header, *rows]
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for row in table:
+        cells = []
+        for name, cell, width in zip(header, row, widths, strict=True):
+            blanks = " " * (width - cell_len(cell))  # a sign of Chinese is two columns wide
+            cells.append(blanks + cell if name in numbers else cell + blanks)
+        lines.append(GAP.join(cells).rstrip())
+    return "\n".join(lines)
