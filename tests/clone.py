@@ -72,14 +72,19 @@ def stages_run(output: str) -> set[str]:
     }
 
 
-def make_clone(root: Path) -> None:
-    """Run the whole pipeline once in a new clone at `root`."""
+def copy_repository(root: Path) -> None:
+    """The repository's files as a new one at `root`, in which no stage has run."""
     files = git("ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).split()
     for name in files:
         if (ROOT / name).is_file() and name not in ("dvc.lock", "metrics.json"):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
     git("init", "--quiet", "--initial-branch=main", cwd=root)
+
+
+def make_clone(root: Path) -> None:
+    """Run the whole pipeline once in a new clone at `root`."""
+    copy_repository(root)
     set_params(root, SMALL)
     commit(root, "small")
     dvc("repro", cwd=root)

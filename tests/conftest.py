@@ -13,6 +13,7 @@ from tests.clone import make_clone
 LONGEST = [
     "test_pipeline.py",
     "test_changed_videos.py",
+    "test_odd_videos.py",
     "test_leakage_gate.py",
     "test_sample_videos.py",
     "test_real_videos.py",

@@ -1,13 +1,8 @@
 """Real video files: exact frames, upright pictures, a verdict for every file."""
 
-import csv
-import json
-import subprocess
-import sys
 import wave
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -434,107 +429,3 @@ def test_the_versions_name_everything_that_decides_on_pixels() -> None:
 
     assert set(versions) == {"av", "libavcodec", "libavformat", "libswscale"}
     assert versions["av"] == av.__version__
-
-
-# --- odd files ---------------------------------------------------------------------------------
-
-INSPECT_ALL = """
-import dataclasses, json, pathlib, sys
-from video.decoding import read_frames
-from video.inspection import inspect_video
-for name in sys.stdin.read().splitlines():
-    print(json.dumps({"begun": name}), flush=True)
-    facts = inspect_video(pathlib.Path(name))
-    if facts.verdict == "ok":
-        indices = sorted({0, facts.num_frames // 2, facts.num_frames - 1})
-        read_frames(pathlib.Path(name), indices, height=32, width=40, fit="crop", timing=None)
-    print(json.dumps(dataclasses.asdict(facts) | {"name": name}), flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def found() -> dict[str, dict[str, Any]]:
-    """What is found in every odd file; a file that crashes or hangs a decoder fails here."""
-    names = [str(TORTURE / row["file"]) for row in manifest()]
-    try:
-        process = subprocess.run(
-            [sys.executable, "-c", INSPECT_ALL],
-            input="\n".join(names),
-            capture_output=True,
-            text=True,
-            timeout=180,
-            cwd=Path(__file__).parents[1],
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        pytest.fail(f"hangs: {(error.stdout or b'').splitlines()[-1:]}")
-    lines = [json.loads(line) for line in process.stdout.splitlines()]
-    assert process.returncode == 0, (lines[-1:], process.stderr[-2000:])
-    return {str(Path(line["name"]).relative_to(TORTURE)): line for line in lines if "name" in line}
-
-
-def manifest() -> list[dict[str, str]]:
-    with (TORTURE / "manifest.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-# The manifest was made with strict metadata, which this file's title is not.
-NOT_UTF8 = "fate/svq3_watermark.mp4"
-
-
-@needs_torture
-def test_no_odd_file_raises_crashes_or_hangs(found: dict[str, dict[str, Any]]) -> None:
-    assert found.keys() == {row["file"] for row in manifest()}
-
-
-@needs_torture
-def test_every_decodable_odd_file_has_the_frames_of_the_manifest(
-    found: dict[str, dict[str, Any]],
-) -> None:
-    counts = {row["file"]: int(row["pyav_frames"] or 0) for row in manifest()}
-
-    differing = {
-        name: (facts["num_frames"], counts[name])
-        for name, facts in found.items()
-        if name != NOT_UTF8 and facts["num_frames"] != counts[name]
-    }
-
-    assert differing == {}
-
-
-@needs_torture
-def test_no_odd_file_that_fails_to_decode_is_called_ok(found: dict[str, dict[str, Any]]) -> None:
-    failing = {row["file"] for row in manifest() if row["pyav_decodable"] != "yes"} - {NOT_UTF8}
-
-    assert [name for name in sorted(failing) if found[name]["verdict"] == "ok"] == []
-
-
-@needs_torture
-def test_metadata_that_is_not_utf8_does_not_cost_the_video(
-    found: dict[str, dict[str, Any]],
-) -> None:
-    assert (found[NOT_UTF8]["verdict"], found[NOT_UTF8]["num_frames"]) == ("ok", 10)
-
-
-@needs_torture
-@pytest.mark.parametrize(
-    ("name", "verdict"),
-    [
-        ("derived/truncated_50pct.mp4", "unreadable"),
-        ("derived/avi_truncated_50pct.avi", "truncated"),
-        ("derived/bitflip_997.mp4", "damaged"),
-        ("derived/trailing_garbage.mp4", "ok"),
-        ("derived/mp4_noext", "ok"),
-        ("derived/avi_no_index.avi", "ok"),
-        ("derived/name with spaces, ünïcødé 视频 #1.mp4", "ok"),
-        ("fate/white_zombie_scrunch-part.mp4", "truncated"),
-        ("fate/RRSF49-short.mp4", "truncated"),  # Matroska: 4 of 32 seconds
-        ("torchcodec/sine_mono_s16.wav", "no_video"),
-        ("torchcodec/av1_video.mkv", "ok"),
-        ("decord/flipping_a_pancake.mkv", "ok"),
-    ],
-)
-def test_an_odd_file_gets_the_verdict_that_fits_its_story(
-    found: dict[str, dict[str, Any]], name: str, verdict: str
-) -> None:
-    assert found[name]["verdict"] == verdict
