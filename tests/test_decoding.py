@@ -48,15 +48,19 @@ def write(path: Path, frames: Sequence[Picture], codec: CodecName = "h264") -> P
     return path
 
 
-def remuxed(source: Path, target: Path, *, rotation: int = 0, **options: str) -> Path:
-    """The same packets with the index at the front, or with a display matrix."""
+def remuxed(
+    source: Path, target: Path, *, rotation: int = 0, hidden_sec: int = 0, **options: str
+) -> Path:
+    """The same packets with the index at the front, a display matrix, or a start that is hidden."""
     with av.open(str(source)) as given, av.open(str(target), "w", options=options) as made:
         (stream,) = given.streams.video
         copy = made.add_stream_from_template(stream)
         if rotation:
             copy.set_display_rotation(rotation)
         for packet in given.demux(stream):
-            if packet.dts is not None:
+            if packet.dts is not None and packet.pts is not None:
+                hidden = int(hidden_sec / packet.time_base)
+                packet.pts, packet.dts = packet.pts - hidden, packet.dts - hidden
                 packet.stream = copy
                 made.mux(packet)
     return target
@@ -379,6 +383,18 @@ def test_an_mp4_with_its_index_in_front_is_truncated_where_it_is_cut(
 
     assert facts.verdict == "truncated"
     assert facts.reason.startswith(f"{facts.num_frames} of 60 declared frames decode")
+
+
+def test_frames_that_an_edit_list_hides_are_not_missed(tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain.mp4", noisy_frames())
+    options = {"movflags": "faststart", "avoid_negative_ts": "disabled"}
+    path = remuxed(plain, tmp_path / "video.mp4", hidden_sec=1, **options)
+
+    whole, rest = inspect_video(path), inspect_video(cut(path, 0.6))
+
+    assert (whole.verdict, whole.num_frames, whole.declared_frames) == ("ok", 50, 60)
+    assert rest.verdict == "truncated"
+    assert rest.reason.startswith(f"{rest.num_frames} of 50 declared frames decode")
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
