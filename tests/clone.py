@@ -48,6 +48,19 @@ def environment() -> dict[str, str]:
     return clean | identity | {"PATH": path}
 
 
+def run_stage(stage: str, *, cwd: Path) -> tuple[int, str]:
+    """Exit code and output of a stage's script in a directory without a repository."""
+    result = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}"],
+        cwd=cwd,
+        env=environment() | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
 def set_params(root: Path, changes: dict[str, Any]) -> None:
     yaml = YAML()
     document = yaml.load(root / "params.yaml")
