@@ -48,10 +48,10 @@ def environment() -> dict[str, str]:
     return clean | identity | {"PATH": path}
 
 
-def run_stage(stage: str, *, cwd: Path) -> tuple[int, str]:
-    """Exit code and output of a stage's script in a directory without a repository."""
+def run_stage(stage: str, *arguments: str, cwd: Path) -> tuple[int, str]:
+    """Exit code and output of a stage's script, run without DVC in a clone or any directory."""
     result = subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}"],
+        [sys.executable, "-m", f"stages.{stage}", *arguments],
         cwd=cwd,
         env=environment() | {"PYTHONPATH": str(ROOT)},
         text=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clone import make_clone
+from tests.clone import commit, dvc, make_clone, set_params
 
 # Those that take longest first, so that two workers end at about the same time.
 LONGEST = [
@@ -15,6 +15,7 @@ LONGEST = [
     "test_changed_videos.py",
     "test_odd_videos.py",
     "test_leakage_gate.py",
+    "test_reencoded_copies.py",
     "test_sample_videos.py",
     "test_real_videos.py",
     "test_stage_errors.py",
@@ -50,3 +51,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workspace(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished clone that a test may change."""
     return shutil.copytree(finished, tmp_path / "clone", symlinks=True)
+
+
+@pytest.fixture
+def own(workspace: Path) -> Path:
+    """The finished clone, with its videos in a directory that `dvc add` tracks."""
+    shutil.copytree(workspace / "data/sample", workspace / "data/mine")
+    set_params(workspace, {"data": {"index": "data/mine/index.csv", "root": "data/mine"}})
+    dvc("add", "data/mine", cwd=workspace)
+    commit(workspace, "own videos")
+    return workspace

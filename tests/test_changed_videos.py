@@ -5,24 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pytest
 
 from mlops.files import content_hash
-from tests.clone import commit, dvc, set_params
+from tests.clone import dvc
 from video.encoding import encode_video
 
 LAST = ("generate_augmentations",)
 TABLES = ("data/clips.parquet", "data/augmented.parquet")
-
-
-@pytest.fixture
-def own(workspace: Path) -> Path:
-    """The finished clone, with its videos in a directory that `dvc add` tracks."""
-    shutil.copytree(workspace / "data/sample", workspace / "data/mine")
-    set_params(workspace, {"data": {"index": "data/mine/index.csv", "root": "data/mine"}})
-    dvc("add", "data/mine", cwd=workspace)
-    commit(workspace, "own videos")
-    return workspace
 
 
 def replace_video(root: Path, seed: int) -> None:
