@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 from ruamel.yaml import YAML
+
+from video.encoding import encode_video
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,6 +87,20 @@ def stages_run(output: str) -> set[str]:
         for line in output.splitlines()
         if line.startswith("Running stage")
     }
+
+
+def replace_video(root: Path, seed: int) -> None:
+    """Give a training video below data/mine another content."""
+    splits = pl.read_parquet(root / "data/splits.parquet")
+    shared = splits.filter(pl.col("sha256").is_duplicated())["sha256"].to_list()
+    videos = splits.filter(pl.col("split") == "train", ~pl.col("sha256").is_in(shared))
+    path = root / "data/mine" / videos["video_path"][seed]
+    path.unlink()
+    noise = np.random.default_rng(seed)
+    frames = [noise.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(24)]
+    codec = {".avi": "mjpeg", ".webm": "vp9"}.get(path.suffix, "h264")
+    encode_video(path, frames, codec=codec, fps=12, quality=50)
+    dvc("add", "data/mine", cwd=root)
 
 
 def copy_repository(root: Path) -> None:
