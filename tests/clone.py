@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 from ruamel.yaml import YAML
+
+from video.encoding import encode_video
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +52,19 @@ def environment() -> dict[str, str]:
     return clean | identity | {"PATH": path}
 
 
+def run_stage(stage: str, *arguments: str, cwd: Path) -> tuple[int, str]:
+    """Exit code and output of a stage's script, run without DVC in a clone or any directory."""
+    result = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}", *arguments],
+        cwd=cwd,
+        env=environment() | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
 def set_params(root: Path, changes: dict[str, Any]) -> None:
     yaml = YAML()
     document = yaml.load(root / "params.yaml")
@@ -72,14 +89,33 @@ def stages_run(output: str) -> set[str]:
     }
 
 
-def make_clone(root: Path) -> None:
-    """Run the whole pipeline once in a new clone at `root`."""
+def replace_video(root: Path, seed: int) -> None:
+    """Give a training video below data/mine another content."""
+    splits = pl.read_parquet(root / "data/splits.parquet")
+    shared = splits.filter(pl.col("sha256").is_duplicated())["sha256"].to_list()
+    videos = splits.filter(pl.col("split") == "train", ~pl.col("sha256").is_in(shared))
+    path = root / "data/mine" / videos["video_path"][seed]
+    path.unlink()
+    noise = np.random.default_rng(seed)
+    frames = [noise.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(24)]
+    codec = {".avi": "mjpeg", ".webm": "vp9"}.get(path.suffix, "h264")
+    encode_video(path, frames, codec=codec, fps=12, quality=50)
+    dvc("add", "data/mine", cwd=root)
+
+
+def copy_repository(root: Path) -> None:
+    """The repository's files as a new one at `root`, in which no stage has run."""
     files = git("ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).split()
     for name in files:
         if (ROOT / name).is_file() and name not in ("dvc.lock", "metrics.json"):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
     git("init", "--quiet", "--initial-branch=main", cwd=root)
+
+
+def make_clone(root: Path) -> None:
+    """Run the whole pipeline once in a new clone at `root`."""
+    copy_repository(root)
     set_params(root, SMALL)
     commit(root, "small")
     dvc("repro", cwd=root)

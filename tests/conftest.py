@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.clone import make_clone
+from tests.clone import commit, dvc, make_clone, set_params
 
 # Those that take longest first, so that two workers end at about the same time.
 LONGEST = [
     "test_pipeline.py",
     "test_data_versions.py",
     "test_changed_videos.py",
+    "test_odd_videos.py",
+    "test_cache_links.py",
     "test_leakage_gate.py",
+    "test_reencoded_copies.py",
     "test_sample_videos.py",
     "test_real_videos.py",
     "test_stage_errors.py",
@@ -50,3 +53,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workspace(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished clone that a test may change."""
     return shutil.copytree(finished, tmp_path / "clone", symlinks=True)
+
+
+@pytest.fixture
+def own(workspace: Path) -> Path:
+    """The finished clone, with its videos in a directory that `dvc add` tracks."""
+    shutil.copytree(workspace / "data/sample", workspace / "data/mine")
+    set_params(workspace, {"data": {"index": "data/mine/index.csv", "root": "data/mine"}})
+    dvc("add", "data/mine", cwd=workspace)
+    commit(workspace, "own videos")
+    return workspace

@@ -3,6 +3,7 @@
 import csv
 import pickle
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from fractions import Fraction
@@ -13,7 +14,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mlops.files import content_hash
 from stages.load_data import video_table
+from tests.clone import ROOT, run_stage, set_params
 from video.decoding import Reading, read
 from video.inspection import inspect_video
 from video.packs import uniform_indices
@@ -354,3 +357,94 @@ def test_the_columns_have_one_type_whether_or_not_a_timing_is_proven(tmp_path: P
     tables = [video_table(rows, {"a": facts}, ["x"]) for facts in (proven, empty)]
 
     assert tables[0].schema == tables[1].schema
+
+
+# --- the stage ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos of which every frame is a key frame, after load_data and create_dataset."""
+    root = tmp_path_factory.mktemp("sampled")
+    shutil.copy2(ROOT / "params.yaml", root)
+    folder = root / "data/mine"
+    folder.mkdir(parents=True)
+    data = {"index": "data/mine/index.csv", "root": "data/mine"}
+    set_params(root, {"data": data, "clips": {"frames": 4, "height": 40, "width": 48}})
+    (folder / "index.csv").write_text(
+        "video_path,label,dup_group\none.mov,authentic,\ntwo.mov,tampered,\n"
+    )
+    for name in ("one", "two"):
+        encoded(folder / name, "mjpeg")
+    with (folder / "two.mov").open("ab") as stream:
+        stream.write(b"\0\0\0\x08free")  # another content with the same pictures
+    for stage in ("load_data", "create_dataset"):
+        code, output = run_stage(stage, cwd=root)
+        assert code == 0, output
+    return root
+
+
+@pytest.fixture
+def project(sampled: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(sampled, tmp_path / "project")
+
+
+def clips_of(project: Path) -> list[str]:
+    return pl.read_parquet(project / "data/clips.parquet")["clip_sha256"].to_list()
+
+
+def rewrite(project: Path, *changes: pl.Expr) -> None:
+    """Change the row of the first video in what load_data found."""
+    path = project / "data/videos.parquet"
+    table = pl.read_parquet(path)
+    table[:1].with_columns(*changes).vstack(table[1:]).write_parquet(path)
+
+
+def spoil_all_but(path: Path, kept: Sequence[int]) -> None:
+    """Overwrite the packets of all other frames by what no decoder takes for a picture."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        places = [(packet.pos, packet.size) for packet in packets]
+    content = bytearray(path.read_bytes())
+    for number, (start, size) in enumerate(places):
+        if number not in kept:
+            content[start : start + size] = b"\xff" * size
+    path.write_bytes(content)
+
+
+def test_create_dataset_reads_no_frame_that_the_recorded_timing_lets_it_skip(
+    project: Path,
+) -> None:
+    before = clips_of(project)
+    path = project / "data/mine/one.mov"
+    spoil_all_but(path, uniform_indices(NUM_FRAMES, 4))
+    # As if load_data had found these bytes sound.
+    rewrite(project, pl.lit(content_hash(path)).alias("sha256"))
+
+    code, output = run_stage("create_dataset", cwd=project)
+
+    assert code == 0, output
+    assert clips_of(project) == before
+
+    # Without the timing it meets them.
+    rewrite(project, pl.lit(value=False).alias("timing_proven"))
+    assert run_stage("create_dataset", cwd=project)[0] == 1
+
+
+def test_create_dataset_counts_the_frames_where_the_recorded_timing_is_wrong(
+    project: Path,
+) -> None:
+    before = clips_of(project)
+    wrong = pl.col("frame_crc32").list.eval(pl.element() ^ 1)
+    rewrite(project, wrong)
+
+    code, output = run_stage("create_dataset", cwd=project)
+
+    assert code == 0, output
+    assert clips_of(project) == before
+
+    # It did count: frames that only counting meets stop it.
+    path = project / "data/mine/one.mov"
+    spoil_all_but(path, uniform_indices(NUM_FRAMES, 4))
+    rewrite(project, pl.lit(content_hash(path)).alias("sha256"))
+    assert run_stage("create_dataset", cwd=project)[0] == 1

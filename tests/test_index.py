@@ -285,32 +285,6 @@ def test_another_spelling_of_a_path_does_not_hide_a_contradiction(
 
 
 @needs_real
-@pytest.mark.parametrize(("name", "num_rows"), [("FVC.csv", 380), ("FVC_dup.csv", 5199)])
-def test_the_fake_video_corpus_parses_under_its_own_column_names(name: str, num_rows: int) -> None:
-    columns = Columns(path="video_url", label="label", group="cascade_id")
-
-    table = read_index((REAL / "fvc_metadata" / name).read_bytes(), columns)
-
-    assert table.columns == ["row", "video_path", "label", "group"]
-    assert table.height == num_rows
-    assert table["group"].null_count() == 0
-
-
-@needs_real
-def test_every_row_of_the_fake_video_corpus_is_rejected_once_for_its_missing_file(
-    tmp_path: Path,
-) -> None:
-    columns = Columns(path="video_url", label="label", group="cascade_id")
-    table = read_index((REAL / "fvc_metadata" / "FVC_dup.csv").read_bytes(), columns)
-
-    usable, rejections = check_rows(table, tmp_path, table["label"].unique().to_list())
-
-    assert usable.is_empty()
-    assert [rejection.row for rejection in rejections] == table["row"].to_list()
-    assert {rejection.verdict for rejection in rejections} == {"missing"}
-
-
-@needs_real
 def test_every_row_of_the_surveillance_clips_is_usable() -> None:
     table = read_index((REAL / "scfd" / "index.csv").read_bytes(), COLUMNS)
 

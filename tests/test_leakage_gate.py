@@ -120,7 +120,11 @@ def test_an_augmented_copy_of_a_held_out_video(data: Data, split: str) -> None:
         ),
     )
 
-    assert f"'{parent}'" in data.stopped("train")
+    told = {
+        VAL: f"those of all videos of fold 0 or of none, got them of '{parent}' and not of '",
+        TEST: f"expected none of a test video, got those of '{parent}'",
+    }
+    assert told[split] in data.stopped("train")
 
 
 def test_an_augmented_copy_of_a_held_out_video_under_a_training_videos_name(data: Data) -> None:
@@ -140,7 +144,9 @@ def test_an_augmented_copy_of_a_held_out_video_under_a_training_videos_name(data
 def test_a_table_without_its_groups(data: Data, stage: str, table: str) -> None:
     data.write(table, data.table(table).drop("group"))
 
-    assert "expected a column group, without it nothing is proven" in data.stopped(stage)
+    name = {SPLITS: "splits", CLIPS: "clips", AUGMENTED: "augmented copies"}[table]
+    told = f"{stage}: {name}: expected a column group, without it nothing is proven"
+    assert told in data.stopped(stage)
 
 
 @pytest.mark.parametrize("stage", ["train", "evaluate"])
@@ -192,5 +198,6 @@ def test_a_pack_changed_on_disk(
 
     output = data.stopped(stage)
 
-    assert f"data/clips/{packs[0]}: expected" in output or f"data/clips/{packs[1]}" in output
+    harmed = packs if harm is swap else packs[:1]
+    assert any(f"{stage}: data/clips/{name}: expected" in output for name in harmed)
     assert "make it again" in output

@@ -1,6 +1,5 @@
 """Splits keep groups whole, stay when the data grow, and come close to the shares asked for."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from video.index import Columns, check_rows, read_index
 from video.splits import (
     TEST,
     TRAIN,
@@ -339,84 +337,3 @@ def test_the_classes_keep_the_order_of_the_label_type() -> None:
 def test_labels_without_an_order_are_refused() -> None:
     with pytest.raises(ValueError, match=r"type Enum, got String; run load_data again"):
         class_names(pl.DataFrame({"label": ["b"]}))
-
-
-# --- Fake Video Corpus: an index of addresses, as its authors published it ---------------------
-
-
-@pytest.fixture(scope="module")
-def corpus() -> pl.DataFrame:
-    """Both tables as one; the address stands for the content, as no video is at hand."""
-    folder = REAL / "fvc_metadata"
-    if not folder.is_dir():
-        pytest.skip("the real data sets are not beside this checkout")
-    content = "\n".join(
-        line
-        for number, name in enumerate(("FVC.csv", "FVC_dup.csv"))
-        for line in (folder / name).read_text().splitlines()[number > 0 :]
-    )
-    columns = Columns(path="video_url", label="label", group="cascade_id")
-    table = read_index(content.encode(), columns)
-    digests = [hashlib.sha256(name.encode()).hexdigest() for name in table["video_path"]]
-    return table.with_columns(sha256=pl.Series(digests))
-
-
-def test_every_missing_video_of_the_corpus_is_a_rejection_of_its_own(
-    corpus: pl.DataFrame, tmp_path: Path
-) -> None:
-    usable, rejections = check_rows(corpus, tmp_path, corpus["label"].unique().to_list())
-
-    assert usable.is_empty()
-    assert [item.row for item in rejections] == corpus["row"].to_list()
-    assert {item.verdict for item in rejections} == {"missing"}
-    repeated = corpus.filter(pl.col("video_path").is_duplicated())["row"].to_list()
-    named = [
-        item.row
-        for item in rejections
-        if "names the same file" in item.reason or "of the same file" in item.reason
-    ]
-    assert repeated
-    assert set(named) <= set(repeated)
-
-
-def test_cascades_that_share_an_address_are_one_group(corpus: pl.DataFrame) -> None:
-    groups = corpus.with_columns(effective=pl.Series(effective_groups(corpus)))
-
-    assert groups.group_by("video_path").agg(pl.col("effective").n_unique())["effective"].max() == 1
-    named = groups.filter(pl.col("group").is_not_null())
-    assert named.group_by("group").agg(pl.col("effective").n_unique())["effective"].max() == 1
-    assert named["effective"].n_unique() < named["group"].n_unique()
-    assert groups["effective"].to_list() == connected(corpus)
-
-
-def connected(videos: pl.DataFrame) -> list[str]:
-    """The smallest name reachable over common addresses and cascades, by repetition."""
-    names = videos.with_columns(
-        name=pl.coalesce("group", pl.format("video:{}", pl.col("sha256").str.slice(0, 16)))
-    )
-    while True:
-        spread = names.with_columns(pl.col("name").min().over("sha256")).with_columns(
-            name=pl.when(pl.col("group").is_null())
-            .then("name")
-            .otherwise(pl.col("name").min().over("group"))
-        )
-        if spread.equals(names):
-            return names["name"].to_list()
-        names = spread
-
-
-def test_the_corpus_grows_without_moving_a_video(corpus: pl.DataFrame) -> None:
-    videos = corpus.with_columns(group=pl.Series(effective_groups(corpus)))
-    known = videos.sample(fraction=0.9, seed=0)
-
-    before, after = split(known), split(videos)
-
-    moved = before.join(after, on="row").filter(pl.col("fold").ne_missing(pl.col("fold_right")))
-    assert moved.is_empty()
-
-
-def test_no_group_of_the_corpus_is_in_two_parts(corpus: pl.DataFrame) -> None:
-    videos = corpus.with_columns(group=pl.Series(effective_groups(corpus)))
-    parts = split(videos).group_by("group").agg(part().n_unique())
-
-    assert parts["part"].max() == 1

@@ -15,7 +15,7 @@ from video.fingerprints import FINGERPRINT_VERSION
 from video.streams import decoder_versions
 
 # Raise it when a file may get other facts than before.
-INSPECTION_VERSION = 1
+INSPECTION_VERSION = 2
 
 # A limit ended these inspections: another limit may let them go on.
 STOPPED_BY_A_LIMIT = ("timeout", "out_of_memory", "too_long")

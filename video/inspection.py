@@ -37,6 +37,7 @@ class _Record:
     first_corrupt: int = -1
     num_corrupt: int = 0
     num_size_changes: int = 0
+    num_hidden: int = 0
     in_doubt: bool = False
     _size: tuple[int, int] = (0, 0)
 
@@ -44,6 +45,9 @@ class _Record:
         if packet.size == 0 and packet.pts is None and packet.dts is None:
             return  # the sign that the stream has ended
         self.packet_pts.append(packet.pts)
+        # An edit list hides its frame, as where a video was cut between key frames and not encoded
+        # anew.
+        self.num_hidden += packet.is_discard
         if packet.pts is None:
             self.in_doubt = True
         elif packet.is_keyframe:
@@ -155,7 +159,11 @@ def _decode_fully(
     fps = stream.average_rate or Fraction(0)
     missing_sec = _stated_duration_sec(container) - end_sec
     verdict, reason = _verdict(
-        num_frames, declared, float(missing_sec * fps), record.first_corrupt, error_text
+        num_frames,
+        declared - record.num_hidden,
+        float(missing_sec * fps),
+        record.first_corrupt,
+        error_text,
     )
     proven = verdict == "ok" and record.proves_timing()
     return VideoFacts(

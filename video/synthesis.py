@@ -308,6 +308,8 @@ def write_video(planned: PlannedVideo, root: Path) -> None:
         return
     path = root / planned.video_path
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A file of an earlier run may be a link to one that others hold too: replaced, not written to.
+    path.unlink(missing_ok=True)
     if planned.fault == "not_a_video":
         path.write_bytes(_NOT_A_VIDEO)
         return
