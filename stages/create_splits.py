@@ -13,13 +13,13 @@ from mlops.errors import PipelineError
 from mlops.stage import run_stage
 from stages.params import Split, read_params
 from video.duplicates import Pair, near_duplicates
+from video.groups import effective_groups
 from video.splits import (
     Deviation,
     assign_splits,
     best_rebalance,
     class_names,
     deviations,
-    effective_groups,
 )
 
 VIDEOS = Path("data/videos.parquet")
@@ -36,7 +36,8 @@ def main() -> None:
     check_columns(videos, params.split.stratify)
     pairs = find_near_duplicates(videos, params.split.near_duplicate_distance)
     links = [(pair.first, pair.second) for pair in pairs]
-    groups = pl.Series(effective_groups(videos, links), dtype=pl.String)
+    given = videos.with_columns(group="linked_group")
+    groups = pl.Series(effective_groups(given, links), dtype=pl.String)
     write_duplicates(videos, pairs)
     videos = videos.with_columns(group=groups)
     report_groups(videos)

@@ -34,12 +34,14 @@ from video.facts import (
     inspections_table,
     known_facts,
 )
+from video.groups import linked_groups
 from video.index import (
     Columns,
     IndexFileError,
     Rejection,
     check_rows,
     contradictory_copies,
+    names_a_file,
     read_index,
 )
 from video.inspection import inspect_video
@@ -71,11 +73,15 @@ def main() -> None:
     limits = pick(params.load_data, InspectionLimits)
     cache = cache_directory()
     with GuardedWorkers(params.runtime.workers, guard(limits)) as workers:
-        facts, counts = inspect_all(rows, root, limits, cache, workers)
+        contents, unread = read_contents(index, root, workers)
+        facts, counts = inspect_all(rows, root, contents, limits, cache, workers)
+        facts |= unread
         rows, rejections = accept(rows, facts, rejections, params.load_data.accept)
         pictures = picture(rejections, facts, root, cache, workers)
     write_quarantine(rejections, pictures)
-    videos = video_table(rows, facts, params.data.labels)
+    sha256s = {name: sha256 for name, (sha256, _) in contents.items()}
+    links = index.select("row", linked_groups(index, sha256s))
+    videos = video_table(rows.join(links, on="row"), facts, params.data.labels)
     check_loss(index, videos, rejections, params.data, params.load_data)
     with files.replacing(VIDEOS) as path:
         videos.write_parquet(path)
@@ -100,36 +106,17 @@ def index_rows(data: Data) -> pl.DataFrame:
         raise PipelineError(*(f"{path}: {fault}" for fault in error.faults)) from None
 
 
-def inspect_all(
-    rows: pl.DataFrame,
-    root: Path,
-    limits: InspectionLimits,
-    cache: Path | None,
-    workers: GuardedWorkers,
-) -> tuple[dict[str, VideoFacts], str]:
-    """The facts of every video by its path in the index; how many were decoded, in words."""
-    paths = {name: root / name for name in rows["video_path"]}
-    contents, unread = read_contents(paths, workers)
-    # One path for each content; copies are decoded once.
-    files_by_content = {contents[name]: paths[name] for name in reversed(contents)}
-    known = find_known(files_by_content.keys(), limits, cache)
-    new = {content: path for content, path in files_by_content.items() if content not in known}
-    facts = decode(new, known, limits, workers)
-    save(facts, limits, INSPECTIONS)
-    counts = f"{counted(len(new), 'video')} decoded, {len(known)} known"
-    return unread | {name: facts[content] for name, content in contents.items()}, counts
-
-
 def read_contents(
-    paths: dict[str, Path], workers: GuardedWorkers
+    index: pl.DataFrame, root: Path, workers: GuardedWorkers
 ) -> tuple[dict[str, Content], dict[str, VideoFacts]]:
     """The content of every file that can be read, and the verdict on every other."""
-    hashed = workers.map(hash_of, list(paths.values()))
+    named = index["video_path"].unique(maintain_order=True)
+    names = [name for name in named if names_a_file(name, root)]
+    hashed = workers.map(hash_of, [root / name for name in names])
+    tracked = track(hashed, total=len(names), task="load_data, reading")
     contents: dict[str, Content] = {}
     unread: dict[str, VideoFacts] = {}
-    for name, found in zip(
-        paths, track(hashed, total=len(paths), task="load_data, reading"), strict=True
-    ):
+    for name, found in zip(names, tracked, strict=True):
         if isinstance(found, str):
             contents[name] = (found, Path(name).suffix.lower())
         elif isinstance(found, Fault):
@@ -145,6 +132,26 @@ def hash_of(path: Path) -> str | OSError:
         return files.content_hash(path)
     except OSError as error:
         return error
+
+
+def inspect_all(
+    rows: pl.DataFrame,
+    root: Path,
+    contents: dict[str, Content],
+    limits: InspectionLimits,
+    cache: Path | None,
+    workers: GuardedWorkers,
+) -> tuple[dict[str, VideoFacts], str]:
+    """The facts of the videos by their paths in the index; how many were decoded, in words."""
+    names = [name for name in rows["video_path"] if name in contents]
+    # One path for each content; copies are decoded once.
+    paths = {contents[name]: root / name for name in reversed(names)}
+    known = find_known(paths, limits, cache)
+    new = {content: path for content, path in paths.items() if content not in known}
+    facts = decode(new, known, limits, workers)
+    save(facts, limits, INSPECTIONS)
+    counts = f"{counted(len(new), 'video')} decoded, {len(known)} known"
+    return {name: facts[contents[name]] for name in names}, counts
 
 
 def find_known(

@@ -42,6 +42,7 @@ class Project:
 
     def run(self, videos: pl.DataFrame, **changes: Any) -> tuple[int, str]:
         self.write_params(changes)
+        videos = videos.with_columns(linked_group="group")
         videos.write_parquet(self.root / "data/videos.parquet")
         result = subprocess.run(
             [sys.executable, "-m", "stages.create_splits"],

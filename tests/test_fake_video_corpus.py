@@ -20,8 +20,9 @@ import pytest
 
 from tests.clone import ROOT, run_stage, set_params
 from video.encoding import encode_video
+from video.groups import effective_groups, linked_groups
 from video.index import Columns, read_index
-from video.splits import assign_splits, effective_groups
+from video.splits import assign_splits
 
 TABLES = ROOT.parent / "shared/real/fvc_metadata"
 
@@ -137,16 +138,14 @@ def test_a_repeated_address_is_told_beside_the_missing_file(
     for row in rows:
         by_address[row.address].append(row)
     repeated = [group for group in by_address.values() if len(group) > 1]
-    # Rows that agree are a slip, and the first of them stays.
+    # Of rows with one label the first stays.
     told = {
-        row.number
-        for group in repeated
-        for row in (group if len({(r.label, r.cascade) for r in group}) > 1 else group[1:])
+        row.number for group in repeated for row in (group if len(labels(group)) > 1 else group[1:])
     }
 
     found = quarantine.filter(pl.col("reason").str.contains("same file"))["row"].to_list()
 
-    assert (len(repeated), sum(map(len, repeated)), len(told)) == (6, 13, 12)
+    assert (len(repeated), sum(map(len, repeated)), len(told)) == (6, 13, 9)
     assert found == sorted(told)
 
 
@@ -194,6 +193,10 @@ def test_cascades_that_share_an_address_are_one_group(rows: list[Row]) -> None:
     assert sorted(len(item) for item in shared.values() if len(item) > 1) == [2, 2, 3]
     assert len(expected) == 376
     assert grouped(effective_groups(table_of(rows))) == expected
+    # From the index alone, whose rows for one file are rejected but for the first.
+    linked = linked_groups(table_of(rows), {}).to_list()
+    assert None not in linked
+    assert grouped(linked) == expected
 
 
 def test_originals_without_a_cascade_are_groups_of_their_own(rows: list[Row]) -> None:
@@ -375,7 +378,9 @@ def test_an_address_as_the_path_names_a_file_below_the_root(
     assert code == 0, output
     videos = pl.read_parquet(root / "data/videos.parquet")
     assert slashed.address.endswith("/")
-    assert videos["video_path"].to_list() == [row.address for row in (*plain, slashed)]
+    assert videos["video_path"].to_list() == [row.address for row in (*plain, slashed, shared[0])]
     quarantine = pl.read_csv(root / "data/quarantine.csv")
-    assert set(quarantine["verdict"]) == {"contradiction"}
-    assert quarantine["reason"][0] == "labels or groups differ from row 5, 6 of the same file"
+    assert quarantine["verdict"].to_list() == ["duplicate"] * 2
+    assert quarantine["reason"].to_list() == ["row 4 names the same file"] * 2
+    assert len({row.cascade for row in shared}) == 3
+    assert videos["linked_group"][3] == min(row.cascade for row in shared)

@@ -15,10 +15,11 @@ import polars as pl
 from mlops.config import config_hash
 from mlops.determinism import derive_seed
 from video.decoding import read_frames
+from video.groups import effective_groups
 from video.inspection import inspect_video
 from video.loading import balanced_order, epoch_order
 from video.packs import pack_bytes, pack_key, uniform_indices
-from video.splits import assign_splits, effective_groups
+from video.splits import assign_splits
 from video.synthesis import SampleRecipe, plan_sample, render_frames
 
 # 24 frames of 64x48, H.264 in MP4, made once; its bytes never change.

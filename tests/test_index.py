@@ -259,14 +259,21 @@ def test_of_rows_that_say_the_same_of_a_file_the_first_stays(tmp_path: Path) -> 
     assert reasons == {3: "duplicate: row 1 names the same file"}
 
 
-@pytest.mark.parametrize("other", ["a.mp4,real,g", "a.mp4,fake,h", "a.mp4,fake,"])
+@pytest.mark.parametrize("other", ["a.mp4,fake,h", "a.mp4,fake,"])
+def test_of_rows_that_differ_in_their_group_the_first_stays(tmp_path: Path, other: str) -> None:
+    kept, reasons = checked(tmp_path, "a.mp4,fake,g", other, files="a.mp4")
+
+    assert (kept, reasons) == ([1], {2: "duplicate: row 1 names the same file"})
+
+
+@pytest.mark.parametrize("other", ["a.mp4,real,g", "a.mp4,real,h"])
 def test_of_rows_that_contradict_each_other_none_stays(tmp_path: Path, other: str) -> None:
     kept, reasons = checked(tmp_path, "a.mp4,fake,g", "b.mp4,real,g", other, files="a.mp4 b.mp4")
 
     assert kept == [2]
     assert reasons == {
-        1: "contradiction: labels or groups differ from row 3 of the same file",
-        3: "contradiction: labels or groups differ from row 1 of the same file",
+        1: "contradiction: the label differs from row 3 of the same file",
+        3: "contradiction: the label differs from row 1 of the same file",
     }
 
 

@@ -1,12 +1,12 @@
 """Splits keep groups whole, stay when the data grow, and come close to the shares asked for."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from video.groups import effective_groups
 from video.splits import (
     TEST,
     TRAIN,
@@ -15,7 +15,6 @@ from video.splits import (
     best_rebalance,
     class_names,
     deviations,
-    effective_groups,
     split_in_fold,
 )
 
@@ -59,66 +58,6 @@ def renamed(table: pl.DataFrame, prefix: int) -> pl.DataFrame:
 
 def part() -> pl.Expr:
     return pl.col("fold").fill_null(-1).alias("part")
-
-
-# --- groups ------------------------------------------------------------------------------------
-
-
-def joined(*rows: tuple[str, str | None], links: Sequence[tuple[int, int]] = ()) -> list[str]:
-    schema = {"sha256": pl.String, "group": pl.String}
-    return effective_groups(pl.DataFrame(rows, schema=schema, orient="row"), links)
-
-
-def test_videos_of_a_group_stay_in_it() -> None:
-    assert joined(("a", "g"), ("b", "g"), ("c", "h")) == ["g", "g", "h"]
-
-
-def test_videos_without_a_group_are_groups_of_their_own() -> None:
-    groups = joined(("a", None), ("b", None), ("c", "g"))
-
-    assert len(set(groups)) == 3
-
-
-def test_exact_copies_without_a_group_are_one_group() -> None:
-    first, second = joined(("a", None), ("a", None))
-
-    assert first == second
-
-
-def test_exact_copies_under_two_names_join_the_two_groups() -> None:
-    assert joined(("a", "h"), ("b", "h"), ("a", "g"), ("c", "g")) == ["g"] * 4
-
-
-def test_groups_are_joined_over_many_links() -> None:
-    chain = [(str(i // 2), f"g{(i + 1) // 2}") for i in range(40)]
-
-    assert set(joined(*chain)) == {"g0"}
-
-
-def test_a_video_without_a_group_joins_the_group_of_its_copy() -> None:
-    assert joined(("a", None), ("b", "g"), ("a", "g")) == ["g", "g", "g"]
-
-
-def test_joined_groups_have_the_same_names_in_every_order_of_the_rows() -> None:
-    rows = [("a", "h"), ("a", "g"), ("b", "g"), ("b", "k"), ("c", None), ("d", "m")]
-    expected = dict(zip(rows, joined(*rows), strict=True))
-
-    for shift in range(len(rows)):
-        turned = rows[shift:] + rows[:shift]
-        assert dict(zip(turned, joined(*turned), strict=True)) == expected
-
-
-def test_a_link_joins_the_groups_of_its_two_videos_under_the_smaller_name() -> None:
-    rows = [("a", "k"), ("b", "k"), ("c", "h"), ("d", None)]
-
-    assert joined(*rows, links=[(1, 2)])[:3] == ["h"] * 3
-    assert joined(*rows, links=[(3, 2)])[2:] == ["h"] * 2
-
-
-def test_links_between_videos_without_a_group_make_one() -> None:
-    groups = joined(("a", None), ("b", None), ("c", None), links=[(0, 1), (1, 2)])
-
-    assert groups == ["video:a"] * 3
 
 
 # --- parts -------------------------------------------------------------------------------------
@@ -179,7 +118,7 @@ def test_a_link_found_later_moves_the_group_with_the_larger_name_only() -> None:
     rows = [(str(number), f"g{number // 3:02}") for number in range(90)]
     videos = pl.DataFrame(rows, schema=["sha256", "group"], orient="row")
     before, after = (
-        split(videos.with_columns(group=pl.Series(joined(*rows, links=links))))
+        split(videos.with_columns(group=pl.Series(effective_groups(videos, links))))
         for links in ([], [(0, 89)])
     )
 

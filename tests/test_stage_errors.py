@@ -305,6 +305,28 @@ def test_copies_of_one_file_with_two_labels_are_both_quarantined(project: Projec
     assert reasons["d.mp4"] == "contradiction: row 3 holds the same bytes with another label"
 
 
+def test_rows_that_are_left_out_link_their_groups_all_the_same(project: Project) -> None:
+    """One file in two groups with two labels is no use, but tells that the groups are one."""
+    for number, name in enumerate(["a.mp4", "b.mp4", "c.mp4", "shared.mp4"]):
+        project.add_video(name, shade=number)
+    shutil.copy2(project.videos / "shared.mp4", project.videos / "copy.mp4")
+    rows = [
+        row("a.mp4", "authentic", "1"),
+        row("b.mp4", "tampered", "2"),
+        row("c.mp4", "tampered", "3"),
+        row("shared.mp4", "authentic", "1"),
+        row("./shared.mp4", "tampered", "2"),
+        row("copy.mp4", "authentic", "3"),
+    ]
+    project.write_index(rows)
+    project.write_params({"load_data": {"max_quarantined": 1}})
+    code, output = project.run("load_data")
+    assert code == 0, output
+    videos = pl.read_parquet(project.root / "data/videos.parquet")
+    assert videos["group"].to_list() == ["1", "2", "3", "3"]
+    assert videos["linked_group"].to_list() == ["1", "1", "1", "1"]
+
+
 def test_too_many_unusable_rows_fail_the_stage_and_each_is_named(project: Project) -> None:
     project.write_index([*two_good_rows(project), row("x.mp4"), row("y.mp4")])
     output = project.fail("load_data")

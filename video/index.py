@@ -19,7 +19,7 @@ from video.facts import VideoFacts
 # content under `csv_<name>`.
 RESERVED = frozenset(field.name for field in fields(VideoFacts)) | frozenset(
     (
-        *("row", "video_path", "label", "group", "split", "fold"),
+        *("row", "video_path", "label", "group", "linked_group", "split", "fold"),
         *("pack", "clip", "offset_bytes", "frames", "dtype", "clip_sha256", "copy"),
     )
 )
@@ -144,6 +144,11 @@ def check_rows(
     return usable, rejections
 
 
+def names_a_file(video_path: str, root: Path) -> bool:
+    """Whether a row's path leads to a file below `root`, whatever else is wrong with the row."""
+    return not _path_faults(video_path, root)
+
+
 def contradictory_copies(frame: pl.DataFrame, sha256: Sequence[str]) -> list[Rejection]:
     """Rejections of the rows whose files are equal, as `sha256` says, but whose labels are not.
 
@@ -249,7 +254,7 @@ def _label_faults(label: str, labels: Sequence[str]) -> list[Fault]:
 def _repeated(frame: pl.DataFrame) -> dict[int, list[Fault]]:
     """The fault of each row that names a file that another row names, however it spells it.
 
-    With the same label and group they are a slip, and the first row stays. Where they
+    With the same label the first row stays; `linked_groups` joins their groups. Where the labels
     contradict each other nobody can say which is right, so none of them is used.
     """
     faults: dict[int, list[Fault]] = {}
@@ -259,11 +264,11 @@ def _repeated(frame: pl.DataFrame) -> dict[int, list[Fault]]:
     for rows in named.partition_by("file", maintain_order=True):
         if rows.height == 1:
             continue
-        agree = rows.select("label", "group").n_unique() == 1
+        agree = rows["label"].n_unique() == 1
         numbers = rows["row"].to_list()
         for number in numbers[1 if agree else 0 :]:
             others = ", ".join(str(other) for other in numbers if other != number)
-            contradiction = f"labels or groups differ from row {others} of the same file"
+            contradiction = f"the label differs from row {others} of the same file"
             faults[number] = [
                 ("duplicate", f"row {numbers[0]} names the same file")
                 if agree

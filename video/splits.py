@@ -28,7 +28,7 @@ that carry the smallest name are removed, the rest of that joined group takes th
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -82,38 +82,6 @@ def class_names(table: pl.DataFrame) -> list[str]:
     if not isinstance(labels, pl.Enum):
         raise ValueError(f"expected a label column of type Enum, got {labels}; run load_data again")
     return labels.categories.to_list()
-
-
-def effective_groups(videos: pl.DataFrame, links: Iterable[tuple[int, int]] = ()) -> list[str]:
-    """The group of every row of `videos` (`sha256, group`), with what belongs together joined.
-
-    `links` are pairs of rows that show the same. The same bytes under two group names join the
-    two groups; a video without a group is one of its own. The joined group takes the smallest of
-    its names, whatever the order of the rows.
-    """
-    parent: dict[str, str] = {}
-
-    def find(item: str) -> str:
-        while parent.setdefault(item, item) != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    def join(one: str, other: str) -> None:
-        # The smaller name becomes the root; "group:" sorts before "video:".
-        low, high = sorted((find(one), find(other)))
-        parent[high] = low
-
-    contents = [f"video:{sha256[:16]}" for sha256 in videos["sha256"]]
-    names = [
-        content if group is None else f"group:{group}"
-        for content, group in zip(contents, videos["group"], strict=True)
-    ]
-    for content, name in zip(contents, names, strict=True):
-        join(content, name)
-    for first, second in links:
-        join(names[first], names[second])
-    return [find(name).removeprefix("group:") for name in names]
 
 
 def assign_splits(
