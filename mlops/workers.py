@@ -7,8 +7,9 @@ number of workers changes the time and nothing else.
 import multiprocessing
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -23,16 +24,17 @@ def map_processes(
 ) -> Iterator[Result]:
     """Yield `function(task)` for each task; `function` is importable, tasks can be pickled.
 
-    An exception of a task is raised here and ends the work.
+    This process is one of the workers: it works while the others start. An exception of a task is
+    raised here and ends the work.
     """
-    workers = min(workers, len(tasks))
-    if workers <= 1:
+    others = min(workers, len(tasks)) - 1
+    if others < 1:
         yield from map(function, tasks)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(others, mp_context=context, initializer=end_with_parent) as pool:
         try:
-            yield from pool.map(function, tasks, chunksize=1)
+            yield from _share(function, tasks, pool, others)
         except BrokenProcessPool:
             raise PipelineError(
                 "a worker process was killed, as the system does when memory runs out; lower "
@@ -41,6 +43,31 @@ def map_processes(
         finally:
             # After a fault the tasks still waiting are of no use.
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _share(
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    pool: ProcessPoolExecutor,
+    others: int,
+) -> Iterator[Result]:
+    """Yield results in order, and do a task here whenever the others have enough to do."""
+    waiting = deque(range(len(tasks)))
+    given: dict[int, Future[Result]] = {}
+    own: dict[int, Result] = {}
+    for number in range(len(tasks)):
+        while number not in own and not (number in given and given[number].done()):
+            busy = sum(not future.done() for future in given.values())
+            # One at work and one in hand for each, so that none waits for this process.
+            for _ in range(min(2 * others - busy, len(waiting))):
+                task = waiting.popleft()
+                given[task] = pool.submit(function, tasks[task])
+            if waiting:
+                task = waiting.popleft()
+                own[task] = function(tasks[task])
+            elif number in given:
+                wait([given[number]])
+        yield own.pop(number) if number in own else given.pop(number).result()
 
 
 def end_with_parent() -> None:

@@ -1,5 +1,6 @@
 """Work over processes gives what one process gives, and faults arrive where they can be told."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -22,11 +23,12 @@ def slower_at_first(task: int) -> int:
     return task * task
 
 
-def meet(directory: Path) -> int:
-    """Wait until two processes work at once."""
+def meet(task: tuple[Path, int]) -> int:
+    """Wait until so many processes work at once."""
+    directory, workers = task
     (directory / str(os.getpid())).touch()
     deadline = time.monotonic() + 20
-    while len(list(directory.iterdir())) < 2 and time.monotonic() < deadline:
+    while len(list(directory.iterdir())) < workers and time.monotonic() < deadline:
         time.sleep(0.01)
     return os.getpid()
 
@@ -41,8 +43,8 @@ def divide(task: int) -> float:
     return 1 / task
 
 
-def killed_at_2(task: int) -> int:
-    if task == 2:
+def kill_the_other(task: int) -> int:
+    if multiprocessing.parent_process() is not None:
         os.kill(os.getpid(), signal.SIGKILL)
     return task
 
@@ -78,10 +80,12 @@ def test_the_number_of_workers_does_not_change_the_results() -> None:
     assert one == two
 
 
-def test_two_workers_are_two_other_processes(tmp_path: Path) -> None:
-    processes = set(map_processes(meet, [tmp_path] * 2, workers=2))
-    assert len(processes) == 2
-    assert os.getpid() not in processes
+@pytest.mark.parametrize("workers", [2, 3])
+def test_two_workers_are_this_process_and_another(tmp_path: Path, workers: int) -> None:
+    tasks = [(tmp_path, workers)] * 4 * workers
+    processes = set(map_processes(meet, tasks, workers=workers))
+    assert len(processes) == workers
+    assert os.getpid() in processes
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -122,7 +126,7 @@ def test_who_stops_taking_results_stops_the_work(tmp_path: Path) -> None:
 
 def test_a_killed_worker_is_told_with_the_remedy() -> None:
     with pytest.raises(PipelineError) as caught:
-        list(map_processes(killed_at_2, range(6), workers=2))
+        list(map_processes(kill_the_other, range(6), workers=2))
     assert str(caught.value) == (
         "a worker process was killed, as the system does when memory runs out; lower "
         "runtime.workers and run the same command again"
