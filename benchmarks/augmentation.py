@@ -42,7 +42,8 @@ from numpy.typing import NDArray
 
 from mlops.parameters import load_yaml
 from mlops.progress import track
-from video.augmentation import AugmentationRecipe, augment_clip
+from video.augmentation import augment_clip
+from video.recipe import AugmentationRecipe
 
 NUM_CLIPS, FRAMES, SIDE = 8, 16, 112
 LEAST_SEC = 0.2  # CPU time of one measurement

@@ -39,7 +39,7 @@ import av
 import polars as pl
 from ruamel.yaml import YAML
 
-from benchmarks.decoding import VIDEOS, write
+from benchmarks.decoding import VIDEOS, encoded
 from video.encoding import encode_video
 
 ROOT = Path(__file__).parents[1]
@@ -155,10 +155,8 @@ def long_videos(data: Path) -> pl.DataFrame:
     kinds = ("h264 480p GOP 250", "h264 480p GOP 12", "vp9 480p", "mpeg4 480p")
     rows = []
     for kind in kinds:
-        suffix, encoder, options, height, width = VIDEOS[kind]
-        first = data / f"first{suffix}"
-        write(first, encoder, options, (height, width), 300)
-        content = first.read_bytes()
+        suffix = VIDEOS[kind][0]
+        content = encoded(data, kind, 300).read_bytes()
         for number in range(25):
             name = f"{kind.replace(' ', '_')}_{number}{suffix}"
             # A box that players skip, or an element.

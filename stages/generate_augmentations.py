@@ -17,7 +17,8 @@ from mlops.stage import run_stage
 from mlops.unfinished import UnfinishedFiles
 from mlops.workers import map_processes
 from stages.params import read_params
-from video.augmentation import TRANSFORM_VERSION, AugmentationRecipe, augment_clip
+from video.augmentation import augment_clip
+from video.draws import TRANSFORM_VERSION
 from video.packs import (
     PackError,
     check_clip,
@@ -27,6 +28,7 @@ from video.packs import (
     parse_pack,
     read_clip_into,
 )
+from video.recipe import AugmentationRecipe
 from video.splits import TRAIN, split_in_fold
 
 CLIPS = Path("data/clips.parquet")

@@ -33,7 +33,7 @@ from mlops.runs import FINISHED, open_run, write_metadata
 from mlops.stage import parse_options, run_stage
 from mlops.tracker import ExperimentTracker
 from stages.params import Params, Train, check_cell, read_params
-from video.augmentation import AugmentationRecipe, Clip, augment_clip
+from video.augmentation import augment_clip
 from video.cells import COPIES, cell_clips, common_columns
 from video.leakage import LeakageError
 from video.loading import Augment, Batch, ClipSet, balanced_order, batch_rows, epoch_order
@@ -41,6 +41,8 @@ from video.metrics import SUMMARY, NonFinitePredictionsError, classification_met
 from video.model_shape import ModelShape
 from video.models import Normalise, build_model
 from video.packs import PackError
+from video.pixels import Clip
+from video.recipe import AugmentationRecipe
 from video.splits import TRAIN, VAL, class_names
 from video.steps import NonFiniteLossError, class_weights, predict, train_step
 

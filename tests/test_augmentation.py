@@ -18,20 +18,19 @@ import numpy as np
 import pytest
 from numpy._core import _multiarray_umath as numpy_core
 
-from video import augmentation
-from video.augmentation import (
-    CUTOUT_GREY,
+from video import draws as draws_module
+from video import pixels as pixels_module
+from video.augmentation import augment_clip
+from video.augmentation_parameters import (
     Affine,
     AugmentationParameters,
-    AugmentationRecipe,
-    Clip,
     Cutout,
-    Draws,
     Jitter,
-    apply_parameters,
-    augment_clip,
     sample_parameters,
 )
+from video.draws import TRANSFORM_VERSION, Draws
+from video.pixels import CUTOUT_GREY, Clip, apply_parameters
+from video.recipe import AugmentationRecipe
 
 OPERATIONS = [
     "rotation",
@@ -135,7 +134,7 @@ def test_seed_video_and_copy_each_change_the_bytes(
 
 def test_the_transform_version_changes_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     before = digest_of((64, 0))
-    monkeypatch.setattr(augmentation, "TRANSFORM_VERSION", augmentation.TRANSFORM_VERSION + 1)
+    monkeypatch.setattr(draws_module, "TRANSFORM_VERSION", TRANSFORM_VERSION + 1)
     assert digest_of((64, 0)) != before
 
 
@@ -220,7 +219,7 @@ GOLDEN = {1: "faafcadcdab27674c1e471c1d5279e60a5aa210348596ed1c2b2e1f2d06c9c91"}
 
 def test_the_bytes_of_this_transform_version_are_the_published_ones() -> None:
     digests = "".join(digest_of(job) for job in JOBS)
-    found = {augmentation.TRANSFORM_VERSION: hashlib.sha256(digests.encode()).hexdigest()}
+    found = {TRANSFORM_VERSION: hashlib.sha256(digests.encode()).hexdigest()}
     assert found == GOLDEN, (
         "augmented clips have other bytes than those stored under this version: raise "
         "TRANSFORM_VERSION, put the new digest here and add a line to the changelog"
@@ -229,7 +228,7 @@ def test_the_bytes_of_this_transform_version_are_the_published_ones() -> None:
 
 def test_sine_and_cosine_are_right_to_the_last_digits() -> None:
     for angle_deg in np.linspace(-180, 180, 721).tolist():
-        sine, cosine = augmentation._sine_cosine(angle_deg)
+        sine, cosine = pixels_module._sine_cosine(angle_deg)
         assert sine == pytest.approx(math.sin(math.radians(angle_deg)), abs=1e-13)
         assert cosine == pytest.approx(math.cos(math.radians(angle_deg)), abs=1e-13)
 
@@ -311,10 +310,10 @@ def test_the_widest_limits_on_the_largest_frame_fit_the_map(angle_deg: int) -> N
     farthest = AugmentationParameters(
         source_frames=(0,), rotation_deg=angle_deg, affine=Affine(0.5, 45.0, 0.5, 0.5)
     )
-    side = augmentation.MAX_SIDE_PX
+    side = pixels_module.MAX_SIDE_PX
     # The map is linear: a row and a column of pixels reach together as far as the whole frame.
-    row, _ = augmentation._source_map(farthest, DRAWS, 1, side)
-    column, _ = augmentation._source_map(farthest, DRAWS, side, 1)
+    row, _ = pixels_module._source_map(farthest, DRAWS, 1, side)
+    column, _ = pixels_module._source_map(farthest, DRAWS, side, 1)
     reach = abs(row.astype(int)).max() + abs(column.astype(int)).max()
     assert side < reach < np.iinfo(np.int16).max - 64  # the most that elastic adds
 
@@ -622,7 +621,7 @@ def test_elastic_moves_pixels_along_both_axes_independently() -> None:
 
 def test_elastic_displacements_lie_between_their_four_nodes_without_a_crease() -> None:
     cell_px, cells = 21, 4  # an odd number: pixel 10 of a cell is its middle
-    field = augmentation._smooth_field(cells, DRAWS, cells * cell_px, cells * cell_px)
+    field = pixels_module._smooth_field(cells, DRAWS, cells * cell_px, cells * cell_px)
     nodes = (2 * DRAWS.uniforms("elastic nodes", 2 * (cells + 1) ** 2) - 1).reshape(2, 5, 5)
     means = (nodes[:, 1:, 1:] + nodes[:, 1:, :-1] + nodes[:, :-1, 1:] + nodes[:, :-1, :-1]) / 4
     assert np.allclose(field[:, 10::cell_px, 10::cell_px], means)
@@ -689,7 +688,7 @@ def test_the_colour_transform_is_the_one_of_exact_integers() -> None:
     pixels = DRAWS.raw("pixels", 30_000).astype("<u8").view(np.uint8).reshape(-1, 100, 3)
     recipe = only("jitter", saturation_max=1.0, hue_max_turn=0.5)
     for parameters in sampled(recipe, copies=50):
-        matrix = augmentation._chroma_matrix(parameters.jitter)
+        matrix = pixels_module._chroma_matrix(parameters.jitter)
         coefficients = np.rint(matrix[:, :3] * 512).astype(np.int64)
         assert np.array_equal(coefficients, matrix[:, :3] * 512)
         exact = (2 * (pixels.astype(np.int64) @ coefficients.T) + 1 + 512) // 1024
@@ -698,18 +697,18 @@ def test_the_colour_transform_is_the_one_of_exact_integers() -> None:
 
 def test_no_sum_of_the_colour_transform_lies_half_way_between_two_levels() -> None:
     for parameters in sampled(only("jitter"), copies=20):
-        matrix = augmentation._chroma_matrix(parameters.jitter)
+        matrix = pixels_module._chroma_matrix(parameters.jitter)
         assert (matrix[:, 3] == 1 / 1024).all()  # and the rest is a multiple of 1/512
 
 
 def test_the_colour_transform_keeps_greys_and_luma_and_turns_by_what_it_says() -> None:
     luma_weights = np.array([0.213, 0.715, 0.072])
     for parameters in sampled(only("jitter", saturation_max=1.0, hue_max_turn=0.5), copies=50):
-        matrix = augmentation._chroma_matrix(parameters.jitter)[:, :3]
+        matrix = pixels_module._chroma_matrix(parameters.jitter)[:, :3]
         assert (matrix.sum(axis=1) == 1).all()
         assert np.allclose(luma_weights @ matrix, luma_weights, atol=2 / 512)
-    quarter = augmentation._chroma_matrix(Jitter(hue_turn=0.25))[:, :3]
-    half = augmentation._chroma_matrix(Jitter(hue_turn=0.5))[:, :3]
+    quarter = pixels_module._chroma_matrix(Jitter(hue_turn=0.25))[:, :3]
+    half = pixels_module._chroma_matrix(Jitter(hue_turn=0.5))[:, :3]
     assert np.allclose(quarter @ quarter, half, atol=4 / 512)
 
 

@@ -10,9 +10,10 @@ import pytest
 from mlops.parameters import pick
 from stages.params import Params, read_params
 from stages.train import online_augmentation
-from video.augmentation import AugmentationRecipe, augment_clip
+from video.augmentation import augment_clip
 from video.loading import ClipSet
 from video.packs import pack_bytes, pack_rows
+from video.recipe import AugmentationRecipe
 
 HASHES = ["ab" * 32, "cd" * 32]
 
