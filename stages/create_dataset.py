@@ -66,9 +66,8 @@ def main() -> None:
     reused = [rows for rows in found if rows is not None]
     packs = pl.concat([*reused, *track(made, total=len(missing), task="create_dataset")])
     facts = [pl.col(name).alias(f"video_{name}") for name in VIDEO_FACTS]
-    table = videos.select("video_path", "sha256", "label", "group", *facts).join(
-        packs, on="sha256", how="left", maintain_order="left"
-    )
+    told = ("video_path", "sha256", "label", "group", "fingerprint")
+    table = videos.select(*told, *facts).join(packs, on="sha256", how="left", maintain_order="left")
     with files.replacing(CLIPS) as path:
         table.write_parquet(path)
     UNFINISHED.clear()

@@ -47,7 +47,12 @@ def main() -> None:
     make_deterministic(
         derive_seed(params.seed, "evaluate"), num_threads=params.evaluate.num_threads
     )
-    clips = cell_clips(pl.read_parquet(SPLITS), pl.read_parquet(CLIPS), cell.fold)
+    clips = cell_clips(
+        pl.read_parquet(SPLITS),
+        pl.read_parquet(CLIPS),
+        cell.fold,
+        near_duplicate_distance=params.split.near_duplicate_distance,
+    )
     labels = class_names(clips[TEST])
     sets = {split: ClipSet(clips[split], [PACKS] * clips[split].height, labels) for split in SPLIT}
     targets = {split: sets[split].targets for split in SPLIT}

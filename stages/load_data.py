@@ -55,7 +55,7 @@ INSPECTIONS = Path("data/inspections.parquet")
 
 UNFINISHED = UnfinishedFiles("load_data")
 SAVED = UNFINISHED.directory / INSPECTIONS.name
-SAVING_SHARE = 0.02  # of the time
+SAVING_SHARE = 0.005  # of the time
 
 # Frames of quarantined videos, for the report.
 PICTURES = (8, 72, 128)  # frames, height, width

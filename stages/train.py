@@ -110,7 +110,9 @@ def main() -> None:
         derive_seed(params.seed, "train", cell.model, cell.fold),
         num_threads=params.train.num_threads,
     )
-    train_set, val_set, labels = load_clips(cell.fold, augments_online=params.augment.online)
+    train_set, val_set, labels = load_clips(
+        cell.fold, params.split.near_duplicate_distance, augments_online=params.augment.online
+    )
     init_path = Path(f"models/{cell.model}/init.pt")
     run_dir = find_or_create_run(params, cell, init_path, device)
     model, shape = load_model(cell.model, init_path, device)
@@ -156,12 +158,20 @@ def main() -> None:
     publish(run_dir, cell, session, params.train.monitor)
 
 
-def load_clips(fold: int, *, augments_online: bool) -> tuple[ClipSet, ClipSet, list[str]]:
+def load_clips(
+    fold: int, near_duplicate_distance: float, *, augments_online: bool
+) -> tuple[ClipSet, ClipSet, list[str]]:
     """The training set, with its augmented copies unless training makes its own, the validation
     set, and the classes."""
     clips = pl.read_parquet(CLIPS)
     labels = class_names(clips)
-    cell = cell_clips(pl.read_parquet(SPLITS), clips, fold, copies=pl.read_parquet(AUGMENTED))
+    cell = cell_clips(
+        pl.read_parquet(SPLITS),
+        clips,
+        fold,
+        near_duplicate_distance=near_duplicate_distance,
+        copies=pl.read_parquet(AUGMENTED),
+    )
     train, copies, val = cell[TRAIN], cell[COPIES], cell[VAL]
     if augments_online:
         copies = copies.clear()

@@ -106,6 +106,37 @@ def test_the_same_pictures_in_another_file(data: Data, stage: str) -> None:
     assert f"'{copy}' and '{original}'" in output
 
 
+def alike(fingerprint: list[int]) -> list[int]:
+    """What an encoding anew makes of it: one bit in every hash of two words."""
+    return [word ^ 1 if place % 2 else word for place, word in enumerate(fingerprint)]
+
+
+@pytest.mark.parametrize(("stage", "split"), [("train", VAL), ("evaluate", TEST)])
+def test_the_same_pictures_encoded_anew(data: Data, stage: str, split: str) -> None:
+    original, copy = data.videos(TRAIN)[0], data.videos(split)[0]
+    table = data.table(CLIPS)
+    (known,) = data.row(CLIPS, original)["fingerprint"].to_list()
+    values = [
+        alike(known) if path == copy else fingerprint
+        for path, fingerprint in table.select("video_path", "fingerprint").iter_rows()
+    ]
+    column = pl.Series("fingerprint", values, dtype=table.schema["fingerprint"])
+    data.write(CLIPS, table.with_columns(column))
+
+    output = data.stopped(stage)
+
+    assert "show the same pictures" in output
+    assert f"'{original}'" in output
+    assert f"'{copy}'" in output
+    assert "at a distance of 0.008" in output
+
+
+def test_a_table_without_fingerprints_cannot_pass(data: Data) -> None:
+    data.write(CLIPS, data.table(CLIPS).drop("fingerprint"))
+
+    assert "expected a column fingerprint" in data.stopped("evaluate")
+
+
 @pytest.mark.parametrize("split", [VAL, TEST])
 def test_an_augmented_copy_of_a_held_out_video(data: Data, split: str) -> None:
     parent = data.videos(split)[0]

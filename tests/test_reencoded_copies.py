@@ -87,3 +87,12 @@ def test_a_reencoded_copy_of_a_test_video_never_reaches_training(
     code, output = run_stage("train", "--model", "small3d", "--fold", "0", cwd=root)
     assert code == 1
     assert f"test and train share the group {group}: '{original}' and '{COPY}'; run" in output
+
+    # Under the name of another group too.
+    tampered = splits_of(root).with_columns(group=moved.then(pl.lit("uploads")).otherwise("group"))
+    tampered.write_parquet(root / "data/splits.parquet")
+    code, output = run_stage("train", "--model", "small3d", "--fold", "0", cwd=root)
+    assert code == 1
+    assert "test and train show the same pictures: " in output
+    assert f"'{original}'" in output
+    assert f"'{COPY}'" in output

@@ -2,18 +2,24 @@
 
 import polars as pl
 
-from video.leakage import check_copies, check_disjoint, check_splits
+from video.leakage import check_copies, check_disjoint, check_pictures, check_splits
 from video.splits import TEST, TRAIN, VAL, split_in_fold
 
 COPIES = "augmented copies"
 
 
 def cell_clips(
-    splits: pl.DataFrame, clips: pl.DataFrame, fold: int, *, copies: pl.DataFrame | None = None
+    splits: pl.DataFrame,
+    clips: pl.DataFrame,
+    fold: int,
+    *,
+    near_duplicate_distance: float,
+    copies: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
     """The clips of the cell that validates on `fold`: TRAIN, VAL and TEST.
 
     With `copies`, the table of augmented clips, also those of the training videos, as COPIES.
+    `near_duplicate_distance` is the one that the splits were made with.
     Raises `LeakageError` that names every kind of fault with the first pair at fault.
     """
     check_splits(splits, clips)
@@ -26,6 +32,7 @@ def cell_clips(
         cell[COPIES] = _of_role(copies, roles, TRAIN)
         parts[TRAIN] = pl.concat(common_columns(cell[TRAIN], cell[COPIES]))
     check_disjoint(parts)
+    check_pictures({role: cell[role] for role in (TRAIN, VAL, TEST)}, most=near_duplicate_distance)
     return cell
 
 

@@ -1,14 +1,21 @@
 """The gate between the splits: nothing of a validation or test video may reach training.
 
 It looks at what the loaders hold, not at what the splits promised, and fails closed: a table
-without groups cannot pass, nor can splits that do not tell of every clip exactly once.
+without groups or fingerprints cannot pass, nor can splits that do not tell of every clip exactly
+once.
 """
 
 from collections.abc import Iterable
 
 import polars as pl
 
+from video.duplicates import near_duplicates
+
 IDENTITIES = ("group", "sha256", "clip_sha256")
+
+# Closer than this is the same footage, encoded or scaled anew (see duplicates.py): between it and
+# the distance that create_splits joins at lies what a person may have set apart on purpose.
+SAME_FOOTAGE = 0.1
 
 AUGMENT_AGAIN = "run generate_augmentations again"
 
@@ -82,6 +89,33 @@ def check_disjoint(parts: dict[str, pl.DataFrame]) -> None:
                 faults += _shared(first, parts[first], second, parts[second])
     if faults:
         raise LeakageError("\n".join(faults))
+
+
+def check_pictures(parts: dict[str, pl.DataFrame], *, most: float) -> None:
+    """Raise `LeakageError` if two of the parts show the same footage, whatever its bytes and names.
+
+    `parts` maps a split's name to its clips' table with `video_path` and `fingerprint`; `most` is
+    the distance up to which `create_splits` joins, 0 where it does not look.
+    """
+    faults = [fault for name in parts for fault in _missing(name, parts[name], ("fingerprint",))]
+    if faults:
+        raise LeakageError("\n".join(faults))
+    if most == 0:
+        return
+    rows = [
+        (name, path, fingerprint)
+        for name in sorted(parts)
+        for path, fingerprint in parts[name].select("video_path", "fingerprint").iter_rows()
+    ]
+    pairs = near_duplicates([row[2] for row in rows], most=min(most, SAME_FOOTAGE))
+    apart = [pair for pair in pairs if rows[pair.first][0] != rows[pair.second][0]]
+    if apart:
+        closest = min(apart, key=lambda pair: pair.distance)
+        (first, one, _), (second, other, _) = rows[closest.first], rows[closest.second]
+        raise LeakageError(
+            f"{first} and {second} show the same pictures: '{one}' and '{other}', at a distance of "
+            f"{closest.distance:.3f}; run create_splits again"
+        )
 
 
 def _shared(
