@@ -26,16 +26,21 @@ LOCK = Path("dvc.lock")
 
 def cache_directory() -> Path | None:
     """DVC's cache for the current directory; None outside a DVC repository."""
+    # A repository that has cached nothing yet names a directory that does not exist.
+    lines = ask_dvc("cache", "dir")
+    return Path(lines[-1]) if lines else None
+
+
+def ask_dvc(*arguments: str) -> list[str]:
+    """The lines that a command of DVC prints, in the current directory; none if it fails."""
     answer = subprocess.run(
-        [sys.executable, "-m", "dvc", "cache", "dir"],
+        [sys.executable, "-m", "dvc", *arguments],
         env=os.environ | {"DVC_NO_ANALYTICS": "1"},
         text=True,
         capture_output=True,
         check=False,
     )
-    # A repository that has cached nothing yet names a directory that does not exist.
-    lines = answer.stdout.splitlines()
-    return Path(lines[-1]) if answer.returncode == 0 and lines else None
+    return answer.stdout.splitlines() if answer.returncode == 0 else []
 
 
 class CachedFiles:

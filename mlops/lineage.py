@@ -5,10 +5,7 @@ parameters that made them, and DVC's cache has the tables themselves.
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -18,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from mlops import history
-from mlops.cache import cache_directory
+from mlops.cache import ask_dvc, cache_directory
 from mlops.differences import row_differences
 from mlops.errors import PipelineError
 from mlops.locks import DIRECTORIES, TABLES, Identity, Lock, LockError, Version, read_lock
@@ -382,14 +379,7 @@ def _total(names: Sequence[str], sizes: Mapping[str, int]) -> int | None:
 
 def how_to_fetch() -> str:
     """What brings back a version that the cache does not have."""
-    remotes = subprocess.run(
-        [sys.executable, "-m", "dvc", "remote", "list"],
-        env=os.environ | {"DVC_NO_ANALYTICS": "1"},
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    if remotes.stdout.strip():
+    if ask_dvc("remote", "list"):
         # For each commit DVC asks the remote that the commit's own .dvc/config names.
         return (
             "dvc fetch --all-commits brings what the remote has, for commits without a remote of "

@@ -51,6 +51,7 @@ from video.streams import decoder_versions
 VIDEOS = Path("data/videos.parquet")
 QUARANTINE = Path("data/quarantine.csv")
 QUARANTINED = Path("data/quarantined")
+PICTURED = QUARANTINED / "rows.csv"
 INSPECTIONS = Path("data/inspections.parquet")
 
 UNFINISHED = UnfinishedFiles("load_data")
@@ -77,8 +78,8 @@ def main() -> None:
         facts, counts = inspect_all(rows, root, contents, limits, cache, workers)
         facts |= unread
         rows, rejections = accept(rows, facts, rejections, params.load_data.accept)
-        pictures = picture(rejections, facts, root, cache, workers)
-    write_quarantine(rejections, pictures)
+        picture(rejections, facts, root, cache, workers)
+    write_quarantine(rejections)
     sha256s = {name: sha256 for name, (sha256, _) in contents.items()}
     links = index.select("row", linked_groups(index, sha256s))
     videos = video_table(rows.join(links, on="row"), facts, params.data.labels)
@@ -259,8 +260,8 @@ def picture(
     root: Path,
     cache: Path | None,
     workers: GuardedWorkers,
-) -> dict[int, str]:
-    """Write frames of the rejected videos that have some; the name of the pack by row."""
+) -> None:
+    """Write frames of the rejected videos that have some, and which row they are of."""
     seen = {
         item.row: item.video_path
         for item in rejections
@@ -274,12 +275,15 @@ def picture(
         (root / name, facts[name].num_frames) for pack, name in shown.items() if not contents[pack]
     ]
     taken = workers.map(frames_of, tasks)
-    QUARANTINED.mkdir(parents=True, exist_ok=True)
+    written = set()
     for pack, content in contents.items():
-        picture = content or next(taken)
-        if isinstance(picture, bytes):
-            files.write_bytes(QUARANTINED / pack, picture)
-    return {row: pack for row, pack in packs.items() if (QUARANTINED / pack).exists()}
+        frames = content or next(taken)
+        if isinstance(frames, bytes):
+            files.write_bytes(QUARANTINED / pack, frames)
+            written.add(pack)
+    rows = [(row, pack) for row, pack in packs.items() if pack in written]
+    table = pl.DataFrame(rows, schema={"row": pl.Int64, "pack": pl.String}, orient="row")
+    files.write_text(PICTURED, table.write_csv())
 
 
 def picture_pack(sha256: str) -> str:
@@ -299,12 +303,9 @@ def frames_of(task: tuple[Path, int]) -> bytes | None:
     return pack_bytes(clip[np.newaxis])
 
 
-def write_quarantine(rejections: list[Rejection], pictures: dict[int, str]) -> None:
-    texts = ("video_path", "verdict", "reason", "pack")
-    table = pl.DataFrame(
-        [asdict(item) | {"pack": pictures.get(item.row)} for item in rejections],
-        schema={"row": pl.Int64} | dict.fromkeys(texts, pl.String),
-    )
+def write_quarantine(rejections: list[Rejection]) -> None:
+    schema = {"row": pl.Int64} | dict.fromkeys(("video_path", "verdict", "reason"), pl.String)
+    table = pl.DataFrame([asdict(item) for item in rejections], schema=schema)
     files.write_text(QUARANTINE, table.write_csv())
 
 

@@ -42,6 +42,7 @@ from video.summary import (
 
 QUARANTINE = Path("data/quarantine.csv")
 QUARANTINED = Path("data/quarantined")
+PICTURED = QUARANTINED / "rows.csv"
 SPLITS = Path("data/splits.parquet")
 CLIPS = Path("data/clips.parquet")
 PACKS = Path("data/clips")
@@ -208,16 +209,7 @@ def report_page(
         examples_note=f"Test clips of {own[0].name}",
         counts=counts,
         augmented=augmented_clips(params.report.augmented_examples),
-        quarantine=[
-            Quarantined(
-                row=row["row"],
-                path=row["video_path"] or "",
-                verdict=row["verdict"],
-                reason=row["reason"],
-                frames=np.load(QUARANTINED / row["pack"])[0] if row["pack"] else None,
-            )
-            for row in quarantine.iter_rows(named=True)
-        ],
+        quarantine=quarantined(quarantine),
         facts={
             "seed": str(params.seed),
             "models": ", ".join(params.models),
@@ -308,6 +300,20 @@ def augmented_clips(num_videos: int) -> list[AugmentedClip]:
             )
         )
     return shown
+
+
+def quarantined(table: pl.DataFrame) -> list[Quarantined]:
+    pictured = dict(pl.read_csv(PICTURED).iter_rows())
+    return [
+        Quarantined(
+            row=row,
+            path=path or "",
+            verdict=verdict,
+            reason=reason,
+            frames=np.load(QUARANTINED / pictured[row])[0] if row in pictured else None,
+        )
+        for row, path, verdict, reason in table.iter_rows()
+    ]
 
 
 def resolved(params: Params) -> dict[str, object]:
