@@ -23,6 +23,11 @@ def config_hash(document: Any) -> str:
     return hashlib.sha256(canonical_json(document).encode()).hexdigest()
 
 
+def config_document(config: Any) -> dict[str, Any]:
+    """What a run's config.json holds: the configuration and its hash."""
+    return {"hash": config_hash(config), "config": config}
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain(dataclasses.asdict(value))

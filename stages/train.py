@@ -153,6 +153,7 @@ def main() -> None:
             best = {"model": cpu_state(model), "shape": shape, "labels": labels, "epoch": epoch}
             save_checkpoint(run_dir / BEST, best)
         # After the best one: a crash between the two repeats the epoch and writes both again.
+        session.tracker.sync()
         save_checkpoint(run_dir / LATEST, session.state_dict())
 
     publish(run_dir, cell, session, params.train.monitor)

@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 
 from mlops.errors import PipelineError
-from mlops.tracker import ExperimentTracker, read_metrics
+from mlops.metrics_log import read_metrics
+from mlops.tracker import ExperimentTracker
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,7 +95,7 @@ def test_a_row_that_the_disk_has_no_room_for_is_no_row_that_log_returned_from(
     )
     acknowledged = [int(line) for line in done.stdout.split()]
     assert "File too large" in done.stderr
-    assert (tmp_path / "metrics.jsonl").stat().st_size == 1000  # the last row was torn
+    assert 900 < (tmp_path / "metrics.jsonl").stat().st_size < 1000  # the last row was torn
     assert steps(tmp_path) == acknowledged != []
 
 
@@ -226,8 +227,9 @@ def test_a_torn_orphan_does_not_run_into_the_next(tmp_path: Path) -> None:
     resume(tmp_path, state)
     resume(tmp_path, state)
     lines = (tmp_path / "orphans.jsonl").read_text().splitlines()
-    assert lines[2] == '{"step":'
-    assert json.loads(lines[3])["value"] == 0.125
+    # What was torn goes when the log is opened, whole rows when it is cut.
+    assert lines[0] == '{"step":'
+    assert [json.loads(line)["value"] for line in lines[1:]] == [0.25, 0.2, 0.125]
 
 
 def test_a_run_without_a_checkpoint_begins_its_log_anew(tmp_path: Path) -> None:

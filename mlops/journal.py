@@ -1,0 +1,140 @@
+"""An append-only file of JSON lines with one writer, which a checkpoint can cut back.
+
+What `append` has returned from survives a kill of the process, and after `sync` a power cut too.
+Between two appends the file ends with a whole line, whatever happened to the disk or to the
+process that wrote before.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlops.errors import PipelineError
+
+COPY_BYTES = 1 << 20
+
+
+class Journal:
+    """Appends to `path`, and holds its lock until `close` or the end of the process.
+
+    Lines that are cut off go to `orphans`, orphans.jsonl beside `path` unless it is given.
+    """
+
+    def __init__(self, path: Path, orphans: Path | None = None) -> None:
+        self.path = path
+        self._orphans = orphans or path.with_name("orphans.jsonl")
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            raise PipelineError(
+                f"{path.parent}: expected the directory of a run, found none; make one with "
+                "mlops.runs.create_run_directory"
+            ) from None
+        try:
+            # The kernel lets go of it when the process ends, however it ends.
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise PipelineError(
+                f"{path.parent}: expected a run that no process is in, got one that another "
+                "process trains in; wait for its end, then run again"
+            ) from None
+        # A process that was killed may have left a part of a line, to which the next would be
+        # glued: both would be lost to readers.
+        self._cut(line_end(self._descriptor, 0, self._size()))
+        self._is_whole = True
+
+    def append(self, block: bytes) -> None:
+        """Write whole lines, each with its newline: all of `block`, or on an error none of it."""
+        if not self._is_whole:
+            self._take_back()
+        written = os.write(self._descriptor, block)
+        if written != len(block):
+            self._append_rest(block, written)
+
+    def _append_rest(self, block: bytes, written: int) -> None:
+        # On a full disk a write can stop half-way; the next one then raises.
+        self._whole_bytes = self._size() - written
+        self._is_whole = False
+        try:
+            while written < len(block):
+                written += os.write(self._descriptor, block[written:])
+        except OSError:
+            self._take_back()
+            raise
+        self._is_whole = True
+
+    def _take_back(self) -> None:
+        os.ftruncate(self._descriptor, self._whole_bytes)
+        self._is_whole = True
+
+    def state_dict(self) -> dict[str, int]:
+        """What lies before `offset_bytes` belongs to the state being saved.
+
+        Nothing is synced: that is for the thread that writes the checkpoint, which calls `sync`
+        before the checkpoint gets its name.
+        """
+        return {"offset_bytes": self._size()}
+
+    def sync(self) -> None:
+        """Bring to the disk what was appended so far. Any thread may call it."""
+        os.fdatasync(self._descriptor)
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Cut the file where the state was saved, so that nothing stands in it twice.
+
+        `None` stands for a run without a checkpoint.
+        """
+        offset = state["offset_bytes"] if state else 0
+        size = self._size()
+        if offset > size:
+            raise PipelineError(
+                f"{self.path}: expected at least {offset} bytes, as the checkpoint says, got "
+                f"{size}; put the file back, or remove the checkpoint and run again"
+            )
+        if offset and os.pread(self._descriptor, 1, offset - 1) != b"\n":
+            raise PipelineError(
+                f"{self.path}: expected the end of a line at byte {offset}, as the checkpoint "
+                "says, got a changed file; put it back, or remove the checkpoint and run again"
+            )
+        self._cut(offset)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def _cut(self, offset: int) -> None:
+        if self._size() == offset:
+            return
+        # First the copy: a crash in between leaves lines in both files, and loses none.
+        with self._orphans.open("ab") as orphans:
+            piece = b"\n"
+            for piece in self._pieces(offset):
+                orphans.write(piece)
+            if not piece.endswith(b"\n"):
+                orphans.write(b"\n")
+            orphans.flush()
+            os.fsync(orphans.fileno())
+        os.ftruncate(self._descriptor, offset)
+        os.fsync(self._descriptor)
+
+    def _pieces(self, offset: int) -> Iterator[bytes]:
+        while piece := os.pread(self._descriptor, COPY_BYTES, offset):
+            yield piece
+            offset += len(piece)
+
+
+def line_end(descriptor: int, begin: int, end: int) -> int:
+    """The end of the last whole line between two offsets; `begin` if there is none."""
+    while end > begin:
+        start = max(begin, end - COPY_BYTES // 16)
+        if found := os.pread(descriptor, end - start, start).rfind(b"\n") + 1:
+            return start + found
+        end = start
+    return begin
