@@ -187,13 +187,35 @@ class InitModel:
 class Train:
     epochs: Count
     batch_size: Annotated[int, Ge(2)]
+    micro_batches: Count  # after the batch size, which it is compared with
+    precision: Literal["float32", "bfloat16", "float16"]
+    compile: bool
     learning_rate: Positive
-    schedule: Literal["constant", "cosine"]
+    schedule: Literal["constant", "cosine", "step"]
+    step_epochs: Count
+    step_factor: Annotated[float, Interval(gt=0, le=1)]
+    warmup_steps: Number
     weight_decay: NonNegative
-    class_balance: Literal["none", "weights", "sampler"]
+    clip_norm: NonNegative
+    ema_decay: Annotated[float, Interval(ge=0, lt=1)]
+    frozen_epochs: Number
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)]
+    sampling: Literal["shuffled", "balanced", "weighted"]
+    class_weights: bool
     monitor: Literal["accuracy", "balanced_accuracy", "f1_macro", "loss"]
     patience_epochs: Count
     num_threads: Count
+
+    @field_validator("micro_batches")
+    @classmethod
+    def _two_clips_each(cls, micro_batches: int, info: ValidationInfo) -> int:
+        batch_size = info.data.get("batch_size")
+        if batch_size is not None and micro_batches > batch_size // 2:
+            raise ValueError(
+                f"train.micro_batches: expected at most {batch_size // 2}, which leaves 2 clips of "
+                f"train.batch_size = {batch_size} in each, got {micro_batches}; lower it"
+            )
+        return micro_batches
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

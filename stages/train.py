@@ -36,15 +36,29 @@ from stages.params import Params, Train, check_cell, read_params
 from video.augmentation import augment_clip
 from video.cells import COPIES, cell_clips, common_columns
 from video.leakage import LeakageError
-from video.loading import Augment, Batch, ClipSet, balanced_order, batch_rows, epoch_order
+from video.learner import Learner, NonFiniteLossError, UnsuitableOptionError
+from video.loading import (
+    Augment,
+    Batch,
+    ClipSet,
+    balanced_order,
+    batch_rows,
+    epoch_order,
+    group_weights,
+    weighted_order,
+)
+from video.losses import WeightedCrossEntropy, class_weights
+from video.memory import TooLittleMemoryError
 from video.metrics import SUMMARY, NonFinitePredictionsError, classification_metrics
 from video.model_shape import ModelShape
-from video.models import Normalise, build_model
+from video.models import Normalise, build_model, head_of
+from video.optimisation import Optimisation
 from video.packs import PackError
 from video.pixels import Clip
+from video.prefetch import Prefetched
 from video.recipe import AugmentationRecipe
 from video.splits import TRAIN, VAL, class_names
-from video.steps import NonFiniteLossError, class_weights, predict, train_step
+from video.steps import batch_memory, predict
 
 CLIPS = Path("data/clips.parquet")
 PACKS = Path("data/clips")
@@ -75,26 +89,20 @@ class Session:
     """All that changes while training, and hence all that a checkpoint holds."""
 
     cell: str  # its name in the log
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
+    learner: Learner
     tracker: ExperimentTracker
     progress: Progress
 
     def state_dict(self) -> State:
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "learner": self.learner.state_dict(),
             "progress": vars(self.progress),
             "rng": rng_state(),
             "tracker": self.tracker.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.learner.load_state_dict(state["learner"])
         self.progress = Progress(**state["progress"])
         self.tracker.load_state_dict(state["tracker"])
         # Last: what is built above must not have drawn from the generators put back.
@@ -117,40 +125,65 @@ def main() -> None:
     run_dir = find_or_create_run(params, cell, init_path, device)
     model, shape = load_model(cell.model, init_path, device)
     normalise = Normalise(cell.model).to(device)
-    loss_of = weighted_loss(params.train.class_balance, train_set, len(labels), device)
     num_batches = len(batch_rows(range(len(train_set)), params.train.batch_size))
-    session = start_session(cell, model, params.train, num_batches, run_dir)
+    learner = Learner(
+        model,
+        normalise,
+        pick(params.train, Optimisation),
+        head=head_of(cell.model, model),
+        loss=weighted_loss(params.train, train_set, len(labels)),
+        num_batches=num_batches,
+        device=device,
+    )
+    session = start_session(cell, learner, run_dir)
     restore(session, run_dir, device)
 
     while not finished(session.progress, params):
         epoch = session.progress.epoch
         order = clip_order(params, train_set, epoch)
         augment = online_augmentation(params, train_set, epoch)
-        batches = train_set.batches(order, params.train.batch_size, augment)
+        batches = Prefetched(
+            train_set.batches(
+                order,
+                params.train.batch_size,
+                augment,
+                allocate=batch_memory(device),
+                workers=params.runtime.workers,
+            )
+        )
         losses = []
-        model.train()
+        learner.start_epoch(epoch)
         for batch in track(
             batches, total=num_batches, task=f"train: {session.cell}: epoch {epoch}"
         ):
             try:
-                loss = train_step(model, normalise, session.optimizer, loss_of, batch, device)
+                loss = learner.step(batch)
             except NonFiniteLossError as error:
                 raise PipelineError(non_finite(error, session, train_set, batch)) from None
             losses.append(loss * len(batch.rows))
-            session.schedule.step()
             session.progress.step += 1
+            log_out_of_memory(session)
             log_step(session, loss, params.runtime.log_every_steps)
         log_epoch(session, {"loss": sum(losses) / len(order)})
 
-        val_batches = val_set.batches(range(len(val_set)), params.train.batch_size)
-        probabilities = predict(model, normalise, val_batches, device)
+        val_batches = Prefetched(
+            val_set.batches(
+                range(len(val_set)), params.train.batch_size, allocate=batch_memory(device)
+            )
+        )
+        probabilities = predict(learner.evaluated, normalise, val_batches, device)
         figures = validation_figures(val_set, probabilities, labels)
         log_validation(session, figures)
 
         session.progress.epoch += 1
         if is_better(figures, session.progress.best_figures, params.train.monitor):
             session.progress.best_epoch, session.progress.best_figures = epoch, figures
-            best = {"model": cpu_state(model), "shape": shape, "labels": labels, "epoch": epoch}
+            best = {
+                "model": cpu_state(learner.evaluated),
+                "shape": shape,
+                "labels": labels,
+                "epoch": epoch,
+            }
             save_checkpoint(run_dir / BEST, best)
         # After the best one: a crash between the two repeats the epoch and writes both again.
         session.tracker.sync()
@@ -233,17 +266,10 @@ def load_model(name: str, path: Path, device: torch.device) -> tuple[nn.Module, 
     return model.to(device), state["shape"]
 
 
-def start_session(
-    cell: argparse.Namespace, model: nn.Module, train: Train, num_batches: int, run_dir: Path
-) -> Session:
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
-    )
+def start_session(cell: argparse.Namespace, learner: Learner, run_dir: Path) -> Session:
     return Session(
         cell=f"{cell.model} fold {cell.fold}",
-        model=model,
-        optimizer=optimizer,
-        schedule=learning_rate_schedule(optimizer, train.schedule, train.epochs * num_batches),
+        learner=learner,
         tracker=ExperimentTracker(run_dir, run_dir.name),
         progress=Progress(),
     )
@@ -263,25 +289,19 @@ def finished(progress: Progress, params: Params) -> bool:
     return progress.epoch >= params.train.epochs or waited >= params.train.patience_epochs
 
 
-def learning_rate_schedule(
-    optimizer: torch.optim.Optimizer, name: str, num_steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if name == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-
-
-def weighted_loss(
-    class_balance: str, train_set: ClipSet, num_classes: int, device: torch.device
-) -> nn.CrossEntropyLoss:
-    if class_balance != "weights":
-        return nn.CrossEntropyLoss()
-    return nn.CrossEntropyLoss(class_weights(train_set.targets, num_classes).to(device))
+def weighted_loss(train: Train, train_set: ClipSet, num_classes: int) -> WeightedCrossEntropy:
+    weights = torch.ones(num_classes)
+    if train.class_weights:
+        weights = class_weights(train_set.targets, num_classes)
+    return WeightedCrossEntropy(weights, train.label_smoothing)
 
 
 def clip_order(params: Params, train_set: ClipSet, epoch: int) -> list[int]:
-    if params.train.class_balance == "sampler":
+    if params.train.sampling == "balanced":
         return balanced_order(train_set.targets, seed=params.seed, epoch=epoch)
+    if params.train.sampling == "weighted":
+        weights = group_weights(train_set.table["group"].to_list())
+        return weighted_order(weights, seed=params.seed, epoch=epoch)
     return epoch_order(len(train_set), seed=params.seed, epoch=epoch)
 
 
@@ -310,9 +330,18 @@ def log_step(session: Session, loss: float, every_steps: int) -> None:
         session.tracker.log({"loss": loss}, step=progress.step, epoch=progress.epoch, phase="step")
 
 
+def log_out_of_memory(session: Session) -> None:
+    for event in session.learner.events:
+        print(
+            f"train: {session.cell}: step {event.step}: no memory for {event.micro_batch} clips at "
+            f"once; goes on with {event.next_micro_batch}: {event.reason}"
+        )
+    session.learner.events.clear()
+
+
 def log_epoch(session: Session, means: dict[str, float]) -> None:
     progress = session.progress
-    rate = {"learning_rate": float(session.schedule.get_last_lr()[0])}
+    rate = {"learning_rate": session.learner.learning_rate}
     session.tracker.log(means | rate, step=progress.step, epoch=progress.epoch, phase="train")
     print(f"train: {session.cell}: epoch {progress.epoch}: train loss {means['loss']:.4f}")
 
@@ -360,4 +389,8 @@ def publish(run_dir: Path, cell: argparse.Namespace, session: Session, monitor: 
 
 
 if __name__ == "__main__":
-    run_stage("train", main, input_faults=(LeakageError, PackError))
+    run_stage(
+        "train",
+        main,
+        input_faults=(LeakageError, PackError, TooLittleMemoryError, UnsuitableOptionError),
+    )

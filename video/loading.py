@@ -6,7 +6,10 @@ worker holds a state.
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +19,15 @@ from numpy.typing import NDArray
 
 from video.packs import Clips, PackError, check_clip, read_clip_into
 
-# Makes of a clip, and its row in the `ClipSet`'s table, another clip of the same shape.
+# Makes of a clip, and its row in the `ClipSet`'s table, another clip of the same shape. Called by
+# several threads at once where `batches` is given more than one worker.
 Augment = Callable[[Clips, int], Clips]
+
+# Makes an uninitialised uint8 array of a shape, say in memory that a GPU can copy from by itself.
+Allocate = Callable[[tuple[int, ...]], Clips]
+
+# Arrays that `ClipSet.batches` fills in turn: one that is in use, and two made ahead of it.
+NUM_BUFFERS = 3
 
 SHAPE = ("frames", "height", "width")
 REQUIRED = (
@@ -29,7 +39,10 @@ REQUIRED = (
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """clips: uint8 of shape (batch, frames, height, width, 3); labels: int64 of shape (batch,);
-    rows: the clips' rows in the `ClipSet`'s table."""
+    rows: the clips' rows in the `ClipSet`'s table.
+
+    `ClipSet.batches` says how long the clips stay as they are.
+    """
 
     clips: Clips
     labels: NDArray[np.int64]
@@ -77,19 +90,46 @@ class ClipSet:
         return len(self._files)
 
     def batches(
-        self, order: Sequence[int], batch_size: int, augment: Augment | None = None
-    ) -> Iterator[Batch]:
-        """Batches of the rows in the given order, cut by `batch_rows`, each clip augmented."""
-        for rows in batch_rows(order, batch_size):
-            clips = self.read(rows)
-            if augment is not None:
-                for clip, row in zip(clips, rows, strict=True):
-                    clip[...] = augment(clip, row)
-            yield Batch(clips=clips, labels=self.targets[rows], rows=rows)
+        self,
+        order: Sequence[int],
+        batch_size: int,
+        augment: Augment | None = None,
+        *,
+        first: int = 0,
+        allocate: Allocate | None = None,
+        workers: int = 1,
+    ) -> Generator[Batch, None, None]:
+        """Batches of the rows in the given order, cut by `batch_rows`, each clip augmented.
+
+        The first one made is that of number `first`; nothing before it is read. `workers` threads
+        augment the clips of a batch, which changes no byte where `augment` is a function of its
+        arguments. The arrays of clips are made once, by `allocate`, and filled in turn: a batch
+        stays as it is while the `NUM_BUFFERS` - 1 batches after it are made, and its clips are
+        overwritten when the next one after those is asked for. Copy what shall last longer.
+        """
+        cut = batch_rows(order, batch_size)
+        largest = max(map(len, cut[first:]), default=0)
+        buffers = [
+            (allocate or _empty)((largest, *self.clip_shape))
+            for _ in range(min(NUM_BUFFERS, len(cut[first:])))
+        ]
+        # No pool for one worker: a thread more would only be in the way.
+        threads = ThreadPoolExecutor(workers) if augment and workers > 1 else nullcontext()
+        with threads as pool:
+            for number, rows in enumerate(itertools.islice(cut, first, None)):
+                clips = self._read_into(buffers[number % NUM_BUFFERS][: len(rows)], rows)
+                if augment is not None:
+                    made = (pool.map if pool else map)(augment, clips, rows)
+                    for clip, augmented in zip(clips, made, strict=True):
+                        clip[...] = augmented
+                yield Batch(clips=clips, labels=self.targets[rows], rows=rows)
 
     def read(self, rows: Sequence[int]) -> Clips:
-        """uint8 of shape (len(rows), frames, height, width, 3)."""
-        clips = np.empty((len(rows), *self.clip_shape), np.uint8)
+        """uint8 of shape (len(rows), frames, height, width, 3), an array of its own."""
+        return self._read_into(_empty((len(rows), *self.clip_shape)), rows)
+
+    def _read_into(self, clips: Clips, rows: Sequence[int]) -> Clips:
+        # A pack is opened for every clip: a cache of 128 descriptors over 700 packs saved nothing.
         for target, row in zip(clips, rows, strict=True):
             path, offset_bytes = self._files[row]
             read_clip_into(target, path, offset_bytes)
@@ -132,6 +172,39 @@ def balanced_order(targets: NDArray[np.int64], *, seed: int, epoch: int) -> list
         drawn.append(np.concatenate([generator.permutation(rows) for _ in range(rounds)])[:quota])
     order: list[int] = generator.permutation(np.concatenate(drawn)).tolist()
     return order
+
+
+def weighted_order(weights: NDArray[np.float64], *, seed: int, epoch: int) -> list[int]:
+    """As many rows as there are weights, drawn with probability proportional to the weight.
+
+    Systematic resampling: a row that shall come up 1.3 times on average comes up once or twice,
+    never more or less, and one of weight 0 never. Raises `ValueError` for weights of which no
+    probability can be made.
+    """
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+        raise ValueError(
+            "weights of the order: expected finite ones >= 0, not all of them 0, got "
+            f"{np.min(weights)} to {np.max(weights)}; correct them"
+        )
+    generator = _generator(seed, epoch)
+    # Shuffled before, too: of rows that stand side by side, one drawn keeps out the next.
+    rows = generator.permutation(np.flatnonzero(weights))
+    ends = np.cumsum(weights[rows])
+    picks = (generator.random() + np.arange(len(weights))) * (ends[-1] / len(weights))
+    # Rounding may put the last pick on the very end, behind which there is no row.
+    drawn = rows[np.searchsorted(ends, picks, side="right").clip(max=len(rows) - 1)]
+    order: list[int] = generator.permutation(drawn).tolist()
+    return order
+
+
+def group_weights(groups: Sequence[str]) -> NDArray[np.float64]:
+    """1 / the number of rows in the row's group: by these every group comes up equally often."""
+    sizes = Counter(groups)
+    return np.array([1.0 / sizes[group] for group in groups])
+
+
+def _empty(shape: tuple[int, ...]) -> Clips:
+    return np.empty(shape, np.uint8)
 
 
 def _generator(seed: int, epoch: int) -> np.random.Generator:

@@ -100,6 +100,14 @@ def adopt_weights(model: nn.Module, weights: Mapping[str, Any]) -> list[str]:
     return sorted(set(own) - set(fitting))
 
 
+def head_of(name: str, model: nn.Module) -> list[nn.Module]:
+    """The modules between pooled features and logits, which no pretrained weights fit."""
+    names = {"small3d": ("dropout", "head"), "s3d": ("classifier",)}
+    resnets = ("r3d_18", "mc3_18", "r2plus1d_18")
+    default = ("fc",) if name in resnets else ("head",)
+    return [model.get_submodule(part) for part in names.get(name, default)]
+
+
 def _build(name: str, shape: ModelShape) -> nn.Module:
     if name == "small3d":
         return Small3D(num_classes=shape.num_classes, dropout=shape.dropout)

@@ -1,0 +1,59 @@
+"""What to do when a step does not fit into memory: tell it, and begin the step again."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+# What the CPU's allocator, oneDNN and C++ say; on CUDA the error has a type of its own.
+_WORDS = ("can't allocate memory", "not enough memory", "std::bad_alloc", "out of memory")
+
+
+class TooLittleMemoryError(ValueError):
+    """Not even the smallest part of a batch fits into memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfMemory:
+    """A step that did not fit, and what was done about it."""
+
+    step: int  # its number, counted from 0
+    micro_batch: int  # clips at once, which did not fit
+    next_micro_batch: int  # what is tried from here on
+    reason: str
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+
+
+class StepStart:
+    """What a forward pass changes besides gradients: the model's buffers and the generators.
+
+    `remember` costs a copy of the running statistics, into memory that is taken once.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self._device = device
+        self._buffers = list(model.buffers())
+        self._copies = [torch.empty_like(buffer) for buffer in self._buffers]
+
+    def remember(self) -> None:
+        _copy(self._copies, self._buffers)
+        self._rng = torch.get_rng_state()
+        if self._device.type == "cuda":
+            self._cuda_rng = torch.cuda.get_rng_state(self._device)
+
+    def restore(self) -> None:
+        _copy(self._buffers, self._copies)
+        torch.set_rng_state(self._rng)
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(self._cuda_rng, self._device)
+
+
+@torch.no_grad()
+def _copy(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
+    if targets:
+        torch._foreach_copy_(targets, sources)

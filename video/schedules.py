@@ -1,0 +1,38 @@
+"""The learning rate as a function of the step, so that a place in a schedule is one number."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+ScheduleName = Literal["constant", "cosine", "step"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A learning rate from its peak downwards, after a linear warm-up."""
+
+    name: ScheduleName
+    peak: float
+    warmup_steps: int
+    num_steps: int  # in all; of cosine
+    drop_steps: int  # between two drops; of step
+    drop_factor: float  # of step
+
+    def rate(self, step: int) -> float:
+        """Of the step of this number, counted from 0; cosine reaches 0 after the last one.
+
+        In warm-up, step 0 takes 1 / `warmup_steps` of the peak, and each step as much more.
+        """
+        if step < self.warmup_steps:
+            return self.peak * (step + 1) / self.warmup_steps
+        if self.name == "cosine":
+            done = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
+            return self.peak * (1.0 + math.cos(math.pi * min(done, 1.0))) / 2.0
+        if self.name == "step":
+            return self.peak * self.drop_factor ** (step // self.drop_steps)
+        return self.peak
+
+
+def depends_on_epochs(name: ScheduleName) -> bool:
+    """Whether another number of epochs changes the learning rate of the steps before the end."""
+    return name == "cosine"
