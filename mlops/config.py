@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -26,6 +27,21 @@ def config_hash(document: Any) -> str:
 def config_document(config: Any) -> dict[str, Any]:
     """What a run's config.json holds: the configuration and its hash."""
     return {"hash": config_hash(config), "config": config}
+
+
+def flatten(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by dotted key; a list is one value, and so is a section without keys.
+
+    >>> flatten({"seed": 0, "train": {"epochs": 8}})
+    {'seed': 0, 'train.epochs': 8}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping) and value:
+            flat |= {f"{key}.{name}": item for name, item in flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def _plain(value: Any) -> Any:

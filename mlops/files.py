@@ -33,12 +33,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         if durable:
-            _sync(temporary)
+            sync(temporary)
         # mkstemp makes files of mode 0600; published files are as readable as any other.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
         if durable:
-            _sync(path.parent)
+            sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -79,7 +79,8 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Return when the file, or the directory's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

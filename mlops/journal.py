@@ -101,6 +101,20 @@ class Journal:
             )
         self._cut(offset)
 
+    def adopt(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Begin with what another journal holds up to a state of it; that one stays as it is."""
+        self._cut(0)
+        left = state["offset_bytes"]
+        with path.open("rb") as source:
+            while left and (piece := source.read(min(left, COPY_BYTES))):
+                self.append(piece)
+                left -= len(piece)
+        if left:
+            raise PipelineError(
+                f"{path}: expected at least {state['offset_bytes']} bytes, as the checkpoint says, "
+                f"got {left} fewer; put it back, or remove that run's checkpoints and run again"
+            )
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)

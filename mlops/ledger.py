@@ -55,6 +55,10 @@ class Ledger:
         """Cut the ledger where the state was saved; later lines go to ledger.orphans.jsonl."""
         self._journal.load_state_dict(state)
 
+    def adopt(self, run_dir: Path, state: Mapping[str, Any]) -> None:
+        """Begin with another run's ledger up to a state of it."""
+        self._journal.adopt(run_dir / LEDGER, state)
+
     def sync(self) -> None:
         """Bring the ledger to the disk. Any thread may call it, before it renames a checkpoint."""
         self._journal.sync()

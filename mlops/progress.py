@@ -19,12 +19,15 @@ T = TypeVar("T")
 LINE_EVERY_SEC = 10.0
 
 
-def track(items: Iterable[T], *, total: int, task: str) -> Iterator[T]:
-    """Yield `items` and show how many of `total` are done, the rate, and the time left."""
+def track(items: Iterable[T], *, total: int, task: str, before: int = 0) -> Iterator[T]:
+    """Yield `items` and show how many of `total` are done, the rate, and the time left.
+
+    `before` of them were done before these items, and say nothing of the rate.
+    """
     if sys.stdout.isatty():
-        yield from _bar(items, total, task)
+        yield from _bar(items, total, task, before)
     else:
-        yield from _lines(items, total, task)
+        yield from _lines(items, total, task, before)
 
 
 def counted(number: int, noun: str) -> str:
@@ -35,7 +38,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _bar(items: Iterable[T], total: int, task: str) -> Iterator[T]:
+def _bar(items: Iterable[T], total: int, task: str, before: int) -> Iterator[T]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -45,21 +48,21 @@ def _bar(items: Iterable[T], total: int, task: str) -> Iterator[T]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, transient=True) as progress:
-        bar = progress.add_task(task, total=total, rate="")
+        bar = progress.add_task(task, total=total, completed=before, rate="")
         start = time.monotonic()
         for done, item in enumerate(items, start=1):
             yield item
             rate = done / max(time.monotonic() - start, 1e-9)
-            progress.update(bar, completed=done, rate=f"{rate:.1f}/s")
+            progress.update(bar, completed=before + done, rate=f"{rate:.1f}/s")
 
 
-def _lines(items: Iterable[T], total: int, task: str) -> Iterator[T]:
+def _lines(items: Iterable[T], total: int, task: str, before: int) -> Iterator[T]:
     start = last = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - last >= LINE_EVERY_SEC and done < total:
+        if now - last >= LINE_EVERY_SEC and before + done < total:
             last = now
             rate = done / (now - start)
-            left = (total - done) / rate
-            print(f"{task}: {done} of {total}, {rate:.1f}/s, about {left:.0f} s left")
+            left = (total - before - done) / rate
+            print(f"{task}: {before + done} of {total}, {rate:.1f}/s, about {left:.0f} s left")

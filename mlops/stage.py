@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from mlops.errors import PipelineError
+from mlops.stop import StoppedError
 
 
 def run_stage(
@@ -31,6 +32,8 @@ def run_stage(
         _fail(name, f"{_place(error)}: {error.strerror or error}; mend that and run again")
     except MemoryError:
         _fail(name, "out of memory; lower runtime.workers or the batch size and run again")
+    except StoppedError as error:
+        _fail(name, str(error), exit_code=error.exit_code)
     except KeyboardInterrupt:
         _fail(name, "interrupted; run the same command again", exit_code=130)
 

@@ -93,6 +93,11 @@ class ExperimentTracker:
         self._journal.load_state_dict(state)
         drop_stale_summary(self.path)
 
+    def adopt(self, run_dir: Path, state: Mapping[str, Any]) -> None:
+        """Begin with another run's log up to a state of its tracker."""
+        self._journal.adopt(run_dir / LOG, state)
+        drop_stale_summary(self.path)
+
     def sync(self) -> None:
         """Bring the log to the disk. Any thread may call it, before it renames a checkpoint."""
         self._journal.sync()

@@ -235,6 +235,9 @@ class Runtime:
     device: Text
     workers: Count
     log_every_steps: Count
+    checkpoint_every_sec: Positive
+    keep_epoch_checkpoints: Number
+    resume: Literal["exact", "compatible", "never"]
 
     @field_validator("device")
     @classmethod

@@ -1,42 +1,53 @@
 """Train one model on one fold, with tracking, checkpoints and automatic resume.
 
 State lives in runs/, named by the fingerprint of all that can change the result; what is
-published to models/ is written when training is complete.
+published to models/ is written when training is complete. A kill at any place costs the time since
+the last checkpoint: the same command goes on from there and ends with the same bytes.
 """
 
 import argparse
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
 from mlops import files
-from mlops.checkpoint import (
-    State,
-    load_checkpoint,
-    rng_state,
-    save_checkpoint,
-    set_rng_state,
-)
+from mlops.attempt_log import attempt_log
+from mlops.attempts import Heartbeat, recorded_attempt
+from mlops.cache import recorded_md5
+from mlops.checkpoint import State, load_checkpoint
+from mlops.checkpoint_manager import BEST, CheckpointManager, load_best
 from mlops.determinism import choose_device, derive_seed, device_kind, make_deterministic
 from mlops.errors import PipelineError
-from mlops.fingerprint import run_fingerprint
+from mlops.fingerprint import fingerprint_hash, run_fingerprint
+from mlops.ledger import Ledger
 from mlops.parameters import pick
 from mlops.places import runs_root
+from mlops.processes import watch_parent
 from mlops.progress import track
-from mlops.runs import FINISHED, open_run, write_metadata
+from mlops.resume import Start, Wanted, choose_start, trajectory_hash
+from mlops.run_lock import run_lock
+from mlops.runs import CHECKPOINTS, make_run, read_metadata, write_metadata
+from mlops.session import Progress, Session, restore
 from mlops.stage import parse_options, run_stage
+from mlops.stop import StopFlag, StoppedError
+from mlops.timings import Timings
 from mlops.tracker import ExperimentTracker
 from stages.params import Params, Train, check_cell, read_params
 from video.augmentation import augment_clip
 from video.cells import COPIES, cell_clips, common_columns
 from video.leakage import LeakageError
-from video.learner import Learner, NonFiniteLossError, UnsuitableOptionError
+from video.learner import (
+    Learner,
+    NonFiniteLossError,
+    UnsuitableOptionError,
+    evaluated_weights,
+)
 from video.loading import (
     Augment,
     Batch,
@@ -57,6 +68,7 @@ from video.packs import PackError
 from video.pixels import Clip
 from video.prefetch import Prefetched
 from video.recipe import AugmentationRecipe
+from video.schedules import depends_on_epochs
 from video.splits import TRAIN, VAL, class_names
 from video.steps import batch_memory, predict
 
@@ -66,51 +78,27 @@ SPLITS = Path("data/splits.parquet")
 AUGMENTED = Path("data/augmented.parquet")
 AUGMENTED_PACKS = Path("data/augmented")
 
-# In a run directory.
-LATEST = "checkpoints/latest_checkpoint.pt"
-BEST = "checkpoints/best_model.pt"
-
 # Distributions whose version can change a trained weight.
 LIBRARIES = ("torch", "torchvision", "numpy", "polars")
 
 
-@dataclass
-class Progress:
-    """How far training is."""
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """What is trained and validated on."""
 
-    epoch: int = 0  # the next one to train
-    step: int = 0  # optimizer steps done
-    best_epoch: int = -1
-    best_figures: dict[str, float] = field(default_factory=dict)  # its validation
+    train: ClipSet
+    val: ClipSet
+    labels: list[str]
 
-
-@dataclass
-class Session:
-    """All that changes while training, and hence all that a checkpoint holds."""
-
-    cell: str  # its name in the log
-    learner: Learner
-    tracker: ExperimentTracker
-    progress: Progress
-
-    def state_dict(self) -> State:
-        return {
-            "learner": self.learner.state_dict(),
-            "progress": vars(self.progress),
-            "rng": rng_state(),
-            "tracker": self.tracker.state_dict(),
-        }
-
-    def load_state_dict(self, state: State) -> None:
-        self.learner.load_state_dict(state["learner"])
-        self.progress = Progress(**state["progress"])
-        self.tracker.load_state_dict(state["tracker"])
-        # Last: what is built above must not have drawn from the generators put back.
-        set_rng_state(state["rng"])
+    def num_batches(self, batch_size: int) -> int:
+        """Of an epoch of training."""
+        return len(batch_rows(range(len(self.train)), batch_size))
 
 
 def main() -> None:
     cell = parse_options(__doc__, model=str, fold=int)
+    stop = StopFlag()
+    watch_parent(lambda: stop.set("the end of the process that started it"))
     params = read_params()
     check_cell(cell.model, cell.fold, params)
     device = choose_device(params.runtime.device)
@@ -118,100 +106,209 @@ def main() -> None:
         derive_seed(params.seed, "train", cell.model, cell.fold),
         num_threads=params.train.num_threads,
     )
-    train_set, val_set, labels = load_clips(
-        cell.fold, params.split.near_duplicate_distance, augments_online=params.augment.online
-    )
-    init_path = Path(f"models/{cell.model}/init.pt")
-    run_dir = find_or_create_run(params, cell, init_path, device)
-    model, shape = load_model(cell.model, init_path, device)
-    normalise = Normalise(cell.model).to(device)
-    num_batches = len(batch_rows(range(len(train_set)), params.train.batch_size))
-    learner = Learner(
-        model,
-        normalise,
-        pick(params.train, Optimisation),
-        head=head_of(cell.model, model),
-        loss=weighted_loss(params.train, train_set, len(labels)),
-        num_batches=num_batches,
-        device=device,
-    )
-    session = start_session(cell, learner, run_dir)
-    restore(session, run_dir, device)
+    wanted = wanted_training(params, cell, device)
+    with ExitStack() as held:
+        identity = fingerprint_hash(wanted.fingerprint)
+        held.enter_context(run_lock(runs_root(), identity, say=say, check=stop.check))
+        start = choose_start(runs_root(), wanted, mode=params.runtime.resume, recorded=recorded_md5)
+        run_dir = start.run_dir or make_run(runs_root(), params.experiment.name, wanted)
+        attempt = held.enter_context(recorded_attempt(run_dir, start=start.how))
+        held.enter_context(attempt_log(run_dir, attempt.number))
+        held.enter_context(Heartbeat(run_dir))
+        announce(start, run_dir, params.train)
 
-    while not finished(session.progress, params):
-        epoch = session.progress.epoch
-        order = clip_order(params, train_set, epoch)
-        augment = online_augmentation(params, train_set, epoch)
-        batches = Prefetched(
-            train_set.batches(
-                order,
-                params.train.batch_size,
-                augment,
-                allocate=batch_memory(device),
-                workers=params.runtime.workers,
-            )
+        clips = load_clips(params, cell.fold, run_dir)
+        learner, shape = build_learner(params, cell, clips, device)
+        session = Session(
+            cell=f"{cell.model} fold {cell.fold}",
+            fingerprint=wanted.fingerprint,
+            learner=learner,
+            tracker=ExperimentTracker(run_dir, run_dir.name),
+            ledger=Ledger(run_dir),
         )
-        losses = []
-        learner.start_epoch(epoch)
-        for batch in track(
-            batches, total=num_batches, task=f"train: {session.cell}: epoch {epoch}"
-        ):
-            try:
-                loss = learner.step(batch)
-            except NonFiniteLossError as error:
-                raise PipelineError(non_finite(error, session, train_set, batch)) from None
-            losses.append(loss * len(batch.rows))
-            session.progress.step += 1
-            log_out_of_memory(session)
-            log_step(session, loss, params.runtime.log_every_steps)
-        log_epoch(session, {"loss": sum(losses) / len(order)})
+        restore(session, start, run_dir, num_epochs=params.train.epochs, device=device, say=say)
+        train(session, learner, clips, params, run_dir, stop, shape)
+        publish(session, cell, params.train.monitor, run_dir, stop)
 
-        val_batches = Prefetched(
-            val_set.batches(
-                range(len(val_set)), params.train.batch_size, allocate=batch_memory(device)
+
+def train(
+    session: Session,
+    learner: Learner,
+    clips: Clips,
+    params: Params,
+    run_dir: Path,
+    stop: StopFlag,
+    shape: dict[str, Any],
+) -> None:
+    """Train and validate, epoch by epoch, from where the session is to the end."""
+    progress = session.progress
+    timings = Timings(run_dir)
+    checkpoints = CheckpointManager(
+        run_dir / CHECKPOINTS,
+        keep_epochs=params.runtime.keep_epoch_checkpoints,
+        every_sec=params.runtime.checkpoint_every_sec,
+        sync=[session.tracker.sync, session.ledger.sync],
+        say=say,
+    )
+    try:
+        while not finished(progress, params.train):
+            learner.start_epoch(progress.epoch)
+            batches = training_batches(params, clips, progress, learner.device)
+            began = time.monotonic()
+            for batch in track(
+                batches,
+                total=clips.num_batches(params.train.batch_size),
+                before=progress.batch,
+                task=f"train: {session.cell}: epoch {progress.epoch}",
+            ):
+                loss = take_step(session, learner, clips.train, batch)
+                record_step(session, batch, loss, params.runtime.log_every_steps)
+                if checkpoints.is_due:
+                    checkpoints.save(session.state_dict())
+                stop.check()
+            report_epoch(session, timings, time.monotonic() - began, batches.waited_sec)
+
+            figures = validate(session, learner, clips, params.train.batch_size, stop)
+            is_best = is_better(figures, progress.best_figures, params.train.monitor)
+            record_epoch(session, learner, figures, is_best=is_best)
+            checkpoints.save(
+                session.state_dict(),
+                best=best_model(shape, clips.labels, progress.best_epoch) if is_best else None,
+                epoch=progress.epoch,
             )
-        )
-        probabilities = predict(learner.evaluated, normalise, val_batches, device)
-        figures = validation_figures(val_set, probabilities, labels)
-        log_validation(session, figures)
-
-        session.progress.epoch += 1
-        if is_better(figures, session.progress.best_figures, params.train.monitor):
-            session.progress.best_epoch, session.progress.best_figures = epoch, figures
-            best = {
-                "model": cpu_state(learner.evaluated),
-                "shape": shape,
-                "labels": labels,
-                "epoch": epoch,
-            }
-            save_checkpoint(run_dir / BEST, best)
-        # After the best one: a crash between the two repeats the epoch and writes both again.
-        session.tracker.sync()
-        save_checkpoint(run_dir / LATEST, session.state_dict())
-
-    publish(run_dir, cell, session, params.train.monitor)
+            stop.check()
+    except StoppedError:
+        checkpoints.save(session.state_dict())
+        raise
+    finally:
+        checkpoints.close()
 
 
-def load_clips(
-    fold: int, near_duplicate_distance: float, *, augments_online: bool
-) -> tuple[ClipSet, ClipSet, list[str]]:
+def wanted_training(params: Params, cell: argparse.Namespace, device: torch.device) -> Wanted:
+    """What identifies this training.
+
+    The packs are not hashed: the tables hold the sha256 of every clip, and the loader compares.
+    """
+    config = {
+        "seed": params.seed,
+        "train": vars(params.train),
+        "augment": vars(params.augment),
+        "model": cell.model,
+        "fold": cell.fold,
+    }
+    fingerprint = run_fingerprint(
+        config=config,
+        inputs=[CLIPS, SPLITS, AUGMENTED, Path(f"models/{cell.model}/init.pt")],
+        module="stages.train",
+        root=Path(),
+        libraries=LIBRARIES,
+        device=device_kind(device),
+    )
+    length = () if depends_on_epochs(params.train.schedule) else ("train.epochs",)
+    return Wanted(
+        config=config,
+        fingerprint=fingerprint,
+        trajectory=trajectory_hash(fingerprint, config, without=length),
+        cell=("model", "fold"),
+        num_epochs=params.train.epochs,
+    )
+
+
+def announce(start: Start, run_dir: Path, train: Train) -> None:
+    """One line: what is done, where, and what differs from the run that is closest."""
+    verbs = {"resumes": "resuming", "publishes": "publishes again what is finished in"}
+    source = f", which goes on from {start.source.name}" if start.source else ""
+    differs = f"; {start.differs}" if start.differs else ""
+    say(f"{verbs.get(start.how, 'starting')} {run_dir}{source}{differs}")
+    if start.how == "afresh" and "train.epochs" in start.differs:
+        say(f"the {train.schedule} schedule depends on train.epochs: no shorter run can go on")
+
+
+def load_clips(params: Params, fold: int, run_dir: Path) -> Clips:
     """The training set, with its augmented copies unless training makes its own, the validation
-    set, and the classes."""
-    clips = pl.read_parquet(CLIPS)
-    labels = class_names(clips)
+    set, and the classes.
+
+    That the two sides show no common pictures is looked at once a run: its fingerprint names the
+    same tables ever after.
+    """
+    tables = pl.read_parquet(CLIPS)
+    labels = class_names(tables)
+    checked = read_metadata(run_dir).get("clips_checked", False)
     cell = cell_clips(
         pl.read_parquet(SPLITS),
-        clips,
+        tables,
         fold,
-        near_duplicate_distance=near_duplicate_distance,
+        near_duplicate_distance=0.0 if checked else params.split.near_duplicate_distance,
         copies=pl.read_parquet(AUGMENTED),
     )
+    if not checked:
+        write_metadata(run_dir, clips_checked=True)
     train, copies, val = cell[TRAIN], cell[COPIES], cell[VAL]
-    if augments_online:
+    if params.augment.online:
         copies = copies.clear()
     table = pl.concat(common_columns(train, copies))
     directories = [PACKS] * train.height + [AUGMENTED_PACKS] * copies.height
-    return ClipSet(table, directories, labels), ClipSet(val, [PACKS] * val.height, labels), labels
+    return Clips(
+        train=ClipSet(table, directories, labels),
+        val=ClipSet(val, [PACKS] * val.height, labels),
+        labels=labels,
+    )
+
+
+def build_learner(
+    params: Params, cell: argparse.Namespace, clips: Clips, device: torch.device
+) -> tuple[Learner, dict[str, Any]]:
+    """A learner with the initial weights, and the shape that its model was built for."""
+    initial = load_checkpoint(Path(f"models/{cell.model}/init.pt"))
+    model = build_model(cell.model, ModelShape(**initial["shape"]))
+    model.load_state_dict(initial["model"])
+    learner = Learner(
+        model.to(device),
+        Normalise(cell.model).to(device),
+        pick(params.train, Optimisation),
+        head=head_of(cell.model, model),
+        loss=weighted_loss(params.train, clips),
+        num_batches=clips.num_batches(params.train.batch_size),
+        device=device,
+    )
+    return learner, initial["shape"]
+
+
+def weighted_loss(train: Train, clips: Clips) -> WeightedCrossEntropy:
+    weights = torch.ones(len(clips.labels))
+    if train.class_weights:
+        weights = class_weights(clips.train.targets, len(clips.labels))
+    return WeightedCrossEntropy(weights, train.label_smoothing)
+
+
+def finished(progress: Progress, train: Train) -> bool:
+    waited = progress.epoch - 1 - progress.best_epoch
+    return progress.epoch >= train.epochs or waited >= train.patience_epochs
+
+
+def training_batches(
+    params: Params, clips: Clips, progress: Progress, device: torch.device
+) -> Prefetched:
+    """The epoch's batches from where training is, made ahead by a thread."""
+    return Prefetched(
+        clips.train.batches(
+            clip_order(params, clips.train, progress.epoch),
+            params.train.batch_size,
+            online_augmentation(params, clips.train, progress.epoch),
+            first=progress.batch,
+            allocate=batch_memory(device),
+            workers=params.runtime.workers,
+        )
+    )
+
+
+def clip_order(params: Params, train_set: ClipSet, epoch: int) -> list[int]:
+    if params.train.sampling == "balanced":
+        return balanced_order(train_set.targets, seed=params.seed, epoch=epoch)
+    if params.train.sampling == "weighted":
+        weights = group_weights(train_set.table["group"].to_list())
+        return weighted_order(weights, seed=params.seed, epoch=epoch)
+    return epoch_order(len(train_set), seed=params.seed, epoch=epoch)
 
 
 def online_augmentation(params: Params, train_set: ClipSet, epoch: int) -> Augment | None:
@@ -230,89 +327,51 @@ def online_augmentation(params: Params, train_set: ClipSet, epoch: int) -> Augme
     return augment
 
 
-def run_config(params: Params, cell: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "seed": params.seed,
-        "train": vars(params.train),
-        "augment": vars(params.augment),
-        "model": cell.model,
-        "fold": cell.fold,
-    }
-
-
-def find_or_create_run(
-    params: Params, cell: argparse.Namespace, init_path: Path, device: torch.device
-) -> Path:
-    """The unfinished run of the same fingerprint, or else a new one."""
-    config = run_config(params, cell)
-    fingerprint = run_fingerprint(
-        config=config,
-        inputs=[CLIPS, PACKS, SPLITS, AUGMENTED, AUGMENTED_PACKS, init_path],
-        module="stages.train",
-        root=Path(),
-        libraries=LIBRARIES,
-        device=device_kind(device),
-    )
-    run_dir, resumes = open_run(runs_root(), params.experiment.name, fingerprint, config)
-    print(f"train: {'resuming' if resumes else 'starting'} {run_dir}")
-    return run_dir
-
-
-def load_model(name: str, path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
-    """The initial model and the shape it was built for."""
-    state = load_checkpoint(path)
-    model = build_model(name, ModelShape(**state["shape"]))
-    model.load_state_dict(state["model"])
-    return model.to(device), state["shape"]
-
-
-def start_session(cell: argparse.Namespace, learner: Learner, run_dir: Path) -> Session:
-    return Session(
-        cell=f"{cell.model} fold {cell.fold}",
-        learner=learner,
-        tracker=ExperimentTracker(run_dir, run_dir.name),
-        progress=Progress(),
-    )
-
-
-def restore(session: Session, run_dir: Path, device: torch.device) -> None:
-    """Bring the session to the run's last checkpoint; without one, clear the log of its start."""
-    if (run_dir / LATEST).exists():
-        session.load_state_dict(load_checkpoint(run_dir / LATEST, device=device))
-        print(f"train: {session.cell}: goes on with epoch {session.progress.epoch}")
-    else:
-        session.tracker.load_state_dict(None)
-
-
-def finished(progress: Progress, params: Params) -> bool:
-    waited = progress.epoch - 1 - progress.best_epoch
-    return progress.epoch >= params.train.epochs or waited >= params.train.patience_epochs
-
-
-def weighted_loss(train: Train, train_set: ClipSet, num_classes: int) -> WeightedCrossEntropy:
-    weights = torch.ones(num_classes)
-    if train.class_weights:
-        weights = class_weights(train_set.targets, num_classes)
-    return WeightedCrossEntropy(weights, train.label_smoothing)
-
-
-def clip_order(params: Params, train_set: ClipSet, epoch: int) -> list[int]:
-    if params.train.sampling == "balanced":
-        return balanced_order(train_set.targets, seed=params.seed, epoch=epoch)
-    if params.train.sampling == "weighted":
-        weights = group_weights(train_set.table["group"].to_list())
-        return weighted_order(weights, seed=params.seed, epoch=epoch)
-    return epoch_order(len(train_set), seed=params.seed, epoch=epoch)
-
-
-def validation_figures(
-    val_set: ClipSet, probabilities: NDArray[np.float64], labels: list[str]
-) -> dict[str, float]:
+def take_step(session: Session, learner: Learner, train_set: ClipSet, batch: Batch) -> float:
+    """One optimizer step; a fault comes with its place and its clips."""
     try:
-        figures = classification_metrics(val_set.targets, probabilities, labels)
+        loss = learner.step(batch)
+    except NonFiniteLossError as error:
+        raise PipelineError(non_finite(error, session, train_set, batch)) from None
+    if learner.events:
+        for event in learner.events:
+            say(
+                f"{session.cell}: step {event.step}: no memory for {event.micro_batch} clips at "
+                f"once ({event.reason}); from here on {event.next_micro_batch}, batches as before"
+            )
+        learner.events.clear()
+        log(session, {"micro_batch": learner.micro_batch}, phase="step")
+    return loss
+
+
+def record_step(session: Session, batch: Batch, loss: float, log_every_steps: int) -> None:
+    progress = session.progress
+    progress.batch += 1
+    progress.step += 1
+    progress.loss_sum += loss * len(batch.rows)
+    progress.num_clips += len(batch.rows)
+    session.ledger.record(epoch=progress.epoch, step=progress.step, samples=batch.rows)
+    if progress.step % log_every_steps == 0:
+        log(session, {"loss": loss}, phase="step")
+
+
+def validate(
+    session: Session, learner: Learner, clips: Clips, batch_size: int, stop: StopFlag
+) -> dict[str, float]:
+    batches = Prefetched(
+        clips.val.batches(range(len(clips.val)), batch_size, allocate=batch_memory(learner.device))
+    )
+    probabilities = predict(
+        learner.evaluated, learner.normalise, stop.checked(batches), learner.device
+    )
+    try:
+        figures = classification_metrics(clips.val.targets, probabilities, clips.labels)
     except NonFinitePredictionsError as error:
         raise PipelineError(f"validation: {error}") from None
-    return {name: figures[name] for name in SUMMARY}
+    shown = {name: figures[name] for name in SUMMARY}
+    text = ", ".join(f"{name} {value:.4f}" for name, value in shown.items())
+    say(f"{session.cell}: epoch {session.progress.epoch}: val {text}")
+    return shown
 
 
 def is_better(figures: dict[str, float], best: dict[str, float], metric: str) -> bool:
@@ -324,37 +383,46 @@ def rank(figures: dict[str, float], metric: str) -> tuple[float, float]:
     return (-figures["loss"] if metric == "loss" else figures[metric], -figures["loss"])
 
 
-def log_step(session: Session, loss: float, every_steps: int) -> None:
+def record_epoch(
+    session: Session, learner: Learner, figures: dict[str, float], *, is_best: bool
+) -> None:
+    """Log the epoch, of training and of validation at once, and move on to the next one.
+
+    At once: a state saved between the two would know of rows that are written again.
+    """
     progress = session.progress
-    if progress.step % every_steps == 0:
-        session.tracker.log({"loss": loss}, step=progress.step, epoch=progress.epoch, phase="step")
+    mean = {"loss": progress.loss_sum / progress.num_clips}
+    log(session, mean | {"learning_rate": learner.learning_rate}, phase="train")
+    log(session, figures, phase="val")
+    if is_best:
+        progress.best_epoch, progress.best_figures = progress.epoch, figures
+    progress.epoch += 1
+    progress.batch, progress.loss_sum, progress.num_clips = 0, 0.0, 0
 
 
-def log_out_of_memory(session: Session) -> None:
-    for event in session.learner.events:
-        print(
-            f"train: {session.cell}: step {event.step}: no memory for {event.micro_batch} clips at "
-            f"once; goes on with {event.next_micro_batch}: {event.reason}"
-        )
-    session.learner.events.clear()
-
-
-def log_epoch(session: Session, means: dict[str, float]) -> None:
+def log(session: Session, metrics: dict[str, float], *, phase: str) -> None:
     progress = session.progress
-    rate = {"learning_rate": session.learner.learning_rate}
-    session.tracker.log(means | rate, step=progress.step, epoch=progress.epoch, phase="train")
-    print(f"train: {session.cell}: epoch {progress.epoch}: train loss {means['loss']:.4f}")
+    session.tracker.log(metrics, step=progress.step, epoch=progress.epoch, phase=phase)
 
 
-def log_validation(session: Session, figures: dict[str, float]) -> None:
+def report_epoch(session: Session, timings: Timings, took_sec: float, waited_sec: float) -> None:
     progress = session.progress
-    session.tracker.log(figures, step=progress.step, epoch=progress.epoch, phase="val")
-    shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-    print(f"train: {session.cell}: epoch {progress.epoch}: val {shown}")
+    timings.record(epoch=progress.epoch, took_sec=took_sec, waited_sec=waited_sec)
+    say(
+        f"{session.cell}: epoch {progress.epoch}: train loss "
+        f"{progress.loss_sum / progress.num_clips:.4f}, {took_sec:.1f} s, of which "
+        f"{waited_sec / took_sec:.0%} waiting for data"
+    )
 
 
-def cpu_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+def best_model(shape: dict[str, Any], labels: list[str], epoch: int) -> Callable[[State], State]:
+    """Makes the published file out of the copy of a session's state."""
+    return lambda state: {
+        "model": evaluated_weights(state["learner"]),
+        "shape": shape,
+        "labels": labels,
+        "epoch": epoch,
+    }
 
 
 def non_finite(
@@ -368,24 +436,38 @@ def non_finite(
     )
 
 
-def publish(run_dir: Path, cell: argparse.Namespace, session: Session, monitor: str) -> None:
-    """Write the outs, whole or not at all, and mark the run as finished."""
+def publish(
+    session: Session, cell: argparse.Namespace, monitor: str, run_dir: Path, stop: StopFlag
+) -> None:
+    """Write the outs, whole or not at all, and note which bytes they have."""
+    history_path = Path(f"results/{cell.model}/fold{cell.fold}/history.csv")
+    model_path = Path(f"models/{cell.model}/fold{cell.fold}/best_model.pt")
     history = (
         session.tracker.get_metrics()
         .filter(pl.col("phase") != "step")
         .with_columns(name=pl.format("{}_{}", "phase", "metric"))
         .pivot("name", index="epoch", values="value", maintain_order=True)
     )
-    files.write_text(Path(f"results/{cell.model}/fold{cell.fold}/history.csv"), history.write_csv())
-    best = (run_dir / BEST).read_bytes()
-    files.write_bytes(Path(f"models/{cell.model}/fold{cell.fold}/best_model.pt"), best)
-    session.tracker.close()
+    stop.check()
+    files.write_text(history_path, history.write_csv())
+    if load_best(run_dir / CHECKPOINTS, say=say) is None:
+        raise PipelineError(
+            f"{run_dir / CHECKPOINTS / BEST}: expected the best model, got none that is sound; run "
+            "the same command again, which trains it again"
+        )
+    stop.check()
+    files.write_bytes(model_path, (run_dir / CHECKPOINTS / BEST).read_bytes())
+    published = {path.as_posix(): files.md5(path) for path in (model_path, history_path)}
+    write_metadata(run_dir, published=published, best_epoch=session.progress.best_epoch)
     progress = session.progress
-    write_metadata(run_dir, status=FINISHED, best_epoch=progress.best_epoch)
-    best_value = progress.best_figures[monitor]
-    print(
-        f"train: {session.cell}: best val {monitor} {best_value:.4f} in epoch {progress.best_epoch}"
+    say(
+        f"{session.cell}: best val {monitor} {progress.best_figures[monitor]:.4f} in epoch "
+        f"{progress.best_epoch}"
     )
+
+
+def say(text: str) -> None:
+    print(f"train: {text}")
 
 
 if __name__ == "__main__":

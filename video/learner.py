@@ -75,8 +75,8 @@ class Learner:
         self._options = options
         self._head = head
         self._loss = loss
-        self._device = device
-        self._normalise = normalise
+        self.device = device
+        self.normalise = normalise
         # A graph for every shape, so that none depends on the shapes that came before: a resumed
         # training has seen others.
         self._forward = torch.compile(model, dynamic=False) if options.compile else model
@@ -175,7 +175,7 @@ class Learner:
                 reason = str(error).partition("\n")[0]
             # Here the error is gone, which held all that the step had made.
             self._forget()
-            if self._device.type == "cuda":
+            if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             self._take_smaller_parts(len(batch.labels), reason)
 
@@ -184,8 +184,8 @@ class Learner:
         total_weight = self._loss.total_weight(batch.labels)
         losses = []
         for part in self._parts(len(batch.labels)):
-            clips = self._normalise(on_device(batch.clips[part], self._device))
-            targets = on_device(self._loss.targets(batch.labels[part]), self._device)
+            clips = self.normalise(on_device(batch.clips[part], self.device))
+            targets = on_device(self._loss.targets(batch.labels[part]), self.device)
             with self._precision():
                 logits = self._forward(clips)
             loss = self._loss.sum(logits, targets) / total_weight
@@ -205,7 +205,7 @@ class Learner:
     def _precision(self) -> AbstractContextManager[Any]:
         if self._options.precision == "float32":
             return nullcontext()
-        return torch.autocast(self._device.type, getattr(torch, self._options.precision))
+        return torch.autocast(self.device.type, getattr(torch, self._options.precision))
 
     def _clip(self) -> None:
         if not self._options.clip_norm:
@@ -250,3 +250,9 @@ def _check_options(options: Optimisation, device: torch.device) -> None:
             f"train.compile: expected a C++ compiler named {compiler}, got none; install one, name "
             "it in the environment variable CXX, or write false"
         )
+
+
+def evaluated_weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Of a learner's state, the weights that `Learner.evaluated` has."""
+    weights: dict[str, torch.Tensor] = state["average"] or state["model"]
+    return weights

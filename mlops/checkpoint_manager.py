@@ -1,0 +1,281 @@
+"""The checkpoints of one run: copied in a moment, written behind training's back.
+
+    checkpoints/
+        latest_checkpoint.pt       the newest state
+        previous_checkpoint.pt     the one before
+        checkpoint_epoch_0003.pt   states after whole epochs, the newest few
+        best_model.pt              what the run publishes at its end
+
+What a crash leaves, step by step: a best model is renamed into its place before the state that
+counts it as the best, so that every state finds its best model or a later one, which training
+makes again on its way. The newest state is written and synced under a temporary name; then the
+one that was newest becomes the previous one, then the new one the newest. Between these two
+renames only the previous one is there, which is enough. Pruning comes last. A full disk costs
+the new state and never an older one.
+"""
+
+import errno
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlops import files
+from mlops.checkpoint import State, load_checkpoint, save_checkpoint, write_checkpoint
+from mlops.errors import PipelineError
+
+LATEST = "latest_checkpoint.pt"
+PREVIOUS = "previous_checkpoint.pt"
+BEST = "best_model.pt"
+EPOCH = "checkpoint_epoch_{:04}.pt"
+
+# Of a disk, a quota or a limit that leaves no room; then older epochs are given up for the new.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+Say = Callable[[str], None]
+
+
+def load_newest(
+    directory: Path,
+    refuse: Callable[[State], str | None],
+    *,
+    device: torch.device,
+    say: Say = print,
+    set_aside: bool = True,
+) -> State | None:
+    """The newest sound state in a run's checkpoints, None if there is none.
+
+    A damaged file is set aside under another name, and an older one is taken. `refuse` says why a
+    sound state may not be used, or None; such a file is left where it is.
+    """
+    names = [LATEST, PREVIOUS, *(path.name for path in reversed(epoch_checkpoints(directory)))]
+    for path in (directory / name for name in names):
+        state = _load_sound(path, device, say, set_aside)
+        reason = None if state is None else refuse(state)
+        if reason is not None:
+            say(f"{path}: {reason}; it is not used")
+        elif state is not None:
+            return state
+    return None
+
+
+def load_best(directory: Path, *, say: Say = print, set_aside: bool = True) -> State | None:
+    """What is in the best model's file, None if there is none or it is damaged and set aside."""
+    return _load_sound(directory / BEST, torch.device("cpu"), say, set_aside)
+
+
+def epoch_checkpoints(directory: Path) -> list[Path]:
+    """The states after whole epochs, oldest first."""
+    pattern = re.compile(r"checkpoint_epoch_(\d+)\.pt")
+    found = [path for path in directory.glob("*.pt") if pattern.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.stem.rpartition("_")[2]))
+
+
+def remove_half_written(directory: Path) -> None:
+    """Remove what a kill left of a save; only while no other process saves there."""
+    for path in directory.glob(".*.tmp*"):
+        path.unlink()
+
+
+def _load_sound(path: Path, device: torch.device, say: Say, set_aside: bool) -> State | None:
+    if not path.exists():
+        return None
+    try:
+        return load_checkpoint(path, device=device)
+    except PipelineError as error:
+        where = f"kept as {_set_aside(path)}" if set_aside else "left there"
+        say(f"{str(error).rpartition(';')[0]}; {where}, and not used")
+        return None
+
+
+def _set_aside(path: Path) -> str:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside.name
+
+
+class CheckpointManager:
+    """Saves states without stopping training for longer than a copy in memory takes.
+
+    One at a time: `save` waits for the save before it. `sync` names what has to be on the disk
+    before a state that refers to it, as the log up to an offset. The first `save` allocates the
+    buffers that later ones copy into, of the size of the state.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep_epochs: int,
+        every_sec: float,
+        sync: Sequence[Callable[[], None]] = (),
+        say: Say = print,
+    ) -> None:
+        self._directory = directory
+        self._keep_epochs = keep_epochs
+        self._every_sec = every_sec
+        self._saved = time.monotonic()
+        self._sync = sync
+        self._say = say
+        self._copy = _WarmCopy()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._writing: Future[None] | None = None
+        self._unwritten_best: State | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last save is `every_sec` ago, and written."""
+        is_writing = self._writing is not None and not self._writing.done()
+        return not is_writing and time.monotonic() - self._saved >= self._every_sec
+
+    def save(
+        self,
+        state: State,
+        *,
+        best: Callable[[State], State] | None = None,
+        epoch: int | None = None,
+    ) -> None:
+        """Copy `state` and return; the file is written meanwhile.
+
+        `best` makes the best model's file of the copied state, when this is the best so far;
+        `epoch` is the number of whole epochs trained, when the state is one after an epoch.
+        What went wrong is said, and training goes on; only a fault of the program is raised, by
+        the next call.
+        """
+        self.wait()
+        copied = self._copy.take(state)
+        self._saved = time.monotonic()
+        self._writing = self._thread.submit(self._write, copied, best, epoch)
+
+    def wait(self) -> None:
+        """Return when all that was saved is on the disk."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def close(self) -> None:
+        """Wait; a `PipelineError` says that there is still no room for the best model."""
+        try:
+            self.wait()
+            if self._unwritten_best is not None:
+                save_checkpoint(self._directory / BEST, self._unwritten_best)
+        except OSError as error:
+            raise PipelineError(
+                f"{self._directory}: expected room for the best model, got: {error.strerror}; make "
+                "room and run the same command again, which goes on from the last checkpoint"
+            ) from None
+        finally:
+            self._thread.shutdown()
+
+    def _write(
+        self, state: State, make_best: Callable[[State], State] | None, epoch: int | None
+    ) -> None:
+        best = make_best(state) if make_best else self._unwritten_best
+        try:
+            self._write_with_room(state, best, epoch)
+            self._unwritten_best = None
+        except OSError as error:
+            # The copy is used again for the next state, by when the best model has moved on.
+            self._unwritten_best = _cloned(best) if best else None
+            self._say(
+                f"{error.filename or self._directory}: expected room for a checkpoint, got: "
+                f"{error.strerror or error}; training goes on, and a kill now costs what it has "
+                "done since the last one: make room"
+            )
+
+    def _write_with_room(self, state: State, best: State | None, epoch: int | None) -> None:
+        while True:
+            try:
+                return self._write_all(state, best, epoch)
+            except OSError as error:
+                epochs = epoch_checkpoints(self._directory)
+                if error.errno not in _FULL or not epochs:
+                    raise
+                epochs[0].unlink()
+
+    def _write_all(self, state: State, best: State | None, epoch: int | None) -> None:
+        documents = [document for document in (best, state) if document]
+        _check_room(self._directory, sum(map(_num_bytes, documents)))
+        if best is not None:
+            save_checkpoint(self._directory / BEST, best)
+        for sync in self._sync:
+            sync()
+        latest = self._directory / LATEST
+        with files.replacing(latest) as temporary:
+            write_checkpoint(temporary, state)
+            files.sync(temporary)
+            with suppress(FileNotFoundError):
+                latest.rename(self._directory / PREVIOUS)
+        if epoch is not None and self._keep_epochs:
+            _link_or_copy(latest, self._directory / EPOCH.format(epoch))
+            for path in epoch_checkpoints(self._directory)[: -self._keep_epochs]:
+                path.unlink()
+
+
+class _WarmCopy:
+    """Copies states into buffers that stay: fresh memory costs more to get than to fill."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def take(self, state: State) -> State:
+        """A copy of `state` on the CPU, good until the next call."""
+        copied: State = self._copied(state, ())
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # copies from the device are not waited for one by one
+        return copied
+
+    def _copied(self, value: Any, place: tuple[Any, ...]) -> Any:
+        if isinstance(value, dict):
+            return {key: self._copied(item, (*place, key)) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            items = [self._copied(item, (*place, i)) for i, item in enumerate(value)]
+            return items if isinstance(value, list) else tuple(items)
+        if isinstance(value, torch.Tensor):
+            buffer = self._buffers.get(place)
+            if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
+                buffer = torch.empty(
+                    value.shape, dtype=value.dtype, pin_memory=value.device.type == "cuda"
+                )
+                self._buffers[place] = buffer
+            return buffer.copy_(value.detach(), non_blocking=True)
+        return value
+
+
+def _cloned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _cloned(item) for key, item in value.items()}
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def _num_bytes(value: Any) -> int:
+    """Of the tensors in a state, about what its file takes."""
+    if isinstance(value, dict):
+        return sum(map(_num_bytes, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_num_bytes, value))
+    return value.nbytes if isinstance(value, torch.Tensor) else 0
+
+
+def _check_room(directory: Path, num_bytes: int) -> None:
+    # Before anything is written, so that a disk is not filled up for others.
+    if shutil.disk_usage(directory).free < num_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without links
+        with files.replacing(target) as temporary:
+            shutil.copyfile(source, temporary)

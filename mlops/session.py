@@ -1,0 +1,163 @@
+"""A training on its way: all that changes, where it is kept, and how it comes back.
+
+Whatever resumes speaks `state_dict` and `load_state_dict`; a session is made of such parts and
+speaks it too. The order of the data and its augmentation are functions of (seed, epoch, index),
+so a place in them is the numbers of `Progress`, and nothing is replayed to come back to it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from mlops.checkpoint import State, save_checkpoint
+from mlops.checkpoint_manager import BEST, Say, load_best, load_newest, remove_half_written
+from mlops.determinism import rng_state, set_rng_state
+from mlops.fingerprint import Fingerprint
+from mlops.ledger import Ledger
+from mlops.resume import INEXACT, Start
+from mlops.runs import CHECKPOINTS, write_metadata
+from mlops.tracker import ExperimentTracker
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Progress:
+    """A place between two steps."""
+
+    epoch: int = 0  # the one that is trained or validated
+    batch: int = 0  # its next one; as many as it has when validation is next
+    step: int = 0  # optimizer steps done
+    loss_sum: float = 0.0  # over the epoch's clips so far
+    num_clips: int = 0  # of them
+    best_epoch: int = -1
+    best_figures: dict[str, float] = field(default_factory=dict)  # its validation
+
+
+@dataclass(kw_only=True)
+class Session:
+    """All that changes while training, and hence all that a checkpoint holds."""
+
+    cell: str  # its name in what is printed
+    fingerprint: Fingerprint
+    learner: Stateful
+    tracker: ExperimentTracker
+    ledger: Ledger
+    progress: Progress = field(default_factory=Progress)
+    started: float = field(default_factory=time.monotonic)  # less what earlier attempts took
+
+    def state_dict(self) -> State:
+        return {
+            "fingerprint": self.fingerprint,
+            "learner": self.learner.state_dict(),
+            "progress": vars(self.progress),
+            "rng": rng_state(),
+            "tracker": self.tracker.state_dict(),
+            "ledger": self.ledger.state_dict(),
+            "wall_sec": time.monotonic() - self.started,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.learner.load_state_dict(state["learner"])
+        vars(self.progress).update(state["progress"])
+        self.tracker.load_state_dict(state["tracker"])
+        self.ledger.load_state_dict(state["ledger"])
+        self.started = time.monotonic() - state["wall_sec"]
+        # Last: what is built above must not have drawn from the generators put back.
+        set_rng_state(state["rng"])
+
+
+def restore(
+    session: Session,
+    start: Start,
+    run_dir: Path,
+    *,
+    num_epochs: int,
+    device: torch.device,
+    say: Say,
+) -> None:
+    """Bring the session to the run's newest usable checkpoint, or to that of the run that it goes
+    on from; without one, to its beginning."""
+    directory = run_dir / CHECKPOINTS
+    remove_half_written(directory)
+    refuse = _refuse_other_runs(session.fingerprint, _best_epoch(load_best(directory, say=say)))
+    state = load_newest(directory, refuse, device=device, say=say)
+    if state is None and start.source is not None:
+        state = _adopt(session, start.source, run_dir, num_epochs, device, say)
+    if state is None:
+        session.tracker.load_state_dict(None)
+        session.ledger.load_state_dict(None)
+        return
+    session.load_state_dict(state)
+    say(
+        f"{session.cell}: goes on with epoch {session.progress.epoch}, step {session.progress.step}"
+    )
+
+
+def _adopt(
+    session: Session,
+    source: Path,
+    run_dir: Path,
+    num_epochs: int,
+    device: torch.device,
+    say: Say,
+) -> State | None:
+    """The state of the run that this one goes on from; its log and its best model are copied.
+
+    Nothing there is changed: it may be at work, and it stays the record of what it was.
+    """
+    best = load_best(source / CHECKPOINTS, say=say, set_aside=False)
+    refuse = _refuse_longer_runs(num_epochs, _best_epoch(best))
+    state = load_newest(source / CHECKPOINTS, refuse, device=device, say=say, set_aside=False)
+    if state is None:
+        return None
+    if best is not None:
+        save_checkpoint(run_dir / CHECKPOINTS / BEST, best)
+    session.tracker.adopt(source, state["tracker"])
+    session.ledger.adopt(source, state["ledger"])
+    place = {name: state["progress"][name] for name in ("epoch", "step")}
+    fingerprint = state["fingerprint"]
+    exact = all(fingerprint[part] == session.fingerprint[part] for part in INEXACT)
+    write_metadata(run_dir, goes_on_from={"run": source.name, "exact": exact} | place)
+    if not exact:
+        say(f"exact up to step {place['step']}, and from there on only about so")
+    return state | {
+        "fingerprint": session.fingerprint,
+        "tracker": session.tracker.state_dict(),
+        "ledger": session.ledger.state_dict(),
+    }
+
+
+def _best_epoch(best: State | None) -> int:
+    return -1 if best is None else int(best["epoch"])
+
+
+def _refuse_other_runs(fingerprint: Fingerprint, best_epoch: int) -> Callable[[State], str | None]:
+    def refuse(state: State) -> str | None:
+        if state["fingerprint"] != fingerprint:
+            return "expected the state of this run, got that of another fingerprint"
+        # A best model that is later than the state's will be made again on the way.
+        if state["progress"]["best_epoch"] > best_epoch:
+            return f"expected the best model of epoch {state['progress']['best_epoch']} beside it"
+        return None
+
+    return refuse
+
+
+def _refuse_longer_runs(num_epochs: int, best_epoch: int) -> Callable[[State], str | None]:
+    def refuse(state: State) -> str | None:
+        progress = state["progress"]
+        if progress["epoch"] > num_epochs:
+            return f"expected at most {num_epochs} epochs, got {progress['epoch']}"
+        if progress["best_epoch"] != best_epoch:
+            return f"expected the best model of epoch {progress['best_epoch']} beside it"
+        return None
+
+    return refuse
