@@ -23,7 +23,7 @@ import polars as pl
 from mlops import files
 from mlops.journal import line_end
 from mlops.jsonl import read_blocks
-from mlops.metric_rows import COLUMNS, MetricRow, SoundRow, nonfinite_row, parse_rows
+from mlops.metric_rows import MetricRow, SoundRow, nonfinite_row, parse_rows
 
 TAIL_BYTES = 4096
 
