@@ -14,6 +14,7 @@ their favour or against them: it is not seen.
 
 Kills: a process logs 200 steps, says so after each, and is killed with SIGKILL at the last. What a
 new process finds of the 1,000 scalars. No tool is told to flush: `log` has returned, that is all.
+Where it does not find them after a normal end either, the count says nothing about the tool.
 
 Reading: a log of --rows rows; the best metric without a summary, with one, and with one that lacks
 the last 1,000 rows; the whole log as a frame, beside `polars.read_ndjson` with the schema.
@@ -29,6 +30,7 @@ import os
 import shutil
 import signal
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -227,21 +229,33 @@ def found_tensorboard(directory: Path) -> int:
 
 def found_wandb(directory: Path) -> int:
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     found = 0
-    for path in directory.rglob("*.wandb"):
-        store = DataStore()
-        store.open_for_scan(str(path))
-        try:
-            while (data := store.scan_data()) is not None:
-                record = wandb_internal_pb2.Record()
-                record.ParseFromString(data)
-                items = record.history.item
-                found += sum((i.key or "/".join(i.nested_key)) in NAMES for i in items)
-        except AssertionError:  # how it meets the end of a file that was not finished
-            pass
+    for path in directory.glob("wandb/*run-*/*.wandb"):
+        for content in leveldb_records(path.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(content)
+            items = record.history.item
+            found += sum((item.key or "/".join(item.nested_key)) in NAMES for item in items)
     return found
+
+
+def leveldb_records(log: bytes) -> Iterator[bytes]:
+    """The whole records of a log in LevelDB's format, in blocks of 32 KiB after W&B's header."""
+    whole, first, middle, last = 1, 2, 3, 4
+    offset, record = 7, b""
+    while offset + 7 <= len(log):
+        if 32768 - offset % 32768 < 7:  # no room for a header: zeros up to the next block
+            offset += 32768 - offset % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", log, offset + 4)
+        piece = log[offset + 7 : offset + 7 + length]
+        if kind not in (whole, first, middle, last) or len(piece) < length:
+            return
+        record = piece if kind in (whole, first) else record + piece
+        if kind in (whole, last):
+            yield record
+        offset += 7 + length
 
 
 def found_mlflow(directory: Path) -> int:
@@ -386,7 +400,8 @@ log, _ = TOOLS[sys.argv[1]][1](Path(sys.argv[2]))
 for step in range(KILL_STEPS):
     log(step)
     print("logged", step, flush=True)
-sys.stdin.read()
+if sys.argv[3] == "kill":
+    sys.stdin.read()
 """
 
 COUNTS = """
@@ -398,16 +413,17 @@ print("found", TOOLS[sys.argv[1]][2](Path(sys.argv[2])))
 
 
 def kills(tool: str, times: int) -> list[int]:
-    """How many scalars a new process finds after each of so many kills."""
-    return [found_after_kill(tool) for _ in range(times)]
+    """How many scalars a new process finds after a normal end, then after so many kills."""
+    return [found_after("end", tool), *(found_after("kill", tool) for _ in range(times))]
 
 
-def found_after_kill(tool: str) -> int:
+def found_after(what: str, tool: str) -> int:
+    """-1 if what is left cannot be read."""
     environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
     with tempfile.TemporaryDirectory(prefix="tracking-", ignore_cleanup_errors=True) as base:
         directory = directory_of(Path(base), tool)
         process = subprocess.Popen(
-            [sys.executable, "-c", LOGS_AND_SAYS_SO, tool, str(directory)],
+            [sys.executable, "-c", LOGS_AND_SAYS_SO, tool, str(directory), what],
             cwd=directory,
             env=environment,
             stdin=subprocess.PIPE,
@@ -420,10 +436,10 @@ def found_after_kill(tool: str) -> int:
         for line in process.stdout:
             if line == f"logged {KILL_STEPS - 1}\n":
                 break
-        # The whole group: a tool's own service would else write on what the kernel, too, would
-        # have taken with it in a container.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        # The whole group, as the end of a container would: a tool's own service goes as well.
+        if what == "kill":
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
         done = subprocess.run(
             [sys.executable, "-c", COUNTS, tool, str(directory)],
             cwd=directory,
@@ -438,11 +454,11 @@ def found_after_kill(tool: str) -> int:
 
 def print_kills(found: dict[str, list[int]]) -> None:
     total = KILL_STEPS * len(NAMES)
-    print(f"\nOf {total} scalars that were logged, found after kill -9 of the process group")
-    print("| writer | found |\n| --- | --- |")
+    print(f"\nOf {total} scalars that were logged, found by a new process")
+    print("| writer | after a normal end | after kill -9 |\n| --- | --- | --- |")
     for tool, counts in found.items():
-        cells = ("unreadable" if count < 0 else str(count) for count in counts)
-        print(f"| {tool} | {', '.join(cells)} |")
+        ended, *killed = ("unreadable" if count < 0 else str(count) for count in counts)
+        print(f"| {tool} | {ended} | {', '.join(killed)} |")
 
 
 # --- reading -------------------------------------------------------------------------------------
