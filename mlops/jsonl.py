@@ -49,6 +49,8 @@ def read_blocks(
 
     def parsed(span: tuple[int, int]) -> T:
         block = os.pread(descriptor, span[1] - span[0], span[0])
+        if not block.endswith(b"\n"):  # cut meanwhile
+            block = block[: block.rfind(b"\n") + 1]
         try:
             return parse(block)
         except (pl.exceptions.PolarsError, UnsoundError):

@@ -14,8 +14,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mlops.config import config_hash
 from mlops.errors import PipelineError
+from mlops.fingerprint import Fingerprint
 from mlops.metrics_log import read_metrics
+from mlops.runs import open_run, write_metadata
 from mlops.tracker import ExperimentTracker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +42,26 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 tracker = ExperimentTracker(Path(sys.argv[1]), "run")
 for step in range(100):
     tracker.log({"loss": 0.5}, step=step, epoch=0, phase="step")
+    print(step, flush=True)
+"""
+
+TRAINS = """
+import json, sys
+from pathlib import Path
+from mlops import files
+from mlops.tracker import ExperimentTracker
+run_dir, last = Path(sys.argv[1]), int(sys.argv[2])
+checkpoint = run_dir / "checkpoint.json"
+tracker = ExperimentTracker(run_dir, "run")
+state = json.loads(checkpoint.read_text()) if checkpoint.exists() else None
+tracker.load_state_dict(state and state["tracker"])
+for step in range(state["step"] + 1 if state else 0, last + 1):
+    tracker.log({"loss": 1 / (step + 1), "accuracy": 0.5}, step=step, epoch=0, phase="step")
+    if step % 10 == 0:
+        tracker.log({"accuracy": 0.5}, step=step, epoch=0, phase="val")
+    if step % 25 == 0:
+        tracker.sync()
+        files.write_json(checkpoint, {"step": step, "tracker": tracker.state_dict()})
     print(step, flush=True)
 """
 
@@ -258,6 +281,28 @@ def test_an_offset_beyond_the_log_is_refused(content: bytes, tmp_path: Path) -> 
     assert (tmp_path / "metrics.jsonl").read_bytes() == content
 
 
+def test_after_kills_and_resumes_each_step_phase_and_metric_has_one_row(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TRAINS, str(tmp_path)]
+    draws = random.Random(0)
+    for _ in range(5):
+        process = subprocess.Popen(
+            [*command, "1000000"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        for _ in range(draws.randint(1, 80)):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    checkpoint = json.loads((tmp_path / "checkpoint.json").read_text())
+    last = checkpoint["step"] + 40
+    subprocess.run([*command, str(last)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    expected = [(step, "step", name) for step in range(last + 1) for name in ("loss", "accuracy")]
+    expected += [(step, "val", "accuracy") for step in range(0, last + 1, 10)]
+    logged = read_metrics(tmp_path / "metrics.jsonl").select("step", "phase", "metric").rows()
+    assert sorted(logged) == sorted(expected)
+    assert (tmp_path / "orphans.jsonl").exists()
+
+
 def test_an_offset_inside_a_line_is_refused(tmp_path: Path) -> None:
     state = interrupted_run(tmp_path)
     with pytest.raises(PipelineError, match=r"metrics\.jsonl: expected the end of a line at byte"):
@@ -288,3 +333,38 @@ def test_a_second_writer_is_refused_while_the_first_lives(tmp_path: Path) -> Non
         process.send_signal(signal.SIGKILL)
         process.communicate()
     ExperimentTracker(tmp_path, "run").close()
+
+
+def test_a_run_directory_may_be_given_as_text(tmp_path: Path) -> None:
+    tracker = ExperimentTracker(str(tmp_path), "run")
+    log_values(tracker, [0.5])
+    tracker.close()
+    assert steps(tmp_path) == [0]
+
+
+def test_a_run_directory_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"nowhere: expected the directory of a run, found no"):
+        ExperimentTracker(tmp_path / "nowhere", "run")
+
+
+def test_metadata_is_added_to_what_is_there(tracker: ExperimentTracker) -> None:
+    write_metadata(tracker.run_dir, status="running", note="a")
+    tracker.log_metadata({"note": "b", "GPU": {"memory_mb": 80}})
+    document = json.loads((tracker.run_dir / "metadata.json").read_text())
+    assert document == {"status": "running", "note": "b", "GPU": {"memory_mb": 80}}
+
+
+class Settings:
+    def to_dict(self) -> dict[str, Any]:
+        return {"rate": 1e-3, "layers": [1, 2]}
+
+
+@pytest.mark.parametrize("config", [Settings(), Settings().to_dict()])
+def test_a_configuration_is_written_as_a_run_of_the_pipeline_has_it(
+    config: Any, tmp_path: Path, tracker: ExperimentTracker
+) -> None:
+    tracker.log_config(config)
+    fingerprint: Fingerprint = {"config": config_hash(Settings().to_dict()), "inputs": {}}
+    run_dir, _ = open_run(tmp_path / "runs", "x", fingerprint, Settings().to_dict())
+    expected = (run_dir / "config.json").read_bytes()
+    assert (tracker.run_dir / "config.json").read_bytes() == expected

@@ -1,0 +1,134 @@
+"""A journal holds whole lines, whatever the disk and other processes do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlops.errors import PipelineError
+from mlops.journal import Journal
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MEETS_A_FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from mlops.journal import Journal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+journal = Journal(Path(sys.argv[1]))
+journal.append(b"first\\n")
+try:
+    journal.append(b"half of it\\n" * 20)
+except OSError as error:
+    print(error.strerror, journal.state_dict()["offset_bytes"])
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+journal.append(b"after\\n")
+"""
+
+
+def written(path: Path, *blocks: bytes) -> dict[str, int]:
+    """Append the blocks and return the state after them."""
+    journal = Journal(path)
+    for block in blocks:
+        journal.append(block)
+    state = journal.state_dict()
+    journal.close()
+    return state
+
+
+def cut(path: Path, state: dict[str, int] | None) -> None:
+    journal = Journal(path)
+    try:
+        journal.load_state_dict(state)
+    finally:
+        journal.close()
+
+
+def test_a_block_that_the_disk_takes_half_of_leaves_nothing_and_the_next_is_whole(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "lines.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", MEETS_A_FULL_DISK, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "File too large 6\n"
+    assert path.read_bytes() == b"first\nafter\n"
+
+
+def test_a_torn_line_of_a_killed_writer_is_moved_away_before_the_next_line(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b"whole\nto")
+    written(path, b"next\n")
+    assert path.read_bytes() == b"whole\nnext\n"
+    assert (tmp_path / "orphans.jsonl").read_bytes() == b"to\n"
+
+
+def test_a_torn_line_of_many_nuls_is_moved_away_whole(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b"whole\n" + bytes(300_000))
+    written(path, b"next\n")
+    assert path.read_bytes() == b"whole\nnext\n"
+    assert (tmp_path / "orphans.jsonl").read_bytes() == bytes(300_000) + b"\n"
+
+
+def test_a_long_tail_is_cut_and_kept_to_the_last_byte(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    state = written(path, b"kept\n")
+    tail = b"".join(b"%d\n" % number for number in range(400_000))  # over 2 MiB
+    written(path, tail)
+    cut(path, state)
+    assert path.read_bytes() == b"kept\n"
+    assert (tmp_path / "orphans.jsonl").read_bytes() == tail
+
+
+def test_orphans_go_where_they_are_told(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "lines.jsonl", tmp_path / "others.jsonl")
+    journal.append(b"line\n")
+    journal.load_state_dict(None)
+    journal.close()
+    assert (tmp_path / "others.jsonl").read_bytes() == b"line\n"
+    assert not (tmp_path / "orphans.jsonl").exists()
+
+
+def test_what_is_appended_after_a_cut_stands_at_the_cut(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "lines.jsonl")
+    journal.append(b"first\n")
+    state = journal.state_dict()
+    journal.append(b"second\n")
+    journal.load_state_dict(state)
+    journal.append(b"again\n")
+    journal.sync()
+    journal.close()
+    assert (tmp_path / "lines.jsonl").read_bytes() == b"first\nagain\n"
+
+
+def test_a_second_writer_is_refused_until_the_first_closes(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    first = Journal(path)
+    with pytest.raises(PipelineError, match="expected a run that no process is in"):
+        Journal(path)
+    first.close()
+    first.close()  # nothing more happens
+    Journal(path).close()
+
+
+def test_a_refused_writer_leaves_the_line_that_the_first_is_in(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    first = Journal(path)
+    with path.open("ab") as stream:
+        stream.write(b"not yet who")
+    with pytest.raises(PipelineError):
+        Journal(path)
+    first.close()
+    assert path.read_bytes() == b"not yet who"
+
+
+def test_a_directory_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"nowhere: expected the directory of a run, found no"):
+        Journal(tmp_path / "nowhere" / "lines.jsonl")
