@@ -17,7 +17,7 @@ from mlops.determinism import derive_seed
 from video.decoding import read_frames
 from video.groups import effective_groups
 from video.inspection import inspect_video
-from video.loading import balanced_order, epoch_order
+from video.loading import balanced_order, epoch_order, weighted_order
 from video.packs import pack_bytes, pack_key, uniform_indices
 from video.splits import assign_splits
 from video.synthesis import SampleRecipe, plan_sample, render_frames
@@ -101,6 +101,11 @@ def test_the_splits_of_a_table() -> None:
 def test_the_order_of_an_epoch() -> None:
     orders = [epoch_order(100, seed=3, epoch=2), balanced_order(np.arange(90) % 4, seed=3, epoch=2)]
     assert digest(json.dumps(orders)) == "a48d5ca84b7fa463"
+
+
+def test_the_weighted_order_of_an_epoch() -> None:
+    order = weighted_order(np.arange(100) % 7 + 0.5, seed=3, epoch=2)
+    assert digest(json.dumps(order)) == "01dfa1dd63fd3fcf"
 
 
 def test_the_hash_of_a_configuration() -> None:

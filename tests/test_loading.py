@@ -1,6 +1,9 @@
 """Batches hold each clip once, in an order that is a function of seed and epoch."""
 
+import math
+import threading
 from collections import Counter
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,19 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from video.loading import REQUIRED, ClipSet, balanced_order, batch_rows, epoch_order
-from video.packs import PackError, pack_bytes, pack_rows
+from video.loading import (
+    NUM_BUFFERS,
+    REQUIRED,
+    Batch,
+    ClipSet,
+    balanced_order,
+    batch_rows,
+    epoch_order,
+    group_weights,
+    weighted_order,
+)
+from video.packs import Clips, PackError, pack_bytes, pack_rows
+from video.prefetch import Prefetched
 
 LABELS = ["fake", "real"]
 
@@ -119,6 +133,97 @@ def test_a_batch_is_augmented_clip_by_clip(clip_set: ClipSet, clips: NDArray[np.
     np.testing.assert_array_equal(batch.clips[1], clips[2] ^ np.uint8(2))
 
 
+@pytest.mark.parametrize("first", range(5))
+def test_a_cursor_gives_the_batches_that_are_left(
+    clip_set: ClipSet, clips: NDArray[np.uint8], first: int
+) -> None:
+    order = [6, 0, 3, 1, 5, 2, 4]
+
+    batches = clip_set.batches(order, 2, first=first)
+
+    found = [(list(batch.rows), batch.clips.copy()) for batch in batches]
+    assert [rows for rows, _ in found] == [[6, 0], [3, 1], [5, 2, 4]][first:]
+    for rows, read in found:
+        np.testing.assert_array_equal(read, clips[rows])
+
+
+def test_nothing_before_the_cursor_is_read(tmp_path: Path, clip_set: ClipSet) -> None:
+    (tmp_path / "b.npy").unlink()
+
+    (batch,) = clip_set.batches([6, 5, 3, 1], 2, first=1)
+
+    assert batch.rows == [3, 1]
+
+
+def test_a_batch_stays_as_it_is_while_the_buffers_last(
+    clip_set: ClipSet, clips: NDArray[np.uint8]
+) -> None:
+    batches = clip_set.batches(range(7), 1)
+    held = [next(batches) for _ in range(NUM_BUFFERS)]
+    for batch in held:
+        np.testing.assert_array_equal(batch.clips, clips[batch.rows])
+
+    later = next(batches)
+
+    assert np.shares_memory(later.clips, held[0].clips)
+    np.testing.assert_array_equal(held[1].clips, clips[held[1].rows])
+
+
+def test_clips_are_read_into_the_memory_that_the_caller_allocates(clip_set: ClipSet) -> None:
+    allocated: list[Clips] = []
+
+    def allocate(shape: tuple[int, ...]) -> Clips:
+        allocated.append(np.empty(shape, np.uint8))
+        return allocated[-1]
+
+    for number, batch in enumerate(clip_set.batches(range(7), 2, allocate=allocate)):
+        assert np.shares_memory(batch.clips, allocated[number % NUM_BUFFERS])
+    assert [buffer.shape for buffer in allocated] == [(3, 2, 4, 5, 3)] * NUM_BUFFERS
+
+
+def test_the_number_of_workers_changes_no_byte_of_augmented_clips(clip_set: ClipSet) -> None:
+    threads = set()
+
+    def augment(clip: Clips, row: int) -> Clips:
+        threads.add(threading.current_thread().name)
+        return clip ^ np.uint8(row + 1)
+
+    def shown(workers: int) -> bytes:
+        batches = clip_set.batches([6, 0, 3, 1, 5, 2, 4], 4, augment, workers=workers)
+        return b"".join(batch.clips.tobytes() for batch in batches)
+
+    alone = shown(1)
+    assert threads == {threading.current_thread().name}
+    assert shown(3) == alone
+    assert len(threads) > 1
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_batches_read_ahead_have_the_same_bytes(clip_set: ClipSet, first: int) -> None:
+    def shown(batches: Iterable[Batch]) -> list[tuple[list[int], bytes, list[int]]]:
+        return [(list(b.rows), b.clips.tobytes(), b.labels.tolist()) for b in batches]
+
+    def batches() -> Generator[Batch, None, None]:
+        return clip_set.batches(
+            [6, 0, 3, 1, 5, 2, 4], 1, lambda clip, row: clip ^ np.uint8(row), first=first, workers=2
+        )
+
+    assert shown(Prefetched(batches())) == shown(batches())
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("ThreadPool", "prefetch"))]
+
+
+def test_a_swapped_clip_is_refused_where_it_would_have_come(
+    tmp_path: Path, clip_set: ClipSet, clips: NDArray[np.uint8]
+) -> None:
+    (tmp_path / "b.npy").write_bytes(pack_bytes(clips[:3]))
+    batches = iter(Prefetched(clip_set.batches([0, 1, 2, 5, 3], 1)))
+
+    assert [next(batches).rows for _ in range(3)] == [[0], [1], [2]]
+    with pytest.raises(PackError, match=r"b\.npy: expected a clip with sha256"):
+        next(batches)
+
+
 # --- refusals ----------------------------------------------------------------------------------
 
 
@@ -204,3 +309,74 @@ def test_a_balanced_epoch_depends_on_seed_and_epoch_alone() -> None:
     assert balanced_order(UNEVEN, seed=0, epoch=0) == first
     assert balanced_order(UNEVEN, seed=1, epoch=0) != first
     assert balanced_order(UNEVEN, seed=0, epoch=1) != first
+
+
+def test_weights_decide_how_often_a_row_comes_up() -> None:
+    weights = np.array([0.0, 0.5, 1.0, 2.0, 6.5, *[1.0] * 90])
+    epochs = 400
+
+    times: Counter[int] = Counter()
+    for epoch in range(epochs):
+        shown = Counter(weighted_order(weights, seed=0, epoch=epoch))
+        expected = weights * len(weights) / weights.sum()
+        for row, mean in enumerate(expected):
+            assert math.floor(mean) <= shown[row] <= math.ceil(mean)
+        times.update(shown)
+
+    # Systematic resampling: a row's count varies by less than 1/4, so these means by 1/40.
+    means = np.array([times[row] for row in range(len(weights))]) / epochs
+    np.testing.assert_allclose(means, expected, atol=5 / 40)
+
+
+def test_a_weighted_epoch_is_as_long_as_any_other_and_mixed() -> None:
+    weights = np.array([1.0] * 50 + [3.0] * 50)
+
+    order = weighted_order(weights, seed=0, epoch=0)
+
+    assert len(order) == 100
+    assert 10 <= sum(row >= 50 for row in order[:20]) <= 19
+
+
+def test_rows_of_equal_weight_side_by_side_are_drawn_independently() -> None:
+    """Resampled in the table's order, every other row would come up in each epoch."""
+    weights = np.array([0.5] * 100 + [50.0] * 1)
+    order = set(weighted_order(weights, seed=0, epoch=0)) - {100}
+
+    gaps = np.diff(sorted(order))
+
+    assert len(set(gaps.tolist())) > 2
+
+
+def test_a_weighted_epoch_depends_on_seed_and_epoch_alone() -> None:
+    weights = np.linspace(0.1, 1.0, 50)
+    first = weighted_order(weights, seed=0, epoch=0)
+
+    assert weighted_order(weights, seed=0, epoch=0) == first
+    assert weighted_order(weights, seed=1, epoch=0) != first
+    assert weighted_order(weights, seed=0, epoch=1) != first
+
+
+def test_equal_weights_show_every_row_once() -> None:
+    assert sorted(weighted_order(np.full(33, 0.1), seed=3, epoch=1)) == list(range(33))
+
+
+@pytest.mark.parametrize(
+    "weights", [[0.0, 0.0], [1.0, -1.0], [1.0, math.nan], [1.0, math.inf]], ids=str
+)
+def test_weights_of_no_probability_are_refused(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="weights of the order: expected finite ones >= 0, not"):
+        weighted_order(np.array(weights), seed=0, epoch=0)
+
+
+def test_by_its_weights_every_group_comes_up_equally_often() -> None:
+    groups = ["a"] * 60 + ["b"] * 6 + ["c"] * 20 + ["d"] * 14
+
+    times = Counter(
+        groups[row]
+        for epoch in range(200)
+        for row in weighted_order(group_weights(groups), seed=0, epoch=epoch)
+    )
+
+    assert sum(times.values()) == 200 * len(groups)
+    for count in times.values():
+        assert count == pytest.approx(200 * 25, rel=0.02)

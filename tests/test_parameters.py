@@ -159,6 +159,65 @@ def test_no_parameter_has_a_default() -> None:
             "write a list of at least 1 item",
         ),
         (
+            {"train.micro_batches": 0},
+            "train.micro_batches: expected a value >= 1, got int 0; write a value >= 1",
+        ),
+        (
+            {"train.precision": "half"},
+            "train.precision: expected one of 'float32', 'bfloat16' or 'float16', got str 'half'; "
+            "choose one of them",
+        ),
+        (
+            {"train.compile": "yes"},
+            "train.compile: expected true or false, got str 'yes'; write true",
+        ),
+        (
+            {"train.schedule": "linear"},
+            "train.schedule: expected one of 'constant', 'cosine' or 'step', got str 'linear'; "
+            "choose one of them",
+        ),
+        (
+            {"train.step_epochs": 0},
+            "train.step_epochs: expected a value >= 1, got int 0; write a value >= 1",
+        ),
+        (
+            {"train.step_factor": 0.0},
+            "train.step_factor: expected a value > 0.0, got float 0.0; write a value > 0.0",
+        ),
+        (
+            {"train.step_factor": 1.5},
+            "train.step_factor: expected a value <= 1.0, got float 1.5; write a value <= 1.0",
+        ),
+        (
+            {"train.warmup_steps": -1},
+            "train.warmup_steps: expected a value >= 0, got int -1; write a value >= 0",
+        ),
+        (
+            {"train.clip_norm": -0.5},
+            "train.clip_norm: expected a value >= 0.0, got float -0.5; write a value >= 0.0",
+        ),
+        (
+            {"train.ema_decay": 1.0},
+            "train.ema_decay: expected a value < 1.0, got float 1.0; write a value < 1.0",
+        ),
+        (
+            {"train.frozen_epochs": -1},
+            "train.frozen_epochs: expected a value >= 0, got int -1; write a value >= 0",
+        ),
+        (
+            {"train.label_smoothing": 1.0},
+            "train.label_smoothing: expected a value < 1.0, got float 1.0; write a value < 1.0",
+        ),
+        (
+            {"train.sampling": "sampler"},
+            "train.sampling: expected one of 'shuffled', 'balanced' or 'weighted', got str "
+            "'sampler'; choose one of them",
+        ),
+        (
+            {"train.class_weights": 1},
+            "train.class_weights: expected true or false, got int 1; write true or false",
+        ),
+        (
             {"clips.fit": "pad"},
             "clips.fit: expected one of 'letterbox' or 'crop', got str 'pad'; choose one of them",
         ),
@@ -219,6 +278,11 @@ def test_an_unknown_model_is_told_the_known_ones(tmp_path: Path) -> None:
         (
             {"augment.scale_min": 1.5, "augment.scale_max": 1.1},
             "augment.scale_min: expected at most augment.scale_max = 1.1, got 1.5; exchange them",
+        ),
+        (
+            {"train.micro_batches": 9},
+            "train.micro_batches: expected at most 8, which leaves 2 clips of train.batch_size = "
+            "16 in each, got 9; lower it",
         ),
         (
             {"experiment.name": "my run"},
