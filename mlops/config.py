@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -21,6 +22,21 @@ def canonical_json(document: Any) -> str:
 def config_hash(document: Any) -> str:
     """sha256 of `canonical_json(document)`, 64 hex digits."""
     return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+
+
+def flatten(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by dotted key; a list is one value, and so is a section without keys.
+
+    >>> flatten({"seed": 0, "train": {"epochs": 8}})
+    {'seed': 0, 'train.epochs': 8}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping) and value:
+            flat |= {f"{key}.{name}": item for name, item in flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def _plain(value: Any) -> Any:
