@@ -7,9 +7,13 @@
 no out of a stage, for DVC deletes outs before a stage runs. Nothing here is ever deleted.
 """
 
+import errno
+import fcntl
 import json
+import os
 import re
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,32 +35,43 @@ def check_experiment_name(name: str) -> None:
 
 
 def create_run_directory(
-    output_base: Path, experiment_name: str, identity: str | None = None
+    output_base: str | Path, experiment_name: str, identity: str | None = None
 ) -> tuple[Path, str]:
     """Make a new run directory and return it with its run id, the directory's name.
 
     `identity` is the hash of the run's fingerprint; without one, eight random hex digits stand
-    for it. A name already taken is never shared: creation is exclusive, and a second start in
-    the same second takes the next second that is free.
+    for it. A name already taken is never shared: a second start in the same second takes the next
+    second that is free. The directory appears with all its sub-directories or not at all.
     """
     try:
         check_experiment_name(experiment_name)
     except ValueError as error:
         raise PipelineError(str(error)) from None
     suffix = (identity or secrets.token_hex(4))[:8]
-    base = output_base / experiment_name
-    base.mkdir(parents=True, exist_ok=True)
+    base = Path(output_base) / experiment_name
+    making = base / f".run_{secrets.token_hex(8)}.tmp"
+    for name in ("checkpoints", "artifacts", "logs"):
+        (making / name).mkdir(parents=True)
     moment = int(datetime.now(UTC).timestamp())
     while True:
         run_id = f"run_{datetime.fromtimestamp(moment, UTC):%Y%m%d_%H%M%S}_{suffix}"
+        if _rename_to_free_name(making, base / run_id):
+            return base / run_id, run_id
+        moment += 1
+
+
+def _rename_to_free_name(directory: Path, name: Path) -> bool:
+    # A rename replaces an empty directory, which another may just have made, but never one that
+    # holds anything, as every run directory does from its first moment.
+    if not name.exists():
         try:
-            (base / run_id).mkdir()
-            break
-        except FileExistsError:
-            moment += 1
-    for name in ("checkpoints", "artifacts", "logs"):
-        (base / run_id / name).mkdir()
-    return base / run_id, run_id
+            directory.rename(name)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        else:
+            return True
+    return False
 
 
 def find_unfinished_run(output_base: Path, fingerprint: Fingerprint) -> Path | None:
@@ -74,9 +89,29 @@ def find_unfinished_run(output_base: Path, fingerprint: Fingerprint) -> Path | N
 
 def write_metadata(run_dir: Path, **entries: Any) -> None:
     """Add or replace entries of the run's metadata.json."""
+    change_metadata(run_dir, lambda document: document | entries)
+
+
+def change_metadata(
+    run_dir: Path, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """Replace the run's metadata.json by what `change` makes of it, and return that.
+
+    Threads and processes take turns, so that none undoes what another has written.
+    """
     path = run_dir / "metadata.json"
-    document = json.loads(path.read_text()) if path.exists() else {}
-    files.write_json(path, document | entries)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    # A file of its own, for metadata.json is replaced; left behind, for one who waits holds it.
+    lock = os.open(run_dir / ".metadata.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        document = change(json.loads(path.read_text()) if path.exists() else {})
+        files.write_json(path, document)
+    finally:
+        # Closing alone would leave it locked by a process forked meanwhile.
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        os.close(lock)
+    return document
 
 
 def open_run(

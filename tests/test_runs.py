@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,13 +32,36 @@ FINGERPRINT: Fingerprint = {
     "device": "cpu",
 }
 
-CREATES = """
-import sys
+# All processes begin at the moment when the first one closes the pipe they wait at.
+FORKS = """
+import os, sys
 from pathlib import Path
-from mlops.runs import create_run_directory
-sys.stdin.readline()
-for _ in range(5):
-    print(create_run_directory(Path(sys.argv[1]), "demo", "0123456789abcdef")[1])
+from mlops.runs import create_run_directory, write_metadata
+number, place = int(sys.argv[1]), Path(sys.argv[2])
+gate, opener = os.pipe()
+children = []
+for child in range(number):
+    children.append(os.fork())
+    if children[-1] == 0:
+        os.close(opener)
+        os.read(gate, 1)
+        work(child, place)
+        os._exit(0)
+os.close(opener)
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+CREATES = """
+def work(child, place):
+    run_id = create_run_directory(place, "demo", "f" * 64)[1]
+    os.write(1, f"{run_id}\\n".encode())
+"""
+
+WRITES = """
+def work(child, place):
+    for number in range(10):
+        write_metadata(place, **{f"{child}_{number}": number})
 """
 
 
@@ -45,25 +69,67 @@ def start_run(base: Path, experiment: str = "demo") -> Path:
     return open_run(base, experiment, FINGERPRINT, {"seed": 0})[0]
 
 
-def test_many_processes_in_one_second_get_a_directory_each(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", CREATES, str(tmp_path)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(6)
+def run_code(code: str, *arguments: str) -> list[str]:
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE
+    )
+    assert result.returncode == 0
+    return result.stdout.split()
+
+
+def test_a_hundred_processes_in_one_second_get_a_whole_directory_each(tmp_path: Path) -> None:
+    names = run_code(CREATES + FORKS, "100", str(tmp_path))
+    assert len(names) == len(set(names)) == 100
+    made = sorted((tmp_path / "demo").iterdir())
+    assert [path.name for path in made] == sorted(names)
+    for path in made:
+        assert {item.name for item in path.iterdir()} == {"checkpoints", "artifacts", "logs"}
+
+
+def test_a_directory_that_another_has_just_begun_is_left_to_it(tmp_path: Path) -> None:
+    moment = datetime.now(UTC)
+    begun = [
+        tmp_path / "demo" / f"run_{moment + timedelta(seconds=second):%Y%m%d_%H%M%S}_{'f' * 8}"
+        for second in range(20)
     ]
-    for process in processes:  # all wait for this line and so begin together
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    names = [name for process in processes for name in process.communicate()[0].split()]
-    assert [process.returncode for process in processes] == [0] * 6
-    assert len(set(names)) == 30
-    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == sorted(names)
+    for path in begun:  # without sub-directories, as one process left it between two calls
+        path.mkdir(parents=True)
+    path, _ = create_run_directory(tmp_path, "demo", "f" * 64)
+    assert path not in begun
+    assert all(list(path.iterdir()) == [] for path in begun)
+
+
+def test_a_run_directory_is_never_seen_without_its_subdirectories(tmp_path: Path) -> None:
+    code = [sys.executable, "-c", CREATES + FORKS, "300", str(tmp_path)]
+    seen = set()
+    with subprocess.Popen(code, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            for path in set(tmp_path.glob("demo/run_*")) - seen:
+                seen.add(path)
+                assert len(list(path.iterdir())) == 3, path
+    assert len(seen) > 10
+
+
+def test_the_place_of_the_runs_may_be_given_as_a_text(tmp_path: Path) -> None:
+    path, run_id = create_run_directory(str(tmp_path), "demo")
+    assert path == tmp_path / "demo" / run_id
+    assert path.is_dir()
+
+
+def test_entries_that_processes_write_at_once_are_all_kept(tmp_path: Path) -> None:
+    run_code(WRITES + FORKS, "10", str(tmp_path))
+    document = json.loads((tmp_path / "metadata.json").read_text())
+    assert len(document) == 10 * 10
+
+
+def test_entries_that_threads_write_at_once_are_all_kept(tmp_path: Path) -> None:
+    def write(thread: int) -> None:
+        for number in range(10):
+            write_metadata(tmp_path, **{f"{thread}_{number}": number})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert len(json.loads((tmp_path / "metadata.json").read_text())) == 8 * 10
 
 
 def test_the_name_is_the_time_in_utc_and_the_start_of_the_fingerprint(tmp_path: Path) -> None:
