@@ -1,0 +1,222 @@
+"""The attempts of a run: one for every start of its process, and whether the last one still lives.
+
+    "attempts": [
+      {"number": 1, "started": "2026-11-23T08:00:00+00:00", "ended": "2026-11-23T08:41:07+00:00",
+       "reason": "killed", "host": "node7", "pid": 4711, "log": "logs/attempt_001.log"},
+      {"number": 2, "started": "2026-11-23T09:12:30+00:00", "ended": null, "reason": null, …}
+    ]
+
+They stand in metadata.json. `heartbeat` beside it names the process of the last attempt, and its
+time of change is when that process was last seen alive.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from mlops import files
+from mlops.processes import is_alive, own_identity
+from mlops.runs import change_metadata
+
+RunStatus = Literal["running", "finished", "failed", "interrupted", "dead"]
+
+KILLED = "killed"
+BEAT_EVERY_SEC = 10.0
+# A shared file system may show another host's heartbeat late.
+LEAST_PATIENCE_SEC = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One start of a run's process."""
+
+    run_dir: Path
+    number: int  # from 1
+
+    @property
+    def log(self) -> str:
+        return log_name(self.number)
+
+    def end(self, reason: str, **entries: Any) -> None:
+        """Note why this attempt ends, its `entries`, and what that makes of the run.
+
+        `reason` is "finished", "failed: " and the first line of the error, or what interrupted
+        it, as "stopped by SIGTERM"; the run's status follows from it.
+        """
+        ended = {"ended": _now(), "reason": reason.strip().partition("\n")[0]} | entries
+
+        def close(document: dict[str, Any]) -> dict[str, Any]:
+            attempts = [
+                attempt | ended if attempt["number"] == self.number else attempt
+                for attempt in document["attempts"]
+            ]
+            return document | {"status": status_after(reason), "attempts": attempts}
+
+        change_metadata(self.run_dir, close)
+
+
+def start_attempt(run_dir: Path, **entries: Any) -> Attempt:
+    """Begin an attempt of the run, which is now running, and close those that were killed.
+
+    To be called by the one process that holds the run, after it has taken the lock of the log.
+    An attempt without an end was killed; it ended when its process was last seen alive.
+    """
+    seen = _modified(run_dir / "heartbeat")
+    started = _now()
+    new = {
+        "started": started,
+        "ended": None,
+        "reason": None,
+        "host": own_identity()["host"],
+        "pid": os.getpid(),
+    }
+
+    def begin(document: dict[str, Any]) -> dict[str, Any]:
+        earlier = [_closed(attempt, seen) for attempt in document.get("attempts", [])]
+        number = max((attempt["number"] for attempt in earlier), default=0) + 1
+        attempt = {"number": number} | new | {"log": log_name(number)} | entries
+        return document | {"status": "running", "attempts": [*earlier, attempt]}
+
+    # Before the status: whoever reads that it is running finds the process that runs it.
+    _write_heartbeat(run_dir, BEAT_EVERY_SEC)
+    document = change_metadata(run_dir, begin)
+    return Attempt(run_dir=run_dir, number=document["attempts"][-1]["number"])
+
+
+def log_name(number: int) -> str:
+    """The log of an attempt, below the run directory."""
+    return f"logs/attempt_{number:03}.log"
+
+
+def status_after(reason: str) -> RunStatus:
+    """What a run is whose last attempt ended for this reason."""
+    if reason == "finished":
+        return "finished"
+    return "failed" if reason.startswith("failed") else "interrupted"
+
+
+class Heartbeat:
+    """Shows, until the `with` block ends or the process does, that this process works on the run.
+
+    A thread sets the time of `heartbeat` every `every_sec` seconds. `Attempt.end` belongs inside
+    the block: after it, a run whose attempt has not ended is dead.
+    """
+
+    def __init__(self, run_dir: Path, *, every_sec: float = BEAT_EVERY_SEC) -> None:
+        self._run_dir = run_dir
+        self._every_sec = every_sec
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "Heartbeat":
+        _write_heartbeat(self._run_dir, self._every_sec)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        self._thread.join()
+        # The process may live on, as that of a notebook does.
+        _write_heartbeat(self._run_dir, self._every_sec, stopped=True)
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(self._every_sec):
+            # On a full or absent file system the run goes on; it only looks dead from elsewhere.
+            with suppress(OSError):
+                os.utime(self._run_dir / "heartbeat")
+
+
+def run_status(run_dir: Path) -> RunStatus:
+    """What has become of a run; never "running" for ever.
+
+    | metadata.json says             | the process that `heartbeat` names     | status      |
+    | ------------------------------ | -------------------------------------- | ----------- |
+    | finished, failed, interrupted  | is not asked                           | as it says  |
+    | running, or is not there yet   | lives, on this host                    | running     |
+    |                                | has ended, has stopped its heartbeat,  |             |
+    |                                | or was of an earlier boot              | dead        |
+    |                                | is on another host or in another       |             |
+    |                                | container: seen within three beats,    |             |
+    |                                | and at least 60 s                      | running     |
+    |                                | and not seen for longer                | dead        |
+    |                                | is not named yet: the directory was    |             |
+    |                                | last written to within 60 s            | running     |
+    |                                | and not for longer                     | dead        |
+    """
+    said = _recorded_status(run_dir)
+    if said != "running":
+        return said
+    if _is_worked_on(run_dir):
+        return "running"
+    # It may have ended, and said so, between the two looks.
+    said = _recorded_status(run_dir)
+    return "dead" if said == "running" else said
+
+
+def _recorded_status(run_dir: Path) -> RunStatus:
+    try:
+        document: dict[str, Any] = json.loads((run_dir / "metadata.json").read_text())
+    except FileNotFoundError:
+        return "running"
+    status: RunStatus = document.get("status", "running")
+    return status
+
+
+def _is_worked_on(run_dir: Path) -> bool:
+    try:
+        pulse = json.loads((run_dir / "heartbeat").read_text())
+    except FileNotFoundError:
+        # A run that has just been created; its directory tells when.
+        return _age_sec(run_dir) < LEAST_PATIENCE_SEC
+    if pulse["stopped"]:
+        return False
+    alive = is_alive(pulse)
+    if alive is None:
+        patience_sec = max(LEAST_PATIENCE_SEC, 3 * float(pulse["every_sec"]))
+        return _age_sec(run_dir / "heartbeat") < patience_sec
+    return alive
+
+
+def _closed(attempt: Mapping[str, Any], seen: float | None) -> dict[str, Any]:
+    if attempt["ended"] is not None:
+        return dict(attempt)
+    last = max(seen or 0.0, datetime.fromisoformat(attempt["started"]).timestamp())
+    return dict(attempt) | {"ended": _iso(last), "reason": KILLED}
+
+
+def _write_heartbeat(run_dir: Path, every_sec: float, *, stopped: bool = False) -> None:
+    pulse = own_identity() | {"every_sec": every_sec, "stopped": stopped}
+    with suppress(OSError):
+        files.write_bytes(run_dir / "heartbeat", (json.dumps(pulse) + "\n").encode(), durable=False)
+
+
+def _modified(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _age_sec(path: Path) -> float:
+    return time.time() - (_modified(path) or 0.0)
+
+
+def _now() -> str:
+    return _iso(time.time())
+
+
+def _iso(timestamp: float) -> str:
+    return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="seconds")

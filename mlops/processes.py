@@ -1,0 +1,98 @@
+"""Which process it is, whether it still lives, and the end of the one that started this one."""
+
+import ctypes
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Between a stage and the program that started it; DVC starts its stages through one.
+SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
+
+_PR_SET_PDEATHSIG = 1
+
+
+def own_identity() -> dict[str, Any]:
+    """What tells this process from every other: plain types, for `is_alive` of later."""
+    return {
+        "host": socket.gethostname(),
+        # A container has its own numbers of processes on the same boot.
+        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "namespace": str(Path("/proc/self/ns/pid").readlink()),
+        "pid": os.getpid(),
+        "start_ticks": start_ticks(os.getpid()),
+    }
+
+
+def is_alive(identity: dict[str, Any]) -> bool | None:
+    """Whether the process lives; None if it cannot be seen from here.
+
+    A process of an earlier boot of this host does not live, and neither does one whose number
+    another process has been given since.
+    """
+    here = own_identity()
+    if identity["host"] != here["host"]:
+        return None
+    if identity["boot"] != here["boot"]:
+        return False
+    if identity["namespace"] != here["namespace"]:
+        return None
+    return start_ticks(int(identity["pid"])) == int(identity["start_ticks"])
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since the boot; None if it has ended."""
+    stat = _stat(pid)
+    # One that has ended but whose parent has not asked how is a zombie.
+    return None if stat is None or stat["state"] in "ZX" else stat["start_ticks"]
+
+
+def watch_parent(on_death: Callable[[], None], *, every_sec: float = 1.0) -> bool:
+    """Call `on_death` once, from a thread, when the program that runs this stage has ended.
+
+    DVC killed by SIGKILL leaves its stage running, and the next `dvc repro` starts a second one.
+    Watched is the nearest ancestor that is no shell, and only if DVC_ROOT says that this is a
+    stage of DVC: a process started by hand, with nohup, may outlive who started it. The kernel
+    also sends SIGTERM when the direct parent ends, which is sooner and reaches a process that
+    is busy in C code. Returns whether anything is watched.
+    """
+    if "DVC_ROOT" not in os.environ:
+        return False
+    ancestor = _nearest_program(os.getppid())
+    started = start_ticks(ancestor)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    def watch() -> None:
+        while started is not None and start_ticks(ancestor) == started:
+            time.sleep(every_sec)
+        on_death()
+
+    threading.Thread(target=watch, name="watch_parent", daemon=True).start()
+    return True
+
+
+def _nearest_program(pid: int) -> int:
+    """`pid`, or its nearest ancestor that is no shell."""
+    while (stat := _stat(pid)) is not None and stat["name"] in SHELLS and stat["parent"] > 0:
+        pid = stat["parent"]
+    return pid
+
+
+def _stat(pid: int) -> dict[str, Any] | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name stands in parentheses and may hold spaces and parentheses itself.
+    name, rest = text.partition("(")[2].rsplit(")", 1)
+    fields = rest.split()
+    return {
+        "name": name,
+        "state": fields[0],
+        "parent": int(fields[1]),
+        "start_ticks": int(fields[19]),
+    }
