@@ -76,6 +76,10 @@ class _Stage(msgspec.Struct):
     outs: list[_Item] = []
 
 
+class _Document(msgspec.Struct):
+    stages: dict[str, _Stage] = {}
+
+
 class LockError(ValueError):
     """A dvc.lock that is not as DVC writes it."""
 
@@ -86,6 +90,22 @@ def read_lock(content: bytes) -> Lock:
         return _versions(content.decode())
     except (UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise LockError(" ".join(str(error).split())) from None
+
+
+def recorded_md5s(content: bytes) -> dict[str, str]:
+    """The md5 of every path that a dvc.lock names, with `.dir` if it is a directory's.
+
+    That of an out comes before that of a dep, which may be of an earlier run of its stage.
+    Raises `LockError`.
+    """
+    try:
+        document = msgspec.convert(_parse_yaml(content.decode()), _Document)
+    except (UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+        raise LockError(" ".join(str(error).split())) from None
+    stages = document.stages.values()
+    read = {item.path: item.md5 for stage in stages for item in stage.deps if item.md5}
+    made = {item.path: item.md5 for stage in stages for item in stage.outs if item.md5}
+    return read | made
 
 
 def _versions(text: str) -> Lock:
