@@ -63,7 +63,7 @@ def environment(libraries: Iterable[str], inputs: Iterable[Path | str] = ()) -> 
             "cores": len(os.sched_getaffinity(0)),
         },
         "memory_bytes": _memory_bytes(),
-        "gpu": _gpu(),
+        "gpu": gpu(),
         "libraries": {name: _version(name) for name in sorted(libraries)},
         "git": _git_state(),
         "job": {name: os.environ[name] for name in JOB_VARIABLES if name in os.environ},
@@ -89,16 +89,17 @@ def _memory_bytes() -> int | None:
     return int(total.split()[0]) * 1024 if total else None
 
 
-def _gpu() -> dict[str, Any] | None:
-    # By the driver's own files: nvidia-smi takes a second, and torch would start CUDA.
-    names = [_field(path, "Model") for path in sorted(NVIDIA.glob("gpus/*/information"))]
+def gpu(driver_files: Path = NVIDIA) -> dict[str, Any] | None:
+    """`names`, `driver` and `cuda` as above, from what the NVIDIA driver shows of itself."""
+    # Quicker than nvidia-smi, and without starting CUDA as torch would.
+    names = [_field(path, "Model") for path in sorted(driver_files.glob("gpus/*/information"))]
     # An import takes seconds, and who has not imported it computes nothing with it.
     torch = sys.modules.get("torch")
     if not names and torch is not None and torch.cuda.is_initialized():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if not names:
         return None
-    said = _field(NVIDIA / "version", "NVRM version") or ""
+    said = _field(driver_files / "version", "NVRM version") or ""
     driver = re.search(r"\d+\.\d+(\.\d+)?", said)
     return {
         "names": names,

@@ -109,11 +109,12 @@ def test_the_order_is_exact_where_stdout_and_stderr_are_one(tmp_path: Path) -> N
     assert result.stdout.splitlines() == log(tmp_path).splitlines() == [*map(str, range(2000))]
 
 
-def test_an_error_ends_the_log_with_its_traceback(tmp_path: Path) -> None:
-    result = run(tmp_path, "put('one')\nraise ValueError('the fault')")
+@pytest.mark.parametrize("error", ["ValueError", "KeyboardInterrupt"])
+def test_an_error_ends_the_log_with_its_traceback(error: str, tmp_path: Path) -> None:
+    result = run(tmp_path, f"put('one')\nraise {error}('the fault')")
     assert log(tmp_path).startswith("one\nTraceback (most recent call last):\n")
-    assert log(tmp_path).endswith("\nValueError: the fault\n")
-    assert result.stderr.count("ValueError: the fault") == 1
+    assert log(tmp_path).endswith(f"\n{error}: the fault\n")
+    assert result.stderr.count(f"{error}: the fault") == 1
 
 
 def test_an_exit_leaves_no_traceback(tmp_path: Path) -> None:

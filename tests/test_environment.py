@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops.environment import JOB_VARIABLES, environment
+from mlops.environment import JOB_VARIABLES, environment, gpu
 from mlops.locks import LockError, recorded_md5s
 from tests.clone import git
 
@@ -180,6 +180,31 @@ def test_the_md5_of_the_repositorys_own_lock_are_all_known() -> None:
     paths = {line.split(": ")[1] for line in text.splitlines() if line.startswith("    - path: ")}
     assert known.keys() == paths
     assert known["data/clips"].endswith(".dir")
+
+
+@pytest.mark.parametrize(
+    ("said", "driver"),
+    [
+        (
+            "NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023",
+            "535.104.05",
+        ),
+        ("NVIDIA UNIX Open Kernel Module for x86_64  550.54  Release Build  (root)", "550.54"),
+    ],
+)
+def test_a_gpu_is_named_as_its_driver_names_it(said: str, driver: str, tmp_path: Path) -> None:
+    for place in ("0000:1a:00.0", "0000:3b:00.0"):
+        (tmp_path / "gpus" / place).mkdir(parents=True)
+        information = "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 121\n"
+        (tmp_path / "gpus" / place / "information").write_text(information)
+    (tmp_path / "version").write_text(f"NVRM version: {said}\nGCC version:  12.3\n")
+    found = gpu(tmp_path)
+    assert found is not None
+    assert (found["names"], found["driver"]) == (["NVIDIA H100 80GB HBM3"] * 2, driver)
+
+
+def test_without_a_gpu_there_is_none(tmp_path: Path) -> None:
+    assert gpu(tmp_path) is None
 
 
 def test_torch_is_not_imported_for_it() -> None:

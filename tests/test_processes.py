@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlops.processes import is_alive, own_identity, start_ticks
+from tests.clone import dvc, environment, git
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,10 +57,10 @@ def wait_for(path: Path, seconds: float) -> str:
 def started(place: Path, how: str, dvc_root: str | None) -> Iterator[tuple[int, str, int]]:
     """The number of the starting process, what the stage watches, and the stage's number."""
     (place / "stage.py").write_text(STAGE)
-    environment = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
-    environment |= {"PYTHONPATH": str(ROOT)} | ({"DVC_ROOT": dvc_root} if dvc_root else {})
+    variables = environment() | {"PYTHONPATH": str(ROOT)}
+    variables |= {"DVC_ROOT": dvc_root} if dvc_root else {}
     code = f"import subprocess, sys; {STARTS[how]}"
-    with subprocess.Popen([sys.executable, "-c", code], cwd=place, env=environment) as parent:
+    with subprocess.Popen([sys.executable, "-c", code], cwd=place, env=variables) as parent:
         pid, watched = wait_for(place / "stage", 30).split()
         try:
             yield parent.pid, watched, int(pid)
@@ -81,6 +82,23 @@ def test_a_stage_notices_that_dvc_was_killed(how: str, tmp_path: Path) -> None:
         assert (tmp_path / "deaths").read_text() == "1"
 
 
+def test_a_stage_of_dvc_notices_that_dvc_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "stage.py").write_text(STAGE)
+    (tmp_path / "dvc.yaml").write_text("stages:\n  train:\n    cmd: python stage.py .\n")
+    git("init", "--quiet", cwd=tmp_path)
+    dvc("init", "--quiet", cwd=tmp_path)
+    command = [sys.executable, "-m", "dvc", "repro"]
+    variables = environment() | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=tmp_path, env=variables) as process:
+        stage, watched = wait_for(tmp_path / "stage", 60).split()
+        assert watched == "True"
+        time.sleep(1.5)
+        assert not (tmp_path / "deaths").exists()
+        process.kill()
+        assert wait_for(tmp_path / "deaths", 3) == "1"
+        os.kill(int(stage), signal.SIGKILL)
+
+
 def test_the_kernel_tells_a_stage_of_its_direct_parent(tmp_path: Path) -> None:
     with started(tmp_path, "directly", dvc_root=str(tmp_path)) as (parent, _, _):
         os.kill(parent, signal.SIGKILL)
@@ -91,9 +109,9 @@ def test_a_stage_notices_a_parent_that_nobody_has_asked_for_its_end(tmp_path: Pa
     """As dvc is, killed below a program that does not wait for its children."""
     code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {START!r}])"
     (tmp_path / "stage.py").write_text(STAGE)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(tmp_path)}
+    variables = environment() | {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(tmp_path)}
     command = [sys.executable, "-c", f"{code}; time.sleep(60)"]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment) as careless:
+    with subprocess.Popen(command, cwd=tmp_path, env=variables) as careless:
         stage = int(wait_for(tmp_path / "stage", 30).split()[0])
         parent = int(Path(f"/proc/{stage}/stat").read_text().rsplit(")", 1)[1].split()[1])
         os.kill(parent, signal.SIGKILL)
