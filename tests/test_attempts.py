@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -218,6 +219,19 @@ def test_a_run_is_dead_when_its_process_goes_on_without_it(tmp_path: Path) -> No
     with Heartbeat(tmp_path):
         assert run_status(tmp_path) == "running"
     assert run_status(tmp_path) == "dead"
+
+
+def test_a_run_that_ends_while_its_status_is_asked_is_not_dead(tmp_path: Path) -> None:
+    attempt = start_attempt(tmp_path)
+    pulse = json.loads((tmp_path / "heartbeat").read_text())
+    (tmp_path / "heartbeat").unlink()
+    os.mkfifo(tmp_path / "heartbeat")  # who reads it waits for a writer
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(run_status, tmp_path)
+        with (tmp_path / "heartbeat").open("w") as stream:
+            attempt.end("finished")
+            stream.write(json.dumps(pulse | {"stopped": True}))
+        assert answer.result(timeout=10) == "finished"
 
 
 def test_the_status_can_be_asked_at_any_moment(tmp_path: Path) -> None:

@@ -95,12 +95,12 @@ def test_a_clean_work_tree_is_its_commit(repository: Path) -> None:
 
 def test_a_changed_work_tree_is_told_with_what_changed(repository: Path) -> None:
     (repository / "params.yaml").write_text("seed: 1\n")
-    (repository / "with space.txt").rename(repository / "renamed.txt")
+    git("mv", "with space.txt", "renamed.txt", cwd=repository)
     (repository / "new.txt").write_text("b")
     git("add", "new.txt", cwd=repository)
     found = environment([])["git"]
     assert found["dirty"] is True
-    assert sorted(found["changed"]) == ["new.txt", "params.yaml", "with space.txt"]
+    assert sorted(found["changed"]) == ["new.txt", "params.yaml", "renamed.txt", "with space.txt"]
 
 
 def test_no_lock_of_git_is_taken(repository: Path) -> None:
