@@ -244,7 +244,7 @@ def _json(params: dict[str, Any], path: Path) -> dict[str, Any]:
 def _below(root: Path, path: str | Path) -> str:
     # So that a repository that lies elsewhere has the same configuration.
     path, root = Path(path), root.absolute()
-    if path.is_absolute() and path.is_relative_to(root):
+    if path.is_relative_to(root):
         path = path.relative_to(root)
     return path.as_posix()
 
