@@ -173,22 +173,22 @@ def run_status(run_dir: Path) -> RunStatus:
     |                                | and not for longer                     | dead        |
     """
     said = _recorded_status(run_dir)
-    if said != "running":
-        return said
-    if _is_worked_on(run_dir):
-        return "running"
-    # It may have ended, and said so, between the two looks.
-    said = _recorded_status(run_dir)
-    return "dead" if said == "running" else said
+    while said[0] == "running" and not _is_worked_on(run_dir):
+        # It may have ended, and said so, between the two looks, or even begun again.
+        before, said = said, _recorded_status(run_dir)
+        if said == before:
+            return "dead"
+    return said[0]
 
 
-def _recorded_status(run_dir: Path) -> RunStatus:
+def _recorded_status(run_dir: Path) -> tuple[RunStatus, int]:
+    """The status that metadata.json tells, and the number of attempts."""
     try:
         document: dict[str, Any] = json.loads((run_dir / "metadata.json").read_text())
     except FileNotFoundError:
-        return "running"
+        return "running", 0
     status: RunStatus = document.get("status", "running")
-    return status
+    return status, len(document.get("attempts", []))
 
 
 def _is_worked_on(run_dir: Path) -> bool:

@@ -81,12 +81,6 @@ def recorded_outs(path: str, cache: Path | None) -> list[Path]:
     return [file for md5 in md5s if _is_whole(file := cache / "files/md5" / md5[:2] / md5[2:], md5)]
 
 
-def recorded_md5(path: str) -> str | None:
-    """The md5 that dvc.lock names for the out at `path`, None if it names none."""
-    stages = _mapping(LOCK).get("stages", {}).values() if LOCK.is_file() else []
-    return next((md5 for stage in stages for md5 in _hashes_of(path, stage)), None)
-
-
 def _recorded_hashes(path: str, cache: Path) -> Iterator[str]:
     if LOCK.is_file():
         for stage in _mapping(LOCK).get("stages", {}).values():

@@ -8,12 +8,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
 from mlops.config import config_hash
+
+LOCK = Path("dvc.lock")
 
 # The data of the pipeline: a table each, and the directory of the files that the table names.
 TABLES = {
@@ -76,6 +79,10 @@ class _Stage(msgspec.Struct):
     outs: list[_Item] = []
 
 
+class _Document(msgspec.Struct):
+    stages: dict[str, _Stage] = {}
+
+
 class LockError(ValueError):
     """A dvc.lock that is not as DVC writes it."""
 
@@ -86,6 +93,30 @@ def read_lock(content: bytes) -> Lock:
         return _versions(content.decode())
     except (UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise LockError(" ".join(str(error).split())) from None
+
+
+def recorded_md5s(content: bytes) -> dict[str, str]:
+    """The md5 of every path that a dvc.lock names, with `.dir` if it is a directory's.
+
+    That of an out comes before that of a dep, which may be of an earlier run of its stage.
+    Raises `LockError`.
+    """
+    try:
+        document = msgspec.convert(_parse_yaml(content.decode()), _Document)
+    except (UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+        raise LockError(" ".join(str(error).split())) from None
+    stages = document.stages.values()
+    read = {item.path: item.md5 for stage in stages for item in stage.deps if item.md5}
+    made = {item.path: item.md5 for stage in stages for item in stage.outs if item.md5}
+    return read | made
+
+
+def workspace_md5s() -> dict[str, str]:
+    """`recorded_md5s` of the current directory's dvc.lock; empty where there is no sound one."""
+    try:
+        return recorded_md5s(LOCK.read_bytes())
+    except (FileNotFoundError, LockError):
+        return {}
 
 
 def _versions(text: str) -> Lock:

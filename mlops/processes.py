@@ -63,6 +63,8 @@ def watch_parent(on_death: Callable[[], None], *, every_sec: float = 1.0) -> boo
     if "DVC_ROOT" not in os.environ:
         return False
     ancestor = _nearest_program(os.getppid())
+    if ancestor == 0:  # in another container: docker exec
+        return False
     started = start_ticks(ancestor)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -62,6 +62,11 @@ class Wanted:
     cell: tuple[str, ...]
     num_epochs: int
 
+    @property
+    def inputs(self) -> list[str]:
+        """The paths that are read."""
+        return list(self.fingerprint["inputs"])
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:

@@ -90,11 +90,7 @@ def make_run(output_base: Path, experiment_name: str, wanted: Wanted) -> Path:
         fingerprint=wanted.fingerprint,
         trajectory=wanted.trajectory,
         # The name that DVC gives to the same content: it says which versions were trained on.
-        inputs_md5={
-            name: files.md5(Path(name))
-            for name in wanted.fingerprint["inputs"]
-            if Path(name).is_file()
-        },
+        inputs_md5={name: files.md5(Path(name)) for name in wanted.inputs if Path(name).is_file()},
     )
     return run_dir
 

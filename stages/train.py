@@ -19,13 +19,14 @@ import torch
 from mlops import files
 from mlops.attempt_log import attempt_log
 from mlops.attempts import Heartbeat, recorded_attempt
-from mlops.cache import recorded_md5
 from mlops.checkpoint import State, load_checkpoint
 from mlops.checkpoint_manager import BEST, CheckpointManager, load_best
 from mlops.determinism import choose_device, derive_seed, device_kind, make_deterministic
+from mlops.environment import environment
 from mlops.errors import PipelineError
 from mlops.fingerprint import fingerprint_hash, run_fingerprint
 from mlops.ledger import Ledger
+from mlops.locks import workspace_md5s
 from mlops.parameters import pick
 from mlops.places import runs_root
 from mlops.processes import watch_parent
@@ -110,9 +111,15 @@ def main() -> None:
     with ExitStack() as held:
         identity = fingerprint_hash(wanted.fingerprint)
         held.enter_context(run_lock(runs_root(), identity, say=say, check=stop.check))
-        start = choose_start(runs_root(), wanted, mode=params.runtime.resume, recorded=recorded_md5)
+        start = choose_start(
+            runs_root(), wanted, mode=params.runtime.resume, recorded=workspace_md5s().get
+        )
         run_dir = start.run_dir or make_run(runs_root(), params.experiment.name, wanted)
-        attempt = held.enter_context(recorded_attempt(run_dir, start=start.how))
+        attempt = held.enter_context(
+            recorded_attempt(
+                run_dir, start=start.how, environment=environment(LIBRARIES, wanted.inputs)
+            )
+        )
         held.enter_context(attempt_log(run_dir, attempt.number))
         held.enter_context(Heartbeat(run_dir))
         announce(start, run_dir, params.train)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlops.config import canonical_json, config_hash
+from mlops.config import canonical_json, config_hash, flatten
 
 
 @dataclass
@@ -78,3 +78,14 @@ def test_a_value_that_is_no_finite_number_is_refused(value: float) -> None:
 def test_what_is_no_plain_type_is_refused() -> None:
     with pytest.raises(TypeError, match="set is not JSON serializable"):
         config_hash({"a": {1, 2}})
+
+
+def test_the_values_of_nested_sections_have_dotted_keys() -> None:
+    nested = {"seed": 0, "a": {"b": {"c": 1, "d": None}, "list": [{"x": 1}]}, "none": {}}
+    assert flatten(nested) == {
+        "seed": 0,
+        "a.b.c": 1,
+        "a.b.d": None,
+        "a.list": [{"x": 1}],
+        "none": {},
+    }

@@ -21,11 +21,13 @@ STAGES = sorted(PIPELINE["stages"])
 CANNOT_CHANGE_A_RESULT = {
     "mlops/attempt_log.py": "copies what is printed",
     "mlops/attempts.py": "notes when a process was at work",
+    "mlops/locks.py": "reads what DVC has recorded",
     "mlops/log_writer.py": "copies what is printed",
     "mlops/processes.py": "ends a process whose parent has ended",
     "mlops/run_lock.py": "waits",
     "mlops/stop.py": "when work is left, to go on with the same bytes",
     "mlops/timings.py": "how long it took",
+    "mlops/environment.py": "notes where a process is at work",
     "mlops/errors.py": "words",
     "mlops/files.py": "how bytes reach the disk, and sha256",
     "mlops/cache.py": "finds, by md5, bytes that are else made again",

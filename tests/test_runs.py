@@ -1,24 +1,25 @@
 """Run directories: each has one owner, and only an equal, unfinished run is found again."""
 
-import copy
 import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from mlops.config import config_hash
 from mlops.errors import PipelineError
 from mlops.fingerprint import Fingerprint, fingerprint_hash
 from mlops.places import runs_root
+from mlops.resume import Wanted
 from mlops.runs import (
     FINISHED,
     create_run_directory,
     find_run,
-    find_unfinished_run,
-    open_run,
+    make_run,
     write_metadata,
 )
 
@@ -31,39 +32,107 @@ FINGERPRINT: Fingerprint = {
     "device": "cpu",
 }
 
-CREATES = """
-import sys
+# All processes begin at the moment when the first one closes the pipe they wait at.
+FORKS = """
+import os, sys
 from pathlib import Path
-from mlops.runs import create_run_directory
-sys.stdin.readline()
-for _ in range(5):
-    print(create_run_directory(Path(sys.argv[1]), "demo", "0123456789abcdef")[1])
+from mlops.runs import create_run_directory, write_metadata
+number, place = int(sys.argv[1]), Path(sys.argv[2])
+gate, opener = os.pipe()
+children = []
+for child in range(number):
+    children.append(os.fork())
+    if children[-1] == 0:
+        os.close(opener)
+        os.read(gate, 1)
+        work(child, place)
+        os._exit(0)
+os.close(opener)
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+CREATES = """
+def work(child, place):
+    run_id = create_run_directory(place, "demo", "f" * 64)[1]
+    os.write(1, f"{run_id}\\n".encode())
+"""
+
+WRITES = """
+def work(child, place):
+    for number in range(10):
+        write_metadata(place, **{f"{child}_{number}": number})
 """
 
 
-def start_run(base: Path, experiment: str = "demo") -> Path:
-    return open_run(base, experiment, FINGERPRINT, {"seed": 0})[0]
+def start_run(base: Path, fingerprint: Fingerprint = FINGERPRINT) -> Path:
+    wanted = Wanted(
+        config={"seed": 0}, fingerprint=fingerprint, trajectory="t", cell=(), num_epochs=1
+    )
+    return make_run(base, "demo", wanted)
 
 
-def test_many_processes_in_one_second_get_a_directory_each(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", CREATES, str(tmp_path)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(6)
+def run_code(code: str, *arguments: str) -> list[str]:
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE
+    )
+    assert result.returncode == 0
+    return result.stdout.split()
+
+
+def test_a_hundred_processes_in_one_second_get_a_whole_directory_each(tmp_path: Path) -> None:
+    names = run_code(CREATES + FORKS, "100", str(tmp_path))
+    assert len(names) == len(set(names)) == 100
+    made = sorted((tmp_path / "demo").iterdir())
+    assert [path.name for path in made] == sorted(names)
+    for path in made:
+        assert {item.name for item in path.iterdir()} == {"checkpoints", "artifacts", "logs"}
+
+
+def test_a_directory_that_another_has_just_begun_is_left_to_it(tmp_path: Path) -> None:
+    moment = datetime.now(UTC)
+    begun = [
+        tmp_path / "demo" / f"run_{moment + timedelta(seconds=second):%Y%m%d_%H%M%S}_{'f' * 8}"
+        for second in range(20)
     ]
-    for process in processes:  # all wait for this line and so begin together
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    names = [name for process in processes for name in process.communicate()[0].split()]
-    assert [process.returncode for process in processes] == [0] * 6
-    assert len(set(names)) == 30
-    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == sorted(names)
+    for path in begun:  # without sub-directories, as one process left it between two calls
+        path.mkdir(parents=True)
+    path, _ = create_run_directory(tmp_path, "demo", "f" * 64)
+    assert path not in begun
+    assert all(list(path.iterdir()) == [] for path in begun)
+
+
+def test_a_run_directory_is_never_seen_without_its_subdirectories(tmp_path: Path) -> None:
+    code = [sys.executable, "-c", CREATES + FORKS, "300", str(tmp_path)]
+    seen = set()
+    with subprocess.Popen(code, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            for path in set(tmp_path.glob("demo/run_*")) - seen:
+                seen.add(path)
+                assert len(list(path.iterdir())) == 3, path
+    assert len(seen) > 10
+
+
+def test_the_place_of_the_runs_may_be_given_as_a_text(tmp_path: Path) -> None:
+    path, run_id = create_run_directory(str(tmp_path), "demo")
+    assert path == tmp_path / "demo" / run_id
+    assert path.is_dir()
+
+
+def test_entries_that_processes_write_at_once_are_all_kept(tmp_path: Path) -> None:
+    run_code(WRITES + FORKS, "10", str(tmp_path))
+    document = json.loads((tmp_path / "metadata.json").read_text())
+    assert len(document) == 10 * 10
+
+
+def test_entries_that_threads_write_at_once_are_all_kept(tmp_path: Path) -> None:
+    def write(thread: int) -> None:
+        for number in range(10):
+            write_metadata(tmp_path, **{f"{thread}_{number}": number})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert len(json.loads((tmp_path / "metadata.json").read_text())) == 8 * 10
 
 
 def test_the_name_is_the_time_in_utc_and_the_start_of_the_fingerprint(tmp_path: Path) -> None:
@@ -113,60 +182,11 @@ def test_a_name_of_letters_and_digits_is_accepted(name: str, tmp_path: Path) -> 
     assert create_run_directory(tmp_path, name)[0].parent.name == name
 
 
-def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
-    first, resumes_first = open_run(tmp_path, "demo", FINGERPRINT, {"seed": 0})
-    again, resumes_again = open_run(tmp_path, "demo", copy.deepcopy(FINGERPRINT), {"seed": 0})
-    assert (again, resumes_first, resumes_again) == (first, False, True)
-
-
-def test_a_cut_off_run_goes_on_although_the_experiment_was_renamed(tmp_path: Path) -> None:
-    assert start_run(tmp_path, "before") == start_run(tmp_path, "after")
-
-
-def test_a_finished_run_is_never_found(tmp_path: Path) -> None:
-    write_metadata(start_run(tmp_path), status=FINISHED)
-    assert find_unfinished_run(tmp_path, FINGERPRINT) is None
-
-
-def test_after_a_finished_run_a_new_one_begins(tmp_path: Path) -> None:
-    first = start_run(tmp_path)
-    write_metadata(first, status=FINISHED)
-    assert start_run(tmp_path) != first
-
-
-def test_an_unfinished_run_is_found_behind_a_newer_finished_one(tmp_path: Path) -> None:
-    first = start_run(tmp_path)
-    newer = tmp_path / "demo" / f"run_29991231_235959_{first.name[-8:]}"
-    newer.mkdir()
-    document = json.loads((first / "metadata.json").read_text())
-    write_metadata(newer, **(document | {"status": FINISHED}))
-    assert find_unfinished_run(tmp_path, FINGERPRINT) == first
-
-
-@pytest.mark.parametrize("entry", sorted(FINGERPRINT))
-def test_a_run_whose_fingerprint_differs_in_one_entry_is_not_found(
-    entry: str, tmp_path: Path
-) -> None:
-    run_dir = start_run(tmp_path)
-    # The directory keeps the digits of the name, as if only these collided.
-    write_metadata(run_dir, fingerprint=FINGERPRINT | {entry: "other"})
-    assert find_unfinished_run(tmp_path, FINGERPRINT) is None
-
-
-def test_a_run_killed_before_its_metadata_is_not_found(tmp_path: Path) -> None:
-    create_run_directory(tmp_path, "demo", fingerprint_hash(FINGERPRINT))
-    assert find_unfinished_run(tmp_path, FINGERPRINT) is None
-
-
-def test_no_run_is_found_where_none_was_started(tmp_path: Path) -> None:
-    assert find_unfinished_run(tmp_path / "runs", FINGERPRINT) is None
-
-
 def test_a_new_run_records_its_configuration_and_fingerprint(tmp_path: Path) -> None:
     run_dir = start_run(tmp_path)
     config = json.loads((run_dir / "config.json").read_text())
     metadata = json.loads((run_dir / "metadata.json").read_text())
-    assert config == {"hash": FINGERPRINT["config"], "config": {"seed": 0}}
+    assert config == {"hash": config_hash({"seed": 0}), "config": {"seed": 0}}
     assert (metadata["run_id"], metadata["status"]) == (run_dir.name, "running")
     assert metadata["fingerprint"] == FINGERPRINT
 
@@ -178,7 +198,7 @@ def test_a_new_run_records_the_md5_of_the_files_that_it_reads(
     (tmp_path / "data/clips").mkdir(parents=True)
     (tmp_path / "data/clips.parquet").write_bytes(b"abc")
     inputs = {"data/clips": "d" * 64, "data/clips.parquet": "e" * 64}
-    run_dir, _ = open_run(tmp_path / "runs", "demo", FINGERPRINT | {"inputs": inputs}, {})
+    run_dir = start_run(tmp_path / "runs", FINGERPRINT | {"inputs": inputs})
     metadata = json.loads((run_dir / "metadata.json").read_text())
     # That of RFC 1321's test suite.
     assert metadata["inputs_md5"] == {"data/clips.parquet": "900150983cd24fb0d6963f7d28e17f72"}

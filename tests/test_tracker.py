@@ -14,11 +14,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlops.config import config_hash
 from mlops.errors import PipelineError
-from mlops.fingerprint import Fingerprint
 from mlops.metrics_log import read_metrics
-from mlops.runs import open_run, write_metadata
+from mlops.resume import Wanted
+from mlops.runs import make_run, write_metadata
 from mlops.tracker import ExperimentTracker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -364,7 +363,13 @@ def test_a_configuration_is_written_as_a_run_of_the_pipeline_has_it(
     config: Any, tmp_path: Path, tracker: ExperimentTracker
 ) -> None:
     tracker.log_config(config)
-    fingerprint: Fingerprint = {"config": config_hash(Settings().to_dict()), "inputs": {}}
-    run_dir, _ = open_run(tmp_path / "runs", "x", fingerprint, Settings().to_dict())
+    wanted = Wanted(
+        config=Settings().to_dict(),
+        fingerprint={"inputs": {}},
+        trajectory="t",
+        cell=(),
+        num_epochs=1,
+    )
+    run_dir = make_run(tmp_path / "runs", "x", wanted)
     expected = (run_dir / "config.json").read_bytes()
     assert (tracker.run_dir / "config.json").read_bytes() == expected

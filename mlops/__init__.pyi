@@ -1,0 +1,3 @@
+from mlops.run_config import RunConfig as RunConfig
+from mlops.runs import create_run_directory as create_run_directory
+from mlops.tracker import ExperimentTracker as ExperimentTracker
