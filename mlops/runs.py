@@ -100,7 +100,7 @@ def read_metadata(run_dir: Path) -> dict[str, Any]:
     return document
 
 
-def write_metadata(run_dir: Path, **entries: Any) -> None:
+def write_metadata(run_dir: Path, /, **entries: Any) -> None:
     """Add or replace entries of the run's metadata.json."""
     change_metadata(run_dir, lambda document: document | entries)
 
