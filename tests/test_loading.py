@@ -380,3 +380,12 @@ def test_by_its_weights_every_group_comes_up_equally_often() -> None:
     assert sum(times.values()) == 200 * len(groups)
     for count in times.values():
         assert count == pytest.approx(200 * 25, rel=0.02)
+
+
+def test_a_row_drawn_several_times_comes_up_all_over_the_epoch() -> None:
+    order = weighted_order(np.array([20.0] + [1.0] * 80), seed=0, epoch=0)
+
+    places = [place for place, row in enumerate(order) if row == 0]
+
+    assert len(places) in (16, 17)  # 81 * 20 / 100
+    assert places[-1] - places[0] > 60
