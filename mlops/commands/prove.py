@@ -27,16 +27,14 @@ from mlops import files
 from mlops.errors import PipelineError
 from mlops.parameters import load_yaml
 from mlops.progress import counted
-from mlops.proof.clone import PARAMS, Clone, make_clone
+from mlops.proof.clone import PARAMS, SHORT, Clone, has_key, make_clone, short_training
 from mlops.proof.comparison import Outcome, differences, repeated_samples
 from mlops.proof.evidence import LEDGER, METRICS, PARTS
 from mlops.proof.modes import MODES
+from mlops.proof.moments import draw_moments
 from mlops.proof.target import find_target
 from mlops.proof.trial import Kill, killed_run, supervised, uninterrupted_run
 from mlops.tables import aligned
-
-# A short training with many saves; keys that params.yaml does not have are left out.
-SHORT = {"train.epochs": 3, "runtime.checkpoint_every_sec": 0.2}
 
 # After so many runs that ended before they could be killed, more of them will not help.
 MOST_RUNS_IN_VAIN = 5
@@ -62,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = __doc__
     parser.add_argument("--kills", type=positive, default=8, metavar="N", help="how many (8)")
     parser.add_argument("--mode", choices=MODES, default="repro", help="how it is run (repro)")
+    parser.add_argument(
+        "--part",
+        action="append",
+        choices=PARTS,
+        help="kill in this part alone; may be repeated (in all of them)",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of the random moments")
     parser.add_argument(
         "--target", default="train", metavar="STAGE", help="the stage to kill (the first of train)"
@@ -89,7 +93,7 @@ def main(options: argparse.Namespace) -> None:
     try:
         clone = make_clone(Path(), directory / "clone", target, changes)
         with supervised(clone):
-            run_proof(proof, clone, options.kills)
+            run_proof(proof, clone, options.kills, options.part or PARTS)
     except BaseException:
         print(f"prove: what there is of it lies in {directory}")
         raise
@@ -119,7 +123,7 @@ def positive(text: str) -> int:
 
 def changed_parameters(options: Sequence[str], params: dict[str, Any]) -> dict[str, Any]:
     """The values to set by key, those of a short training where nothing else is asked for."""
-    changes = {key: value for key, value in SHORT.items() if has_key(params, key)}
+    changes = short_training(params)
     for option in options:
         key, sign, text = option.partition("=")
         if not sign or not has_key(params, key):
@@ -136,15 +140,7 @@ def changed_parameters(options: Sequence[str], params: dict[str, Any]) -> dict[s
     return changes
 
 
-def has_key(document: Any, key: str) -> bool:
-    for part in key.split("."):
-        if not isinstance(document, dict) or part not in document:
-            return False
-        document = document[part]
-    return True
-
-
-def run_proof(proof: Proof, clone: Clone, num_kills: int) -> None:
+def run_proof(proof: Proof, clone: Clone, num_kills: int, parts: Sequence[str]) -> None:
     """The run without a kill, and as many runs with kills as it takes for `num_kills`."""
 
     def tell(kill: Kill) -> None:
@@ -160,7 +156,8 @@ def run_proof(proof: Proof, clone: Clone, num_kills: int) -> None:
         before = len(proof.kills)
         try:
             wanted = num_kills - before
-            killed = killed_run(clone, proof.mode, wanted, timeline, generator, tell)
+            moments = draw_moments(wanted, parts, proof.mode, timeline, generator)
+            killed = killed_run(clone, proof.mode, moments, tell)
         except PipelineError as error:
             proof.differences += error.faults
             return

@@ -24,6 +24,9 @@ from mlops.proof.target import LOCK, Target, recorded_outs
 PARAMS = "params.yaml"
 IDENTITY = ("-c", "user.name=prove", "-c", "user.email=prove@localhost")
 
+# A short training with many saves.
+SHORT = {"train.epochs": 3, "runtime.checkpoint_every_sec": 0.2}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Clone:
@@ -69,7 +72,7 @@ class Clone:
         """The md5 of the stage's outs as each dvc.lock has them: the workspace's, or those of
         all experiments."""
         if in_experiments:
-            names = self.git("for-each-ref", "--format=%(refname)", "refs/exps/??/*/").split()
+            names = self.git("for-each-ref", "--format=%(refname)", "refs/exps/??/*/*").split()
             locks = [self.git("show", f"{name}:./{LOCK}") for name in names]
         else:
             locks = [(self.root / LOCK).read_text()] if (self.root / LOCK).exists() else []
@@ -123,6 +126,19 @@ def run(command: list[str], clone: Clone, stdin: bytes = b"", *, cwd: Path | Non
             f"(exit code {answer.returncode}); mend that and run again"
         )
     return output
+
+
+def short_training(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a short training, as far as params.yaml has such keys."""
+    return {key: value for key, value in SHORT.items() if has_key(params, key)}
+
+
+def has_key(document: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(document, Mapping) or part not in document:
+            return False
+        document = document[part]
+    return True
 
 
 def set_parameters(path: Path, changes: Mapping[str, Any]) -> None:

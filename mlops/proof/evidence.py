@@ -16,11 +16,11 @@ from mlops.runs import FINISHED
 
 START_UP = "start-up"
 TRAINING = "training"
-SAVE = "a save"
+SAVE = "saving"
 LOGGING = "logging"
 VALIDATION = "validation"
 PUBLISHING = "publishing"
-RECORDING = "recording by DVC"
+RECORDING = "recording"  # by DVC, of what the stage has written
 
 PARTS = (START_UP, TRAINING, LOGGING, SAVE, VALIDATION, PUBLISHING, RECORDING)
 

@@ -39,10 +39,12 @@ MODES = (*COMMANDS, "queue")
 LIMIT_SEC = 600.0  # of what DVC does beside the training, and of an orphan's life
 
 
+def victims_of(mode: str) -> tuple[str, ...]:
+    return (TRAINER, GROUP, DVC) if mode in COMMANDS else (TRAINER, TASK, WORKER)
+
+
 class Attempt(ABC):
     """One start of the stage, until it has ended or been killed."""
-
-    victims: tuple[str, ...]
 
     def __init__(self, clone: Clone) -> None:
         self.clone = clone
@@ -79,8 +81,6 @@ class Attempt(ABC):
 
 
 class Foreground(Attempt):
-    victims = (TRAINER, GROUP, DVC)
-
     def __init__(self, clone: Clone, mode: str, output: Path) -> None:
         super().__init__(clone)
         self._arguments = (*COMMANDS[mode], clone.target.name)
@@ -138,8 +138,6 @@ class Foreground(Attempt):
 
 
 class Queue(Attempt):
-    victims = (TRAINER, TASK, WORKER)
-
     def __init__(self, clone: Clone, name: str) -> None:
         super().__init__(clone)
         self._name = name
@@ -150,7 +148,7 @@ class Queue(Attempt):
         reap_orphans()
         target = self.clone.target.name
         self.clone.dvc("exp", "run", "--queue", "--single-item", "--name", self._name, target)
-        self.clone.dvc("queue", "start")
+        self._start_worker()
         start = time.monotonic()
         while self._find("exec-run") is None and not self._has_ended():
             if time.monotonic() - start > LIMIT_SEC:
@@ -209,20 +207,31 @@ class Queue(Attempt):
                 wait_for_end(process, LIMIT_SEC)
         reap_orphans()
 
+    def _start_worker(self) -> None:
+        # Into no pipe: the worker would inherit it, and reading it would take as long as that runs.
+        subprocess.run(
+            [sys.executable, "-m", "dvc", "queue", "start"],
+            cwd=self.clone.root,
+            env=self.clone.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,  # a task that is not started is told by who waits for it
+        )
+
     def _wait(self) -> None:
         start = time.monotonic()
         while not self.is_over() and time.monotonic() - start < LIMIT_SEC:
             time.sleep(POLL_SEC)
 
     def _has_ended(self) -> bool:
-        lines = self.clone.dvc("queue", "status").splitlines()
-        found = [
-            re.search(r"(Success|Failed)$", line.strip())
-            for line in lines
-            if self._name in line.split()
-        ]
-        self._status = found[0][1] if found and found[0] else ""
-        return bool(self._status)
+        status = self.clone.dvc("queue", "status")
+        task = re.search(rf"\s{self._name}\s.*\s(Success|Failed)\s*$", status, re.MULTILINE)
+        # A task that has trained is "Failed" until its worker has recorded what it made.
+        if task is None or "Worker status: 0 active" not in status:
+            return False
+        self._status = task[1]
+        return True
 
     def _find(self, word: str) -> Process | None:
         return next((process for process in descendants() if word in process.command), None)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mlops.errors import PipelineError
 from mlops.proof.evidence import (
     LOGGING,
     PUBLISHING,
@@ -16,7 +17,7 @@ from mlops.proof.evidence import (
     Scene,
     look,
 )
-from mlops.proof.modes import DVC, GROUP, Attempt, Foreground
+from mlops.proof.modes import COMMANDS, DVC, GROUP, Attempt, victims_of
 from mlops.proof.processes import POLL_SEC, Process
 
 # How often each part is aimed at. A save takes little of the time, and is where most goes wrong.
@@ -62,16 +63,37 @@ class Stop:
 
 
 def draw_moments(
-    number: int, attempt: Attempt, timeline: Timeline, generator: random.Random
+    number: int,
+    parts: Sequence[str],
+    mode: str,
+    timeline: Timeline,
+    generator: random.Random,
 ) -> list[Moment]:
-    """`number` moments of one run, those that end a run last."""
-    in_foreground = isinstance(attempt, Foreground)
-    weights = {
-        part: weight for part, weight in WEIGHTS.items() if in_foreground or part != RECORDING
-    }
-    parts = generator.choices(list(weights), list(weights.values()), k=number)
-    parts.sort(key=lambda part: AT_THE_END.index(part) if part in AT_THE_END else -1)
-    return [draw_moment(part, number, attempt.victims, timeline, generator) for part in parts]
+    """`number` moments of one run, in some of the parts, those that end a run last."""
+    possible = [part for part in parts if part != RECORDING or mode in COMMANDS]
+    if not possible:
+        raise PipelineError(
+            f"{RECORDING}: expected a part in which the mode {mode} can be killed, got one in "
+            "which it cannot; choose another --part"
+        )
+    drawn = sorted(_deal(number, possible, generator), key=_rank)
+    return [draw_moment(part, number, victims_of(mode), timeline, generator) for part in drawn]
+
+
+def _deal(number: int, parts: Sequence[str], generator: random.Random) -> list[str]:
+    """Parts as if dealt from a shuffled deck: a few of them are not all of one kind."""
+    dealt = [SAVE] if SAVE in parts else []
+    while len(dealt) < number:
+        deck = [part for part in parts for _ in range(WEIGHTS[part])]
+        generator.shuffle(deck)
+        dealt += deck
+    del dealt[number:]
+    generator.shuffle(dealt)
+    return dealt
+
+
+def _rank(part: str) -> int:
+    return AT_THE_END.index(part) if part in AT_THE_END else -1
 
 
 def draw_moment(

@@ -1,6 +1,5 @@
 """One run of the stage, never killed or killed again and again."""
 
-import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +14,10 @@ from mlops.proof.modes import Attempt, Queue, new_attempt
 from mlops.proof.moments import (
     Moment,
     Timeline,
-    draw_moments,
     wait_for,
     wait_for_trainer,
 )
-from mlops.proof.processes import POLL_SEC, adopt_orphans, descendants, reap_orphans
+from mlops.proof.processes import POLL_SEC, adopting_orphans, descendants, reap_orphans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +35,15 @@ Report = Callable[[Kill], None]
 @contextmanager
 def supervised(clone: Clone) -> Iterator[None]:
     """Within it, all that is started stays below this process; on leaving, it is ended."""
-    adopt_orphans()
-    try:
-        yield
-    finally:
-        Queue(clone, "").stop()
-        for process in descendants():
-            process.send(signal.SIGKILL)
-        reap_orphans()
+    with adopting_orphans():
+        try:
+            yield
+        finally:
+            # The worker first: it would start what is queued.
+            Queue(clone, "").stop()
+            for process in descendants():
+                process.send(signal.SIGKILL)
+            reap_orphans()
 
 
 def uninterrupted_run(clone: Clone, mode: str) -> tuple[Outcome, Timeline]:
@@ -68,15 +67,12 @@ def uninterrupted_run(clone: Clone, mode: str) -> tuple[Outcome, Timeline]:
 def killed_run(
     clone: Clone,
     mode: str,
-    number: int,
-    timeline: Timeline,
-    generator: random.Random,
+    moments: Sequence[Moment],
     report: Report,
 ) -> Outcome:
-    """Kill a run up to `number` times; fewer if it ends before the last moments come."""
+    """Kill a run at the moments, of as many starts; fewer times if it ends before the last."""
     clone.reset()
     attempt = new_attempt(clone, mode, 1)
-    moments = draw_moments(number, attempt, timeline, generator)
     starts = 1
     attempt.start()
     while (kill := _kill_once(attempt, moments[starts - 1 :])) is not None:
@@ -96,7 +92,7 @@ def _kill_once(attempt: Attempt, moments: Sequence[Moment]) -> Kill | None:
     stop = wait_for(moments[0], scene, attempt)
     if stop is None:
         return None
-    reached = last_row(scene.run_dir())
+    reached = "trained to the end" if stop.trainer is None else last_row(scene.run_dir())
     orphan_sec = attempt.kill(moments[0].victim, stop.trainer)
     return Kill(
         aimed_at=moments[0].part,
