@@ -154,9 +154,8 @@ def run_proof(proof: Proof, clone: Clone, num_kills: int, parts: Sequence[str]) 
     in_vain = 0
     while len(proof.kills) < num_kills and not proof.differences:
         before = len(proof.kills)
+        moments = draw_moments(num_kills - before, parts, proof.mode, timeline, generator)
         try:
-            wanted = num_kills - before
-            moments = draw_moments(wanted, parts, proof.mode, timeline, generator)
             killed = killed_run(clone, proof.mode, moments, tell)
         except PipelineError as error:
             proof.differences += error.faults
@@ -180,7 +179,7 @@ def print_kills(proof: Proof) -> None:
     counts = Counter((kill.part, kill.victim) for kill in proof.kills)
     victims = sorted({victim for _, victim in counts})
     rows = [
-        [part, *(str(counts[part, victim] or "") for victim in [*victims]), str(total)]
+        [part, *(str(counts[part, victim] or "") for victim in victims), str(total)]
         for part in PARTS
         if (total := sum(counts[part, victim] for victim in victims))
     ]
