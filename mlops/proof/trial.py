@@ -1,6 +1,7 @@
 """One run of the stage, never killed or killed again and again."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,9 +37,12 @@ Report = Callable[[Kill], None]
 def supervised(clone: Clone) -> Iterator[None]:
     """Within it, all that is started stays below this process; on leaving, it is ended."""
     with adopting_orphans():
+        # As Ctrl-C does: what was started must end with this process.
+        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         try:
             yield
         finally:
+            signal.signal(signal.SIGTERM, before)
             # The worker first: it would start what is queued.
             Queue(clone, "").stop()
             for process in descendants():
