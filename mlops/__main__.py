@@ -11,6 +11,7 @@ from mlops.stage import run_stage
 # Each is a module of mlops.commands; only that of the command given is imported.
 COMMANDS = {
     "data": "versions of the data, which of them a run used, and what differs between two",
+    "prove": "kills a training at random moments, and compares what it ends with",
 }
 
 

@@ -1,0 +1,166 @@
+"""200 kills at random moments, over four ways of running a training: nothing may differ.
+
+    python -m benchmarks.kills [--kills 200] [--per-run 5] [--json FILE]
+
+As `python -m mlops prove`, in one clone for each mode, several kills a run, each run compared with
+one that was never killed. With `--json` each run is written when it has been compared, and the same
+command goes on where it was cut off. Needs what a finished `dvc repro` leaves.
+
+Limits: no difference in outs, log and samples; at least 25 of 200 kills inside the write of a
+checkpoint.
+"""
+
+import argparse
+import json
+import math
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mlops import files
+from mlops.errors import PipelineError
+from mlops.parameters import load_yaml
+from mlops.proof.clone import PARAMS, Clone, make_clone, short_training
+from mlops.proof.comparison import Outcome, differences
+from mlops.proof.evidence import PARTS, SAVE
+from mlops.proof.modes import MODES
+from mlops.proof.moments import Moment, draw_moments
+from mlops.proof.target import find_target
+from mlops.proof.trial import Kill, killed_run, supervised, uninterrupted_run
+from mlops.stage import run_stage
+from mlops.tables import aligned
+
+SAVES_SHARE = 25 / 200  # of the kills, inside the write of a checkpoint
+
+Run = dict[str, Any]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments.add_argument("--kills", type=int, default=200, help="over all modes")
+    arguments.add_argument("--per-run", type=int, default=5, help="kills of one run at most")
+    arguments.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--target", default="train")
+    arguments.add_argument("--json", type=Path)
+    options = arguments.parse_args()
+    runs: list[Run] = []
+    if options.json and options.json.exists():
+        runs = json.loads(options.json.read_text())
+        print(f"kills: goes on after {num_kills(runs)} kills in {len(runs)} runs")
+    for mode in options.modes:
+        run_mode(mode, runs, options)
+    print_table(runs, options)
+
+
+def run_mode(mode: str, runs: list[Run], options: argparse.Namespace) -> None:
+    """As many runs as it takes for the mode's share of the kills, and of those in saves."""
+    wanted = -(-options.kills // len(options.modes))
+    if not lacking(mode, runs, wanted):
+        return
+    target = find_target(Path(), options.target)
+    changes = short_training(load_yaml(Path(PARAMS)))
+    with tempfile.TemporaryDirectory(prefix="kills-", ignore_cleanup_errors=True) as directory:
+        clone = make_clone(Path(), Path(directory) / "clone", target, changes)
+        with supervised(clone):
+            reference, timeline = uninterrupted_run(clone, mode)
+            print(f"{mode}: without a kill {timeline.training_sec:.1f} s of training")
+            while number := lacking(mode, runs, wanted):
+                killed = num_kills(of_mode(mode, runs))
+                parts = PARTS if killed < wanted else [SAVE]
+                # Of its own for every run, so that one that goes on does not begin again.
+                generator = random.Random(f"{options.seed} {mode} {len(of_mode(mode, runs))}")
+                moments = draw_moments(
+                    min(number, options.per_run), parts, mode, timeline, generator
+                )
+                runs.append(killed_and_compared(clone, mode, moments, reference))
+                if not any(run["kills"] for run in of_mode(mode, runs)[-5:]):
+                    raise PipelineError(
+                        f"{mode}: expected kills, got five runs without one; look at a run of "
+                        f"python -m mlops prove --mode {mode}"
+                    )
+                if options.json:
+                    files.write_json(options.json, runs)
+
+
+def killed_and_compared(
+    clone: Clone, mode: str, moments: Sequence[Moment], reference: Outcome
+) -> Run:
+    kills: list[Kill] = []
+    start = time.monotonic()
+    try:
+        found = differences(reference, killed_run(clone, mode, moments, kills.append))
+    except PipelineError as error:
+        found = list(error.faults)
+    parts = ", ".join(f"{kill.part} ({kill.victim})" for kill in kills)
+    duration_sec = time.monotonic() - start
+    print(f"{mode}: {len(kills)} kills: {parts}: {duration_sec:.0f} s: {found or 'identical'}")
+    return {
+        "mode": mode,
+        "kills": [asdict(kill) for kill in kills],
+        "differences": found,
+        "duration_sec": round(duration_sec, 1),
+    }
+
+
+def lacking(mode: str, runs: Sequence[Run], wanted: int) -> int:
+    """How many kills the mode still lacks, if only of those in saves."""
+    kills = [kill for run in of_mode(mode, runs) for kill in run["kills"]]
+    saves = sum(kill["part"] == SAVE for kill in kills)
+    return max(wanted - len(kills), math.ceil(wanted * SAVES_SHARE) - int(saves), 0)
+
+
+def of_mode(mode: str, runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run["mode"] == mode]
+
+
+def num_kills(runs: Sequence[Run]) -> int:
+    return sum(len(run["kills"]) for run in runs)
+
+
+def print_table(runs: Sequence[Run], options: argparse.Namespace) -> None:
+    rows = []
+    for mode in options.modes:
+        own = of_mode(mode, runs)
+        counts = Counter(kill["part"] for run in own for kill in run["kills"])
+        differing = sum(bool(run["differences"]) for run in own)
+        rows.append(
+            [
+                mode,
+                str(num_kills(own)),
+                *(str(counts[part]) for part in PARTS),
+                str(len(own)),
+                str(differing),
+            ]
+        )
+    header = ["mode", "kills", *PARTS, "runs", "that differ"]
+    print("\n" + aligned(header, rows, numbers=set(header) - {"mode"}))
+    victims = Counter(f"{kill['victim']} ({run['mode']})" for run in runs for kill in run["kills"])
+    print("\nvictims: " + ", ".join(f"{name} {count}" for name, count in sorted(victims.items())))
+    orphans = [
+        kill["orphan_sec"]
+        for run in runs
+        for kill in run["kills"]
+        if kill["orphan_sec"] is not None
+    ]
+    if orphans:
+        print(f"orphaned trainers: {len(orphans)}, ended after at most {max(orphans):.1f} s")
+    saves = sum(kill["part"] == SAVE for run in runs for kill in run["kills"])
+    differ = [fault for run in runs for fault in run["differences"]]
+    least = num_kills(runs) * SAVES_SHARE
+    print(f"\nidentical after every kill: {'reached' if not differ else 'NOT reached'}")
+    print(
+        f"kills inside a save: {saves}, at least {least:.0f}: "
+        f"{'reached' if saves >= least else 'NOT reached'}"
+    )
+    for fault in differ:
+        print(f"  {fault}")
+
+
+if __name__ == "__main__":
+    run_stage("kills", main)
