@@ -152,6 +152,11 @@ def test_a_signal_to_all_leaves_the_writer_to_write_the_end(number: int, tmp_pat
     assert result.stdout == log(tmp_path) == "one\nend\n"
 
 
+def test_a_kill_of_the_whole_group_leaves_the_writer_to_write_the_end(tmp_path: Path) -> None:
+    run(tmp_path, "put('last')\nos.killpg(0, signal.SIGKILL)", before="os.setpgid(0, 0)")
+    assert log(tmp_path, holds="last") == "last\n"
+
+
 def test_a_signal_to_every_process_leaves_the_writer_as_well(tmp_path: Path) -> None:
     code = f"time.sleep(0.5)\n{WRITER}os.kill(writer, signal.SIGTERM)\ntime.sleep(0.3)\nput('end')"
     result = run(tmp_path, code)
