@@ -152,6 +152,11 @@ def test_a_signal_to_all_leaves_the_writer_to_write_the_end(number: int, tmp_pat
     assert result.stdout == log(tmp_path) == "one\nend\n"
 
 
+def test_a_kill_of_the_whole_group_leaves_the_writer_to_write_the_end(tmp_path: Path) -> None:
+    run(tmp_path, "put('last')\nos.killpg(0, signal.SIGKILL)", before="os.setpgid(0, 0)")
+    assert log(tmp_path, holds="last") == "last\n"
+
+
 def test_a_signal_to_every_process_leaves_the_writer_as_well(tmp_path: Path) -> None:
     code = f"time.sleep(0.5)\n{WRITER}os.kill(writer, signal.SIGTERM)\ntime.sleep(0.3)\nput('end')"
     result = run(tmp_path, code)
@@ -220,6 +225,14 @@ with attempt_log(Path(sys.argv[1]), 1):
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", log(tmp_path))
 
 
+def test_all_of_much_output_is_on_a_terminal_before_what_comes_after(tmp_path: Path) -> None:
+    program = f"{START}with attempt_log(Path(sys.argv[1]), 1):\n"
+    program += "    os.write(1, b'0123456789\\n' * 3000)\nput('after')\n"
+    shown = on_terminal([sys.executable, "-c", program, str(tmp_path)], columns=80)
+    assert shown.split() == ["0123456789"] * 3000 + ["after"]
+    assert log(tmp_path).split() == ["0123456789"] * 3000
+
+
 def on_terminal(command: list[str], columns: int) -> str:
     """What a command shows on a terminal of this width."""
     import fcntl
@@ -276,5 +289,7 @@ def test_a_bar_that_is_drawn_for_ever_takes_no_more_memory_than_a_line() -> None
 
 def test_a_line_without_end_is_written_in_pieces() -> None:
     lines = PlainLines()
-    content = b"".join(lines.add(b"x" * 100_000) for _ in range(30)) + lines.end()
+    content = b"".join(lines.add(b"x" * 100_000) for _ in range(30))
+    assert len(content) > 2_000_000
+    content += lines.end()
     assert content.replace(b"\n", b"") == b"x" * 3_000_000
