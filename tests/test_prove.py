@@ -64,10 +64,10 @@ def test_a_killed_training_is_proved_identical_and_nothing_of_it_stays(workspace
 
 
 def test_a_resume_that_forgets_the_optimizer_is_found(workspace: Path) -> None:
-    train = workspace / "stages/train.py"
-    line = '        self.optimizer.load_state_dict(state["optimizer"])\n'
-    assert line in train.read_text()
-    train.write_text(train.read_text().replace(line, ""))
+    learner = workspace / "video/learner.py"
+    line = '        self._optimizer.load_state_dict(state["optimizer"])\n'
+    assert line in learner.read_text()
+    learner.write_text(learner.read_text().replace(line, ""))
     # The seed draws the second validation, when there is a checkpoint, and the trainer itself.
     code, output = prove(workspace, "--kills=1", "--part=validation", "--seed=9")
     assert code == 1, output
