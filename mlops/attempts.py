@@ -12,6 +12,7 @@ time of change is when that process was last seen alive.
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -99,12 +100,20 @@ def recorded_attempt(run_dir: Path, **entries: Any) -> Iterator[Attempt]:
     try:
         yield attempt
     except StoppedError as error:
-        attempt.end(f"stopped by {error.reason}")
+        _end(attempt, f"stopped by {error.reason}")
         raise
     except BaseException as error:
-        attempt.end(f"failed: {str(error) or type(error).__name__}")
+        _end(attempt, f"failed: {str(error) or type(error).__name__}")
         raise
-    attempt.end("finished")
+    _end(attempt, "finished")
+
+
+def _end(attempt: Attempt, reason: str) -> None:
+    # On a full disk the reason is not recorded; it must not take the place of the error itself.
+    try:
+        attempt.end(reason)
+    except OSError as error:
+        print(f"{attempt.run_dir}: {reason}, which cannot be noted: {error}", file=sys.stderr)
 
 
 def log_name(number: int) -> str:

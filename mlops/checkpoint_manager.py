@@ -36,9 +36,6 @@ PREVIOUS = "previous_checkpoint.pt"
 BEST = "best_model.pt"
 EPOCH = "checkpoint_epoch_{:04}.pt"
 
-# Of a disk, a quota or a limit that leaves no room; then older epochs are given up for the new.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 Say = Callable[[str], None]
 
 
@@ -198,7 +195,7 @@ class CheckpointManager:
                 return self._write_all(state, best, epoch)
             except OSError as error:
                 epochs = epoch_checkpoints(self._directory)
-                if error.errno not in _FULL or not epochs:
+                if error.errno not in files.FULL or not epochs:
                     raise
                 epochs[0].unlink()
 

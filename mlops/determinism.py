@@ -33,7 +33,8 @@ def make_deterministic(seed: int, *, num_threads: int) -> None:
     np.random.seed(seed % 2**32)  # noqa: NPY002  libraries may draw from the old generator
     torch.manual_seed(seed)
     torch.set_num_threads(num_threads)
-    torch.use_deterministic_algorithms(True)
+    # As use_deterministic_algorithms(True), which takes a second to import torch's compiler first.
+    torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -6,6 +6,7 @@ over its final name. After a crash the old file or the new one is there, plus at
 `.*.tmp` file, which git and DVC ignore.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# Of a disk, a quota or a limit that leaves no room.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager

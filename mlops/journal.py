@@ -7,10 +7,12 @@ process that wrote before.
 
 import fcntl
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlops import files
 from mlops.errors import PipelineError
 
 COPY_BYTES = 1 << 20
@@ -45,14 +47,36 @@ class Journal:
         # glued: both would be lost to readers.
         self._cut(line_end(self._descriptor, 0, self._size()))
         self._is_whole = True
+        self._waiting = b""  # what a full disk had no room for
 
     def append(self, block: bytes) -> None:
-        """Write whole lines, each with its newline: all of `block`, or on an error none of it."""
+        """Write whole lines, each with its newline: all of `block`, or on an error none of it.
+
+        Where the disk is full they wait in memory, and in every state that is saved, for the next
+        `append`: a kill of the process costs no line that a state knows of.
+        """
+        if self._waiting:
+            block = self._waiting + block
         if not self._is_whole:
             self._take_back()
-        written = os.write(self._descriptor, block)
-        if written != len(block):
-            self._append_rest(block, written)
+        try:
+            written = os.write(self._descriptor, block)
+            if written != len(block):
+                self._append_rest(block, written)
+            self._waiting = b""
+        except OSError as error:
+            if error.errno not in files.FULL:
+                raise
+            self._wait(block, error)
+
+    def _wait(self, block: bytes, error: OSError) -> None:
+        if not self._waiting:
+            print(
+                f"{self.path}: expected room for another line, got: {error.strerror}; the lines "
+                "wait in memory and in the checkpoints: make room",
+                file=sys.stderr,
+            )
+        self._waiting = block
 
     def _append_rest(self, block: bytes, written: int) -> None:
         # On a full disk a write can stop half-way; the next one then raises.
@@ -70,13 +94,23 @@ class Journal:
         os.ftruncate(self._descriptor, self._whole_bytes)
         self._is_whole = True
 
-    def state_dict(self) -> dict[str, int]:
-        """What lies before `offset_bytes` belongs to the state being saved.
+    def flush(self) -> None:
+        """Write the lines that wait; a `PipelineError` says that there is no room for them."""
+        if self._waiting:
+            self.append(b"")
+        if self._waiting:
+            raise PipelineError(
+                f"{self.path}: expected room for {len(self._waiting)} bytes, got a full disk; make "
+                "room and run the same command again"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """To the state being saved belong what lies before `offset_bytes`, and the lines `waiting`.
 
         Nothing is synced: that is for the thread that writes the checkpoint, which calls `sync`
         before the checkpoint gets its name.
         """
-        return {"offset_bytes": self._size()}
+        return {"offset_bytes": self._size(), "waiting": self._waiting.decode()}
 
     def sync(self) -> None:
         """Bring to the disk what was appended so far. Any thread may call it."""
@@ -100,6 +134,12 @@ class Journal:
                 "says, got a changed file; put it back, or remove the checkpoint and run again"
             )
         self._cut(offset)
+        self._waiting = b""
+        self._append_waiting(state)
+
+    def _append_waiting(self, state: Mapping[str, Any] | None) -> None:
+        if state and state["waiting"]:
+            self.append(state["waiting"].encode())
 
     def adopt(self, path: Path, state: Mapping[str, Any]) -> None:
         """Begin with what another journal holds up to a state of it; that one stays as it is."""
@@ -109,6 +149,7 @@ class Journal:
             while left and (piece := source.read(min(left, COPY_BYTES))):
                 self.append(piece)
                 left -= len(piece)
+        self._append_waiting(state)
         if left:
             raise PipelineError(
                 f"{path}: expected at least {state['offset_bytes']} bytes, as the checkpoint says, "

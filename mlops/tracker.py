@@ -70,6 +70,7 @@ class ExperimentTracker:
 
     def get_metrics(self) -> pl.DataFrame:
         """The log as a frame of the columns step, epoch, phase, metric, value, time."""
+        self._journal.flush()
         return read_metrics(self.path)
 
     def get_best_metric(self, metric: str, *, phase: str, maximize: bool) -> dict[str, Any] | None:
@@ -104,5 +105,6 @@ class ExperimentTracker:
         update_summary(self.path, most_bytes=SUMMARISED_AT_SYNC_BYTES)
 
     def close(self) -> None:
+        self._journal.flush()
         update_summary(self.path)
         self._journal.close()

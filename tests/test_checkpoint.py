@@ -1,11 +1,8 @@
 """A checkpoint brings back exactly what was saved, or says why it cannot."""
 
-import io
-import os
 import pickle
 import random
 import tempfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import torch
 from mlops.checkpoint import load_checkpoint, save_checkpoint
 from mlops.determinism import rng_state, set_rng_state
 from mlops.errors import PipelineError
+from tests.bad_checkpoints import Touches, write_with_checksum
 
 
 def small_state() -> dict[str, Any]:
@@ -183,14 +181,6 @@ def test_a_file_cut_short_is_refused(share: float, path: Path) -> None:
         load_checkpoint(path)
 
 
-def with_checksum(content: Any, path: Path) -> None:
-    """What torch saves of it, with the checksum that a checkpoint ends with."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    body = buffer.getvalue()[:-2] + (14).to_bytes(2, "little")
-    path.write_bytes(body + b"crc32:%08x" % zlib.crc32(body))
-
-
 @pytest.mark.parametrize(
     "content",
     [{"format_version": 1}, {"format_version": None}, {"model": 1}, [1]],
@@ -198,24 +188,14 @@ def with_checksum(content: Any, path: Path) -> None:
 )
 def test_a_file_of_another_format_is_refused(content: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    with_checksum(content, path)
+    write_with_checksum(content, path)
     with pytest.raises(PipelineError, match=r"a\.pt: expected format version 2, got (1|none); rem"):
         load_checkpoint(path)
 
 
-class Touches:
-    """Loaded by pickle, it runs a command that makes the file `path`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.system, (f"touch '{self.path}'",)
-
-
 def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_not_run(tmp_path: Path) -> None:
     path, trace = tmp_path / "a.pt", tmp_path / "trace"
-    with_checksum({"format_version": 2, "model": Touches(trace)}, path)
+    write_with_checksum({"format_version": 2, "model": Touches(trace)}, path)
     with pytest.raises(PipelineError, match="expected tensors and plain types, got objects that"):
         load_checkpoint(path)
     assert not trace.exists()

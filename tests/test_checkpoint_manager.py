@@ -1,6 +1,8 @@
 """States are written behind training's back, and one sound state is always there."""
 
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from mlops.checkpoint_manager import (
     load_newest,
     remove_half_written,
 )
+from tests.bad_checkpoints import Touches, write_with_checksum
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -267,9 +270,25 @@ def damage(path: Path, kind: str) -> None:
         path.write_bytes(content[512:1024] + content[:512] + content[1024:])
     elif kind == "text":
         path.write_text("no checkpoint")
+    elif kind == "other format":
+        write_with_checksum({"format_version": 1}, path)
+    elif kind == "a class":
+        write_with_checksum({"format_version": 2, "step": 2, "path": Path("x")}, path)
+    elif kind == "code":
+        write_with_checksum(
+            {"format_version": 2, "step": 2, "code": Touches(path.with_name("trace"))}, path
+        )
+    elif kind == "bare pickle":
+        path.write_bytes(pickle.dumps(Touches(path.with_name("trace"))))
+    elif kind == "torch alone":
+        torch.save({"format_version": 2, "step": 2}, path)
     else:
         raise AssertionError(kind)
 
+
+DAMAGED = r"a checkpoint, got a damaged file \("
+CODE = "tensors and plain types, got objects that only running code could load"
+EXPECTED = {"other format": "format version 2, got 1", "a class": CODE, "code": CODE}
 
 MOMENTS = ("roomy", "full")
 
@@ -277,6 +296,7 @@ KINDS = [
     *("cut 0", "cut 0.001", "cut 0.1", "cut 0.5", "cut 0.9", "cut 0.999"),
     *("header", "tensor", "table", "sum"),
     *("longer", "zeros at the end", "hole", "two records exchanged", "text"),
+    *("other format", "a class", "code", "bare pickle", "torch alone"),
 ]
 
 
@@ -293,9 +313,10 @@ def test_a_damaged_state_is_set_aside_and_the_one_before_is_taken(
     assert loaded is not None
     assert loaded["step"] == 1
     (message,) = said
-    assert message.startswith(f"{tmp_path / LATEST}: expected a checkpoint, got a damaged file (")
+    assert re.match(f"{tmp_path / LATEST}: expected {EXPECTED.get(kind, DAMAGED)}", message)
     assert message.endswith(f"; kept as {LATEST}.damaged1, and not used")
     assert (tmp_path / f"{LATEST}.damaged1").read_bytes() == damaged
+    assert not (tmp_path / "trace").exists()
 
 
 def test_with_both_damaged_the_newest_epoch_is_taken(

@@ -1,8 +1,10 @@
 """A journal holds whole lines, whatever the disk and other processes do."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,23 +14,30 @@ from mlops.journal import Journal
 ROOT = Path(__file__).resolve().parents[1]
 
 MEETS_A_FULL_DISK = """
-import resource, signal, sys
+import json, resource, signal, sys
 from pathlib import Path
+from mlops.errors import PipelineError
 from mlops.journal import Journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
 journal = Journal(Path(sys.argv[1]))
 journal.append(b"first\\n")
+journal.append(b"half of it\\n" * 20)
+journal.append(b"another\\n")
+print(json.dumps(journal.state_dict()))
 try:
-    journal.append(b"half of it\\n" * 20)
-except OSError as error:
-    print(error.strerror, journal.state_dict()["offset_bytes"])
+    journal.flush()
+except PipelineError as error:
+    print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-journal.append(b"after\\n")
+if sys.argv[2] == "goes on":
+    journal.append(b"after\\n")
+    journal.flush()
+    print(json.dumps(journal.state_dict()))
 """
 
 
-def written(path: Path, *blocks: bytes) -> dict[str, int]:
+def written(path: Path, *blocks: bytes) -> dict[str, Any]:
     """Append the blocks and return the state after them."""
     journal = Journal(path)
     for block in blocks:
@@ -38,7 +47,7 @@ def written(path: Path, *blocks: bytes) -> dict[str, int]:
     return state
 
 
-def cut(path: Path, state: dict[str, int] | None) -> None:
+def cut(path: Path, state: dict[str, Any] | None) -> None:
     journal = Journal(path)
     try:
         journal.load_state_dict(state)
@@ -46,19 +55,42 @@ def cut(path: Path, state: dict[str, int] | None) -> None:
         journal.close()
 
 
-def test_a_block_that_the_disk_takes_half_of_leaves_nothing_and_the_next_is_whole(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "lines.jsonl"
+def on_a_full_disk(path: Path, then: str) -> tuple[list[str], str]:
     done = subprocess.run(
-        [sys.executable, "-c", MEETS_A_FULL_DISK, str(path)],
+        [sys.executable, "-c", MEETS_A_FULL_DISK, str(path), then],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout == "File too large 6\n"
-    assert path.read_bytes() == b"first\nafter\n"
+    return done.stdout.splitlines(), done.stderr
+
+
+def test_lines_that_the_disk_has_no_room_for_wait_until_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    (full, fault, later), warning = on_a_full_disk(path, "goes on")
+    lines = "half of it\n" * 20 + "another\n"
+    assert json.loads(full) == {"offset_bytes": 6, "waiting": lines}
+    assert fault == (
+        f"{path}: expected room for {len(lines)} bytes, got a full disk; make room and run the "
+        "same command again"
+    )
+    assert warning == (
+        f"{path}: expected room for another line, got: File too large; the lines wait in memory "
+        "and in the checkpoints: make room\n"
+    )
+    assert path.read_text() == f"first\n{lines}after\n"
+    assert json.loads(later) == {"offset_bytes": path.stat().st_size, "waiting": ""}
+
+
+def test_lines_that_waited_when_the_process_was_killed_come_back_with_the_state(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "lines.jsonl"
+    (state, _), _ = on_a_full_disk(path, "is killed")
+    assert path.read_bytes() == b"first\n"
+    cut(path, json.loads(state))
+    assert path.read_text() == "first\n" + "half of it\n" * 20 + "another\n"
 
 
 def test_a_torn_line_of_a_killed_writer_is_moved_away_before_the_next_line(tmp_path: Path) -> None:

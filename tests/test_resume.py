@@ -391,6 +391,47 @@ def test_other_versions_go_on_only_if_asked_to_and_the_record_says_so(
         assert goes_on_from["step"] >= 10
 
 
+FULL_DISK = """
+set -e
+mount -t tmpfs -o size=6m none runs
+python -m stages.train --model small3d --fold 0 > output 2>&1 &
+trainer=$!
+until [ "$(cat runs/*/*/ledger.jsonl 2>/dev/null | wc -l)" -gt 20 ]; do sleep 0.005; done
+kill -STOP $trainer
+dd if=/dev/zero of=runs/blocker bs=64k 2>/dev/null || true
+dd if=/dev/zero bs=1k 2>/dev/null >> runs/blocker || true
+kill -CONT $trainer
+until grep -q "expected room" output; do kill -0 $trainer; sleep 0.01; done
+sleep 0.3
+rm runs/blocker
+wait $trainer
+cp -r runs kept
+"""
+
+
+def test_a_full_disk_is_told_and_ends_nothing(root: Path, whole: dict[str, Any]) -> None:
+    shutil.rmtree(root / "runs", ignore_errors=True)
+    (root / "runs").mkdir()
+    # Checkpoints take the room of old ones; without any, the log is what has none.
+    set_params(root, {"runtime": {"keep_epoch_checkpoints": 0}})
+    result = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", FULL_DISK],
+        cwd=root,
+        env=environment(),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    if result.returncode and ("unshare" in result.stderr or "mount" in result.stderr):
+        pytest.skip(f"no file system can be mounted here: {result.stderr.strip()}")
+    output = (root / "output").read_text() if (root / "output").exists() else ""
+    assert result.returncode == 0, result.stderr + output
+    assert "expected room for" in output
+    (root / "runs").rmdir()
+    (root / "kept").rename(root / "runs")
+    assert results(root) == whole
+
+
 def test_a_trainer_whose_dvc_was_killed_saves_and_ends(root: Path, whole: dict[str, Any]) -> None:
     command = [sys.executable, "-m", "dvc", "repro", "-f", "-s", "train@small3d-0"]
     process = subprocess.Popen(

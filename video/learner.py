@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from video.adamw import AdamW
 from video.averaging import MovingAverage
 from video.loading import Batch
 from video.losses import WeightedCrossEntropy
@@ -79,8 +80,11 @@ class Learner:
         self.normalise = normalise
         # A graph for every shape, so that none depends on the shapes that came before: a resumed
         # training has seen others.
+        if options.compile:
+            # Tells the compiler, too, what holds for all else.
+            torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
         self._forward = torch.compile(model, dynamic=False) if options.compile else model
-        self._optimizer = torch.optim.AdamW(
+        self._optimizer = AdamW(
             model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
         self._schedule = options.schedule_of(num_batches)
