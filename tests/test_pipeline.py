@@ -2,18 +2,13 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
 from mlops.files import content_hash
-from tests.clone import commit, dvc, environment, git, set_params, stages_run
+from tests.clone import commit, dvc, git, set_params, stages_run
 
 MODEL = Path("models/small3d/fold0/best_model.pt")
 
@@ -154,47 +149,3 @@ def test_an_older_commit_brings_back_its_model_metrics_and_report(workspace: Pat
     dvc("checkout", cwd=workspace)
     assert {path: content_hash(workspace / path) for path in results} == second
     assert "up to date" in dvc("status", cwd=workspace)
-
-
-@pytest.mark.parametrize(
-    "augment", [{"copies": 2}, {"copies": 0, "online": True}], ids=["copies", "online"]
-)
-def test_a_killed_training_ends_with_the_same_bytes(
-    workspace: Path, augment: dict[str, Any]
-) -> None:
-    set_params(workspace, {"train": {"epochs": 4}, "augment": augment})
-    dvc("repro", cwd=workspace)
-    whole = content_hash(workspace / MODEL)
-    history = (workspace / "results/small3d/fold0/history.csv").read_text()
-    shutil.rmtree(workspace / "runs")
-
-    kill_after_first_checkpoint(workspace)
-    output = dvc("repro", "--force", "--single-item", "train@small3d-0", cwd=workspace)
-    assert "resuming" in output
-    assert content_hash(workspace / MODEL) == whole
-    assert (workspace / "results/small3d/fold0/history.csv").read_text() == history
-
-
-def kill_after_first_checkpoint(root: Path) -> None:
-    trainer = subprocess.Popen(
-        [sys.executable, "-m", "stages.train", "--model", "small3d", "--fold", "0"],
-        cwd=root,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not list(root.glob("runs/sample/run_*/checkpoints/latest_checkpoint.pt")):
-        assert trainer.poll() is None, "training ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    trainer.send_signal(signal.SIGKILL)
-    assert trainer.wait() == -signal.SIGKILL
-    (metadata,) = root.glob("runs/sample/run_*/metadata.json")
-    assert json.loads(metadata.read_text())["status"] == "running"
-
-
-def test_forcing_a_finished_training_trains_again(workspace: Path) -> None:
-    before = content_hash(workspace / MODEL)
-    output = dvc("repro", "--force", "--single-item", "train@small3d-0", cwd=workspace)
-    assert "train: starting" in output
-    assert content_hash(workspace / MODEL) == before
