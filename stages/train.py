@@ -200,6 +200,7 @@ def wanted_training(params: Params, cell: argparse.Namespace, device: torch.devi
         "seed": params.seed,
         "train": vars(params.train),
         "augment": vars(params.augment),
+        "split": {"near_duplicate_distance": params.split.near_duplicate_distance},
         "model": cell.model,
         "fold": cell.fold,
     }
@@ -227,7 +228,7 @@ def announce(start: Start, run_dir: Path, train: Train) -> None:
     source = f", which goes on from {start.source.name}" if start.source else ""
     differs = f"; {start.differs}" if start.differs else ""
     say(f"{verbs.get(start.how, 'starting')} {run_dir}{source}{differs}")
-    if start.how == "afresh" and "train.epochs" in start.differs:
+    if "train.epochs" in start.differs and depends_on_epochs(train.schedule):
         say(f"the {train.schedule} schedule depends on train.epochs: no shorter run can go on")
 
 
