@@ -1,7 +1,13 @@
 """Where a run lives, and how the next start finds it again.
 
     runs/<experiment>/run_<YYYYmmdd_HHMMSS>_<first 8 of the fingerprint>/
-        config.json  metadata.json  metrics.jsonl  checkpoints/  artifacts/  logs/
+        config.json      the parameters it was given, and their hash
+        metadata.json    fingerprint, status, and every attempt: when, where, how it ended
+        metrics.jsonl    the log; orphans.jsonl: what was cut off it; metrics.summary.json: a cache
+        ledger.jsonl     the samples of every step
+        timings.jsonl    how long the epochs took, of which how much was waiting for data
+        heartbeat        the process at work; its time of change is when it was last seen
+        checkpoints/  artifacts/  logs/
 
 `runs/` lies in the main repository, also when DVC runs a stage in a temporary directory, and is
 no out of a stage, for DVC deletes outs before a stage runs. Nothing here is ever deleted.

@@ -419,7 +419,7 @@ def report_epoch(session: Session, timings: Timings, took_sec: float, waited_sec
     say(
         f"{session.cell}: epoch {progress.epoch}: train loss "
         f"{progress.loss_sum / progress.num_clips:.4f}, {took_sec:.1f} s, of which "
-        f"{waited_sec / took_sec:.0%} waiting for data"
+        f"{waited_sec / max(took_sec, 1e-9):.0%} waiting for data"
     )
 
 
@@ -466,8 +466,9 @@ def publish(
     stop.check()
     files.write_bytes(model_path, (run_dir / CHECKPOINTS / BEST).read_bytes())
     published = {path.as_posix(): files.md5(path) for path in (model_path, history_path)}
-    write_metadata(run_dir, published=published, best_epoch=session.progress.best_epoch)
     progress = session.progress
+    wall_sec = round(time.monotonic() - session.started, 1)
+    write_metadata(run_dir, published=published, best_epoch=progress.best_epoch, wall_sec=wall_sec)
     say(
         f"{session.cell}: best val {monitor} {progress.best_figures[monitor]:.4f} in epoch "
         f"{progress.best_epoch}"
