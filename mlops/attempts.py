@@ -95,17 +95,18 @@ def start_attempt(run_dir: Path, **entries: Any) -> Attempt:
 
 @contextmanager
 def recorded_attempt(run_dir: Path, **entries: Any) -> Iterator[Attempt]:
-    """An attempt that begins and ends with the block; what leaves the block is why it ended."""
+    """An attempt, with its heartbeat, of the block; what leaves the block is why it ended."""
     attempt = start_attempt(run_dir, **entries)
-    try:
-        yield attempt
-    except StoppedError as error:
-        _end(attempt, f"stopped by {error.reason}")
-        raise
-    except BaseException as error:
-        _end(attempt, f"failed: {str(error) or type(error).__name__}")
-        raise
-    _end(attempt, "finished")
+    with Heartbeat(run_dir):
+        try:
+            yield attempt
+        except StoppedError as error:
+            _end(attempt, f"stopped by {error.reason}")
+            raise
+        except BaseException as error:
+            _end(attempt, f"failed: {str(error) or type(error).__name__}")
+            raise
+        _end(attempt, "finished")
 
 
 def _end(attempt: Attempt, reason: str) -> None:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import torch
 
 from mlops import files
@@ -49,13 +50,18 @@ def save_checkpoint(path: Path, state: State) -> int:
 
 def write_checkpoint(path: Path, state: State) -> int:
     """Write the file at `path` itself, not synced; return its size in bytes."""
-    with path.open("wb", buffering=0) as file, _Stream(file) as stream:
-        plain = _unshared(state)  # its tensors live until the stream is closed
+    plain = _unshared(state)
+    with path.open("wb", buffering=0) as file, _Stream(file, _addresses(plain)) as stream:
         with _switch:
             computed = torch.serialization.get_crc32_options()
             torch.serialization.set_crc32_options(False)
             try:
                 torch.save({"format_version": FORMAT_VERSION, **plain}, cast(Any, stream))
+            except RuntimeError:
+                # torch makes its own error of a write that has failed.
+                if stream.error is not None:
+                    raise stream.error from None
+                raise
             finally:
                 torch.serialization.set_crc32_options(computed)
         return stream.finish()
@@ -88,11 +94,17 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> State:
 class _Stream:
     """What torch writes into: passes it on to a file, and adds the checksum at the end.
 
-    The checksum is computed in a thread beside the writing, which waits for the disk.
+    The checksum is computed in a thread beside the writing, which waits for the disk. Only tensors,
+    which begin at one of `addresses`, are left to the thread: all else is memory that torch frees
+    as soon as `write` returns.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    error: OSError | None = None
+    """Why a write has failed."""
+
+    def __init__(self, file: BinaryIO, addresses: frozenset[int]) -> None:
         self._file = file
+        self._addresses = addresses
         self._small = bytearray()  # torch writes each record's header by itself
         self._crc = 0
         self._size_bytes = 0
@@ -131,12 +143,18 @@ class _Stream:
         # The end is kept back while more may come: `finish` changes the last bytes.
         end = len(self._small) - keep_bytes
         if end > 0:
-            self._pass_on(memoryview(bytes(self._small[:end])))
+            self._pass_on(memoryview(self._small[:end]))
             del self._small[:end]
 
     def _pass_on(self, data: memoryview) -> None:
+        if np.frombuffer(data, np.uint8).ctypes.data not in self._addresses:
+            data = memoryview(bytes(data))
         self._checksums.submit(self._add_to_checksum, data)
-        _write_all(self._file, data)
+        try:
+            _write_all(self._file, data)
+        except OSError as error:
+            self.error = error
+            raise
         self._size_bytes += len(data)
 
     def _add_to_checksum(self, data: memoryview) -> None:
@@ -172,6 +190,17 @@ def _damaged(path: Path, how: str) -> PipelineError:
     return PipelineError(
         f"{path}: expected a checkpoint, got a damaged file ({how}); remove it and run again"
     )
+
+
+def _addresses(value: Any) -> frozenset[int]:
+    """Where the tensors of a state begin in memory."""
+    if isinstance(value, dict):
+        return frozenset().union(*map(_addresses, value.values()))
+    if isinstance(value, list | tuple):
+        return frozenset().union(*map(_addresses, value))
+    if isinstance(value, torch.Tensor):
+        return frozenset([value.untyped_storage().data_ptr()])
+    return frozenset()
 
 
 def _unshared(value: Any) -> Any:

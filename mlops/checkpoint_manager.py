@@ -49,15 +49,16 @@ def load_newest(
 ) -> State | None:
     """The newest sound state in a run's checkpoints, None if there is none.
 
-    A damaged file is set aside under another name, and an older one is taken. `refuse` says why a
-    sound state may not be used, or None; such a file is left where it is.
+    A damaged file is set aside under another name, and an older one is taken; so is a sound one
+    of which `refuse` gives a reason why it may not be used.
     """
     names = [LATEST, PREVIOUS, *(path.name for path in reversed(epoch_checkpoints(directory)))]
     for path in (directory / name for name in names):
         state = _load_sound(path, device, say, set_aside)
         reason = None if state is None else refuse(state)
         if reason is not None:
-            say(f"{path}: {reason}; it is not used")
+            where = f"kept as {_set_aside(path, 'refused')}" if set_aside else "left there"
+            say(f"{path}: {reason}; {where}, and not used")
         elif state is not None:
             return state
     return None
@@ -72,7 +73,7 @@ def epoch_checkpoints(directory: Path) -> list[Path]:
     """The states after whole epochs, oldest first."""
     pattern = re.compile(r"checkpoint_epoch_(\d+)\.pt")
     found = [path for path in directory.glob("*.pt") if pattern.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.stem.rpartition("_")[2]))
+    return sorted(found, key=_epoch_of)
 
 
 def remove_half_written(directory: Path) -> None:
@@ -82,19 +83,30 @@ def remove_half_written(directory: Path) -> None:
 
 
 def _load_sound(path: Path, device: torch.device, say: Say, set_aside: bool) -> State | None:
-    if not path.exists():
-        return None
     try:
         return load_checkpoint(path, device=device)
+    except FileNotFoundError:  # also of a run at work, between two of its renames
+        return None
     except PipelineError as error:
-        where = f"kept as {_set_aside(path)}" if set_aside else "left there"
+        where = f"kept as {_set_aside(path, 'damaged')}" if set_aside else "left there"
         say(f"{str(error).rpartition(';')[0]}; {where}, and not used")
         return None
 
 
-def _set_aside(path: Path) -> str:
+def set_later_aside(directory: Path, epoch: int) -> None:
+    """Rename the states after more than `epoch` epochs: they are of a log that is no more."""
+    for path in epoch_checkpoints(directory):
+        if _epoch_of(path) > epoch:
+            _set_aside(path, "later")
+
+
+def _epoch_of(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
+
+
+def _set_aside(path: Path, why: str) -> str:
     number = 1
-    while (aside := path.with_name(f"{path.name}.damaged{number}")).exists():
+    while (aside := path.with_name(f"{path.name}.{why}{number}")).exists():
         number += 1
     path.rename(aside)
     return aside.name
@@ -159,10 +171,10 @@ class CheckpointManager:
         if writing is not None:
             writing.result()
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Wait; a `PipelineError` says that there is still no room for the best model."""
+        self.wait()
         try:
-            self.wait()
             if self._unwritten_best is not None:
                 save_checkpoint(self._directory / BEST, self._unwritten_best)
         except OSError as error:
@@ -170,6 +182,10 @@ class CheckpointManager:
                 f"{self._directory}: expected room for the best model, got: {error.strerror}; make "
                 "room and run the same command again, which goes on from the last checkpoint"
             ) from None
+
+    def close(self) -> None:
+        try:
+            self.wait()
         finally:
             self._thread.shutdown()
 
@@ -184,9 +200,9 @@ class CheckpointManager:
             # The copy is used again for the next state, by when the best model has moved on.
             self._unwritten_best = _cloned(best) if best else None
             self._say(
-                f"{error.filename or self._directory}: expected room for a checkpoint, got: "
-                f"{error.strerror or error}; training goes on, and a kill now costs what it has "
-                "done since the last one: make room"
+                f"{error.filename or self._directory}: expected to write a checkpoint, got: "
+                f"{error.strerror or error}; a kill from now on costs what was done since the last "
+                "one: make room, or mend that"
             )
 
     def _write_with_room(self, state: State, best: State | None, epoch: int | None) -> None:
@@ -194,10 +210,11 @@ class CheckpointManager:
             try:
                 return self._write_all(state, best, epoch)
             except OSError as error:
-                epochs = epoch_checkpoints(self._directory)
-                if error.errno not in files.FULL or not epochs:
+                # LATEST is never given up: it is the last one that was verified.
+                older = [*epoch_checkpoints(self._directory), self._directory / PREVIOUS]
+                if error.errno not in files.FULL or not older[0].exists():
                     raise
-                epochs[0].unlink()
+                older[0].unlink()
 
     def _write_all(self, state: State, best: State | None, epoch: int | None) -> None:
         documents = [document for document in (best, state) if document]
@@ -213,7 +230,8 @@ class CheckpointManager:
             with suppress(FileNotFoundError):
                 latest.rename(self._directory / PREVIOUS)
         if epoch is not None and self._keep_epochs:
-            _link_or_copy(latest, self._directory / EPOCH.format(epoch))
+            with suppress(OSError):  # one more of what there is: not worth another try
+                _link_or_copy(latest, self._directory / EPOCH.format(epoch))
             for path in epoch_checkpoints(self._directory)[: -self._keep_epochs]:
                 path.unlink()
 

@@ -3,13 +3,18 @@
 import hashlib
 import json
 import os
+import platform
 import random
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from mlops.errors import PipelineError
+
+KERNEL_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "ATEN_CPU_CAPABILITY")
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -56,29 +61,48 @@ def choose_device(name: str) -> torch.device:
 
 
 def device_kind(device: torch.device) -> str:
-    """What of a device can change a result: its type and, for a GPU, its model."""
+    """What of a device can change a result: its model, and what chooses among its kernels."""
     if device.type == "cuda":
-        return f"cuda {torch.cuda.get_device_name(device)}"
-    return device.type
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        return f"cuda {torch.cuda.get_device_name(device)}, cuDNN {cudnn}"
+    # Kernels are chosen by what the CPU can do, which these variables may narrow.
+    chosen = [f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if name in os.environ]
+    return ", ".join([f"cpu {_cpu_model()}", *chosen])
 
 
-def rng_state() -> dict[str, Any]:
-    """The states of all generators that training may draw from, as tensors and plain types."""
+def _cpu_model() -> str:
+    """Its name, which says little in a virtual machine, and a digest of its instruction sets."""
+    entries = dict.fromkeys(("model name", "flags"), "")
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = (part.strip() for part in line.partition(":"))
+        if name in entries:
+            entries[name] = value
+    able = sorted(re.findall(r"\b(?:sse|avx|fma|f16c|bmi|amx)\w*", entries["flags"]))
+    digest = hashlib.sha256(" ".join(able).encode()).hexdigest()
+    return f"{entries['model name'] or platform.machine()} {digest[:8]}"
+
+
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """The states of all generators that training on `device` may draw from; plain types, tensors.
+
+    Of several GPUs that of this one alone: the next start may have another number of them, or
+    another one of the same model.
+    """
     kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     version, internal, gauss_next = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "numpy": [kind, torch.from_numpy(np.asarray(keys).copy()), position, has_gauss, cached],
         "python": [version, list(internal), gauss_next],
     }
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
+def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
     """Put all generators into a state of `rng_state`."""
     torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.cpu().numpy(), *rest))  # noqa: NPY002
     version, internal, gauss_next = state["python"]

@@ -24,13 +24,14 @@ def run_fingerprint(
     module: str,
     root: Path,
     libraries: Iterable[str],
+    builds: Mapping[str, str],
     device: str,
 ) -> Fingerprint:
     """The fingerprint document of a run, plain types only.
 
     `config` holds the sections that the run reads, `inputs` its files and directories, `module`
     the script by its dotted name below `root`, `libraries` the distributions whose version can
-    change a result.
+    change a result, `builds` what tells more of them than their version, as `2.15.0+cu132` does.
     """
     return {
         "config": config_hash(config),
@@ -40,7 +41,8 @@ def run_fingerprint(
             for path in imported_sources(module, root)
         },
         "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in sorted(libraries)},
+        | {name: version(name) for name in sorted(libraries)}
+        | dict(builds),
         "device": device,
     }
 

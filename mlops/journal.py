@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mlops import files
 from mlops.errors import PipelineError
@@ -168,7 +168,10 @@ class Journal:
         if self._size() == offset:
             return
         # First the copy: a crash in between leaves lines in both files, and loses none.
-        with self._orphans.open("ab") as orphans:
+        with self._orphans.open("a+b") as orphans:
+            # A kill may have cut off an earlier copy.
+            if orphans.seek(0, os.SEEK_END) and not _ends_a_line(orphans):
+                orphans.write(b"\n")
             piece = b"\n"
             for piece in self._pieces(offset):
                 orphans.write(piece)
@@ -183,6 +186,11 @@ class Journal:
         while piece := os.pread(self._descriptor, COPY_BYTES, offset):
             yield piece
             offset += len(piece)
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def line_end(descriptor: int, begin: int, end: int) -> int:

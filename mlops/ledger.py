@@ -63,6 +63,10 @@ class Ledger:
         """Bring the ledger to the disk. Any thread may call it, before it renames a checkpoint."""
         self._journal.sync()
 
+    def flush(self) -> None:
+        """Write the lines that a full disk had no room for, or raise `PipelineError`."""
+        self._journal.flush()
+
     def close(self) -> None:
         self._journal.close()
 

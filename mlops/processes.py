@@ -62,11 +62,13 @@ def watch_parent(on_death: Callable[[], None], *, every_sec: float = 1.0) -> boo
     """
     if "DVC_ROOT" not in os.environ:
         return False
+    # Before the look at the parent, which might else end in between.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     ancestor = _nearest_program(os.getppid())
     if ancestor == 0:  # in another container: docker exec
         return False
-    started = start_ticks(ancestor)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    # DVC may have ended while this process was importing, which takes seconds.
+    started = None if _adopts_orphans(ancestor) else start_ticks(ancestor)
 
     def watch() -> None:
         while started is not None and start_ticks(ancestor) == started:
@@ -75,6 +77,15 @@ def watch_parent(on_death: Callable[[], None], *, every_sec: float = 1.0) -> boo
 
     threading.Thread(target=watch, name="watch_parent", daemon=True).start()
     return True
+
+
+def _adopts_orphans(pid: int) -> bool:
+    """Whether a process is not DVC, but what the orphans of a machine or a container go to."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    return b"dvc" not in words and (pid == 1 or b"systemd" in words)
 
 
 def _nearest_program(pid: int) -> int:

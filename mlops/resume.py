@@ -46,6 +46,7 @@ class Start:
     run_dir: Path | None = None
     source: Path | None = None
     differs: str = ""
+    is_exact: bool = True  # whether the source's state is what this training would have come to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,15 @@ class _Run:
     metadata: Mapping[str, Any]
     config: Mapping[str, Any]
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it went on from no state of other versions or another device."""
+        return bool((self.metadata.get("goes_on_from") or {}).get("exact", True))
+
+    @property
+    def has_state(self) -> bool:
+        return any((self.path / "checkpoints").glob("*checkpoint*.pt"))
+
 
 def trajectory_hash(
     fingerprint: Fingerprint, config: Mapping[str, Any], *, without: tuple[str, ...]
@@ -93,12 +103,18 @@ def choose_start(
     """`recorded` gives the md5 that dvc.lock names for an out now, None where it names none."""
     if mode == "never":
         return Start(how="afresh", differs="runtime.resume is never")
-    runs = list(_newest_first(output_base))
+    runs = [run for run in _newest_first(output_base) if mode == "compatible" or run.is_exact]
     other = _other_run(runs, wanted, mode)
     own = [run for run in runs if run.metadata["fingerprint"] == wanted.fingerprint]
     if own and own[0].metadata["status"] != FINISHED:
         # The other run counts only if no state of this one is sound.
-        return Start(how="resumes", run_dir=own[0].path, source=other[1].path if other else None)
+        source = other[1] if other else None
+        return Start(
+            how="resumes",
+            run_dir=own[0].path,
+            source=source.path if source else None,
+            is_exact=other is None or _stays_exact(*other),
+        )
     if own:
         published = own[0].metadata["published"]
         if {name: recorded(name) for name in published} != published:
@@ -107,7 +123,16 @@ def choose_start(
     if other is None:
         return Start(how="afresh", differs=_closest(runs, wanted))
     how, run = other
-    return Start(how=how, source=run.path, differs=differences(run.config, run.metadata, wanted))
+    return Start(
+        how=how,
+        source=run.path,
+        differs=differences(run.config, run.metadata, wanted),
+        is_exact=_stays_exact(how, run),
+    )
+
+
+def _stays_exact(how: How, run: _Run) -> bool:
+    return how == "extends" and run.is_exact
 
 
 def differences(config: Mapping[str, Any], metadata: Mapping[str, Any], wanted: Wanted) -> str:
@@ -151,6 +176,7 @@ def _other_run(runs: list[_Run], wanted: Wanted, mode: Mode) -> tuple[How, _Run]
         run
         for run in runs
         if run.metadata.get("trajectory") == wanted.trajectory
+        and run.has_state
         and flatten(run.config)["train.epochs"] < wanted.num_epochs
     ]
     if shorter:
@@ -159,7 +185,7 @@ def _other_run(runs: list[_Run], wanted: Wanted, mode: Mode) -> tuple[How, _Run]
         for run in runs:
             same = _exact_part(run.metadata["fingerprint"]) == _exact_part(wanted.fingerprint)
             differs = run.metadata["fingerprint"] != wanted.fingerprint
-            if same and differs and run.metadata["status"] != FINISHED:
+            if same and differs and run.has_state and run.metadata["status"] != FINISHED:
                 return "adopts", run
     return None
 

@@ -17,8 +17,10 @@ LOOK_EVERY_SEC = 0.2
 @contextmanager
 def run_lock(
     output_base: Path, identity: str, *, say: Callable[[str], None], check: Callable[[], None]
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Hold the lock of `identity` below `output_base`; wait while another process holds it.
+
+    Gives whether it had to wait.
 
     The kernel lets go of it when the process ends, however it ends, so a lock that is held has
     an owner who works. `check` is called while waiting and may raise.
@@ -42,7 +44,7 @@ def run_lock(
         file.truncate(0)
         file.write(json.dumps(owner))
         file.flush()
-        yield
+        yield waits
 
 
 def _taken(descriptor: int) -> bool:

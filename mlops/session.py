@@ -14,16 +14,25 @@ from typing import Any, Protocol
 import torch
 
 from mlops.checkpoint import State, save_checkpoint
-from mlops.checkpoint_manager import BEST, Say, load_best, load_newest, remove_half_written
+from mlops.checkpoint_manager import (
+    BEST,
+    Say,
+    load_best,
+    load_newest,
+    remove_half_written,
+    set_later_aside,
+)
 from mlops.determinism import rng_state, set_rng_state
 from mlops.fingerprint import Fingerprint
 from mlops.ledger import Ledger
-from mlops.resume import INEXACT, Start
-from mlops.runs import CHECKPOINTS, write_metadata
+from mlops.resume import Start
+from mlops.runs import CHECKPOINTS, read_metadata, write_metadata
 from mlops.tracker import ExperimentTracker
 
 
 class Stateful(Protocol):
+    device: torch.device
+
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -58,7 +67,7 @@ class Session:
             "fingerprint": self.fingerprint,
             "learner": self.learner.state_dict(),
             "progress": vars(self.progress),
-            "rng": rng_state(),
+            "rng": rng_state(self.learner.device),
             "tracker": self.tracker.state_dict(),
             "ledger": self.ledger.state_dict(),
             "wall_sec": time.monotonic() - self.started,
@@ -71,51 +80,53 @@ class Session:
         self.ledger.load_state_dict(state["ledger"])
         self.started = time.monotonic() - state["wall_sec"]
         # Last: what is built above must not have drawn from the generators put back.
-        set_rng_state(state["rng"])
+        set_rng_state(state["rng"], self.learner.device)
+
+    def flush(self) -> None:
+        """Write what a full disk had no room for; a `PipelineError` says that there is none yet."""
+        self.tracker.flush()
+        self.ledger.flush()
+
+    def close(self) -> None:
+        self.tracker.close()
+        self.ledger.close()
 
 
-def restore(
-    session: Session,
-    start: Start,
-    run_dir: Path,
-    *,
-    num_epochs: int,
-    device: torch.device,
-    say: Say,
-) -> None:
+def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, say: Say) -> None:
     """Bring the session to the run's newest usable checkpoint, or to that of the run that it goes
     on from; without one, to its beginning."""
-    directory = run_dir / CHECKPOINTS
+    directory, device = run_dir / CHECKPOINTS, session.learner.device
     remove_half_written(directory)
     refuse = _refuse_other_runs(session.fingerprint, _best_epoch(load_best(directory, say=say)))
     state = load_newest(directory, refuse, device=device, say=say)
     if state is None and start.source is not None:
-        state = _adopt(session, start.source, run_dir, num_epochs, device, say)
+        state = _adopt(session, start, start.source, run_dir, num_epochs, say)
     if state is None:
         session.tracker.load_state_dict(None)
         session.ledger.load_state_dict(None)
+        write_metadata(run_dir, goes_on_from=None)
+        set_later_aside(directory, 0)
         return
     session.load_state_dict(state)
-    say(
-        f"{session.cell}: goes on with epoch {session.progress.epoch}, step {session.progress.step}"
-    )
+    progress = session.progress
+    # What is later refers to a log that will be written anew from here.
+    set_later_aside(directory, progress.epoch)
+    say(f"{session.cell}: goes on with epoch {progress.epoch}, step {progress.step}")
 
 
 def _adopt(
-    session: Session,
-    source: Path,
-    run_dir: Path,
-    num_epochs: int,
-    device: torch.device,
-    say: Say,
+    session: Session, start: Start, source: Path, run_dir: Path, num_epochs: int, say: Say
 ) -> State | None:
     """The state of the run that this one goes on from; its log and its best model are copied.
 
     Nothing there is changed: it may be at work, and it stays the record of what it was.
     """
+    theirs = read_metadata(source)["fingerprint"]
     best = load_best(source / CHECKPOINTS, say=say, set_aside=False)
-    refuse = _refuse_longer_runs(num_epochs, _best_epoch(best))
-    state = load_newest(source / CHECKPOINTS, refuse, device=device, say=say, set_aside=False)
+    refuse = _refuse_longer_runs(theirs, num_epochs, _best_epoch(best))
+    state = load_newest(
+        source / CHECKPOINTS, refuse, device=session.learner.device, say=say, set_aside=False
+    )
     if state is None:
         return None
     if best is not None:
@@ -123,10 +134,8 @@ def _adopt(
     session.tracker.adopt(source, state["tracker"])
     session.ledger.adopt(source, state["ledger"])
     place = {name: state["progress"][name] for name in ("epoch", "step")}
-    fingerprint = state["fingerprint"]
-    exact = all(fingerprint[part] == session.fingerprint[part] for part in INEXACT)
-    write_metadata(run_dir, goes_on_from={"run": source.name, "exact": exact} | place)
-    if not exact:
+    write_metadata(run_dir, goes_on_from={"run": source.name, "exact": start.is_exact} | place)
+    if not start.is_exact:
         say(f"exact up to step {place['step']}, and from there on only about so")
     return state | {
         "fingerprint": session.fingerprint,
@@ -136,12 +145,12 @@ def _adopt(
 
 
 def _best_epoch(best: State | None) -> int:
-    return -1 if best is None else int(best["epoch"])
+    return -1 if best is None else int(best.get("epoch", -1))
 
 
 def _refuse_other_runs(fingerprint: Fingerprint, best_epoch: int) -> Callable[[State], str | None]:
     def refuse(state: State) -> str | None:
-        if state["fingerprint"] != fingerprint:
+        if state.get("fingerprint") != fingerprint:
             return "expected the state of this run, got that of another fingerprint"
         # A best model that is later than the state's will be made again on the way.
         if state["progress"]["best_epoch"] > best_epoch:
@@ -151,13 +160,15 @@ def _refuse_other_runs(fingerprint: Fingerprint, best_epoch: int) -> Callable[[S
     return refuse
 
 
-def _refuse_longer_runs(num_epochs: int, best_epoch: int) -> Callable[[State], str | None]:
+def _refuse_longer_runs(
+    fingerprint: Fingerprint, num_epochs: int, best_epoch: int
+) -> Callable[[State], str | None]:
+    refuse_other = _refuse_other_runs(fingerprint, best_epoch)
+
     def refuse(state: State) -> str | None:
-        progress = state["progress"]
-        if progress["epoch"] > num_epochs:
-            return f"expected at most {num_epochs} epochs, got {progress['epoch']}"
-        if progress["best_epoch"] != best_epoch:
-            return f"expected the best model of epoch {progress['best_epoch']} beside it"
-        return None
+        reason = refuse_other(state)
+        if reason is None and state["progress"]["epoch"] > num_epochs:
+            return f"expected at most {num_epochs} epochs, got {state['progress']['epoch']}"
+        return reason
 
     return refuse

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from mlops import files
 from mlops.errors import PipelineError
 from mlops.stop import StoppedError
 
@@ -29,6 +30,12 @@ def run_stage(
     except FileNotFoundError as error:
         _fail(name, f"{_place(error)}: expected a file, found none; run dvc repro, which makes it")
     except OSError as error:
+        if error.errno in files.FULL:
+            _fail(
+                name,
+                f"{_place(error)}: expected room to write, got: {error.strerror}; make room and "
+                "run the same command again",
+            )
         _fail(name, f"{_place(error)}: {error.strerror or error}; mend that and run again")
     except MemoryError:
         _fail(name, "out of memory; lower runtime.workers or the batch size and run again")

@@ -70,7 +70,7 @@ class ExperimentTracker:
 
     def get_metrics(self) -> pl.DataFrame:
         """The log as a frame of the columns step, epoch, phase, metric, value, time."""
-        self._journal.flush()
+        self.flush()
         return read_metrics(self.path)
 
     def get_best_metric(self, metric: str, *, phase: str, maximize: bool) -> dict[str, Any] | None:
@@ -104,7 +104,11 @@ class ExperimentTracker:
         self._journal.sync()
         update_summary(self.path, most_bytes=SUMMARISED_AT_SYNC_BYTES)
 
-    def close(self) -> None:
+    def flush(self) -> None:
+        """Write the rows that a full disk had no room for, or raise `PipelineError`."""
         self._journal.flush()
+
+    def close(self) -> None:
+        self.flush()
         update_summary(self.path)
         self._journal.close()

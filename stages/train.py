@@ -18,7 +18,7 @@ import torch
 
 from mlops import files
 from mlops.attempt_log import attempt_log
-from mlops.attempts import Heartbeat, recorded_attempt
+from mlops.attempts import recorded_attempt
 from mlops.checkpoint import State, load_checkpoint
 from mlops.checkpoint_manager import BEST, CheckpointManager, load_best
 from mlops.determinism import choose_device, derive_seed, device_kind, make_deterministic
@@ -80,7 +80,7 @@ AUGMENTED = Path("data/augmented.parquet")
 AUGMENTED_PACKS = Path("data/augmented")
 
 # Distributions whose version can change a trained weight.
-LIBRARIES = ("torch", "torchvision", "numpy", "polars")
+LIBRARIES = ("torch", "torchvision", "numpy", "opencv-python-headless", "polars")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,12 @@ def main() -> None:
     wanted = wanted_training(params, cell, device)
     with ExitStack() as held:
         identity = fingerprint_hash(wanted.fingerprint)
-        held.enter_context(run_lock(runs_root(), identity, say=say, check=stop.check))
+        lock = run_lock(runs_root(), identity, say=say, check=stop.check)
+        if held.enter_context(lock) and wanted_training(params, cell, device) != wanted:
+            raise PipelineError(
+                "inputs: expected those that were there before waiting for another training, got "
+                "others; run again"
+            )
         start = choose_start(
             runs_root(), wanted, mode=params.runtime.resume, recorded=workspace_md5s().get
         )
@@ -121,7 +126,6 @@ def main() -> None:
             )
         )
         held.enter_context(attempt_log(run_dir, attempt.number))
-        held.enter_context(Heartbeat(run_dir))
         announce(start, run_dir, params.train)
 
         clips = load_clips(params, cell.fold, run_dir)
@@ -133,7 +137,7 @@ def main() -> None:
             tracker=ExperimentTracker(run_dir, run_dir.name),
             ledger=Ledger(run_dir),
         )
-        restore(session, start, run_dir, num_epochs=params.train.epochs, device=device, say=say)
+        restore(session, start, run_dir, num_epochs=params.train.epochs, say=say)
         train(session, learner, clips, params, run_dir, stop, shape)
         publish(session, cell, params.train.monitor, run_dir, stop)
 
@@ -184,6 +188,7 @@ def train(
                 epoch=progress.epoch,
             )
             stop.check()
+        checkpoints.finish()
     except StoppedError:
         checkpoints.save(session.state_dict())
         raise
@@ -210,6 +215,7 @@ def wanted_training(params: Params, cell: argparse.Namespace, device: torch.devi
         module="stages.train",
         root=Path(),
         libraries=LIBRARIES,
+        builds={"torch": str(torch.__version__)},
         device=device_kind(device),
     )
     length = () if depends_on_epochs(params.train.schedule) else ("train.epochs",)
@@ -448,6 +454,8 @@ def publish(
     session: Session, cell: argparse.Namespace, monitor: str, run_dir: Path, stop: StopFlag
 ) -> None:
     """Write the outs, whole or not at all, and note which bytes they have."""
+    progress = session.progress
+    session.flush()
     history_path = Path(f"results/{cell.model}/fold{cell.fold}/history.csv")
     model_path = Path(f"models/{cell.model}/fold{cell.fold}/best_model.pt")
     history = (
@@ -458,17 +466,23 @@ def publish(
     )
     stop.check()
     files.write_text(history_path, history.write_csv())
-    if load_best(run_dir / CHECKPOINTS, say=say) is None:
+    files.write_text(run_dir / "artifacts/history.csv", history.write_csv())
+    best_path = run_dir / CHECKPOINTS / BEST
+    best = load_best(best_path.parent, say=say)
+    if best is None or best["epoch"] != progress.best_epoch:
+        if best is not None:
+            best_path.rename(best_path.with_name(f"{BEST}.of_epoch_{best['epoch']}"))
         raise PipelineError(
-            f"{run_dir / CHECKPOINTS / BEST}: expected the best model, got none that is sound; run "
-            "the same command again, which trains it again"
+            f"{best_path}: expected the best model, of epoch {progress.best_epoch}, got "
+            f"{'none that is sound' if best is None else 'another'}; run the same command again, "
+            "which trains it again"
         )
     stop.check()
-    files.write_bytes(model_path, (run_dir / CHECKPOINTS / BEST).read_bytes())
+    files.write_bytes(model_path, best_path.read_bytes())
     published = {path.as_posix(): files.md5(path) for path in (model_path, history_path)}
-    progress = session.progress
     wall_sec = round(time.monotonic() - session.started, 1)
     write_metadata(run_dir, published=published, best_epoch=progress.best_epoch, wall_sec=wall_sec)
+    session.close()
     say(
         f"{session.cell}: best val {monitor} {progress.best_figures[monitor]:.4f} in epoch "
         f"{progress.best_epoch}"

@@ -2,13 +2,20 @@
 
 import os
 import random
+import re
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from mlops.determinism import choose_device, derive_seed, device_kind, make_deterministic
+from mlops.determinism import (
+    KERNEL_VARIABLES,
+    choose_device,
+    derive_seed,
+    device_kind,
+    make_deterministic,
+)
 from mlops.errors import PipelineError
 
 
@@ -112,10 +119,19 @@ def test_a_device_that_is_not_there_is_told_with_the_remedy(name: str) -> None:
     assert fault.endswith(f"got {name!r}; write auto")
 
 
-def test_the_kind_of_the_cpu_is_its_type() -> None:
-    assert device_kind(torch.device("cpu")) == "cpu"
+def test_the_kind_of_the_cpu_is_its_model_and_what_it_computes_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in KERNEL_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    kind = device_kind(torch.device("cpu"))
+    assert re.fullmatch(r"cpu .+ [0-9a-f]{8}", kind)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert device_kind(torch.device("cpu")) == f"{kind}, ONEDNN_MAX_CPU_ISA=AVX2"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 def test_the_kind_of_a_gpu_names_its_model() -> None:
-    assert device_kind(torch.device("cuda")) == f"cuda {torch.cuda.get_device_name(0)}"
+    assert device_kind(torch.device("cuda")).startswith(
+        f"cuda {torch.cuda.get_device_name(0)}, cuDNN "
+    )

@@ -60,6 +60,7 @@ def fingerprint(root: Path, **changes: Any) -> Fingerprint:
         "module": "app.main",
         "root": root,
         "libraries": ["somelib", "numpy"],
+        "builds": {},
         "device": "cpu",
     }
     return run_fingerprint(**(arguments | changes))
@@ -138,6 +139,13 @@ def test_time_and_files_that_are_not_used_change_nothing(project: Path) -> None:
 def test_the_versions_are_those_of_python_and_of_the_libraries(project: Path) -> None:
     versions = fingerprint(project)["versions"]
     assert (versions["python"], versions["somelib"]) == (platform.python_version(), "1.0")
+
+
+@pytest.mark.usefixtures("library")
+def test_a_build_tells_more_than_the_version(project: Path) -> None:
+    built = fingerprint(project, builds={"somelib": "1.0+cu132"})
+    assert built["versions"]["somelib"] == "1.0+cu132"
+    assert fingerprint_hash(built) != fingerprint_hash(fingerprint(project))
 
 
 def sources(root: Path, module: str) -> set[str]:

@@ -242,9 +242,10 @@ def test_clipping_is_that_of_torch() -> None:
     torch.testing.assert_close(tensors(learner.model), tensors(reference))
 
 
-def test_an_infinite_gradient_of_a_finite_loss_is_not_clipped_to_nan() -> None:
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_an_infinite_gradient_of_a_finite_loss_reaches_no_weight(clip_norm: float) -> None:
     model = linear()
-    learner = learner_of(model, clip_norm=1.0)
+    learner = learner_of(model, clip_norm=clip_norm)
     before = tensors(model)
     model[0].weight.register_hook(lambda gradient: gradient * math.inf)
 

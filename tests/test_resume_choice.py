@@ -44,6 +44,10 @@ def wanted(
     )
 
 
+def with_state(run_dir: Path) -> None:
+    (run_dir / "checkpoints/latest_checkpoint.pt").touch()
+
+
 def choose(
     base: Path, want: Wanted, mode: Mode = "exact", recorded: dict[str, str] | None = None
 ) -> Start:
@@ -109,11 +113,12 @@ def test_every_entry_of_the_fingerprint_changed_alone_starts_afresh_and_is_named
     key: str, mode: Mode, tmp_path: Path
 ) -> None:
     run_dir = make_run(tmp_path, "demo", wanted())
+    with_state(run_dir)
     start = choose(tmp_path, wanted(fingerprint=changed(FINGERPRINT, key, "other")), mode)
     *_, name = key.split("|")
     assert start.differs.endswith(f"{name} {flat(FINGERPRINT)[key]} -> other")
     if mode == "compatible" and key.startswith(("versions", "device")):
-        assert (start.how, start.source) == ("adopts", run_dir)
+        assert (start.how, start.source, start.is_exact) == ("adopts", run_dir, False)
     else:
         assert (start.how, start.source, start.run_dir) == ("afresh", None, None)
 
@@ -194,6 +199,7 @@ def test_more_epochs_extend_the_longest_shorter_run(status: str, tmp_path: Path)
         for epochs in (2, 3, 1, 9)
     }
     for run_dir in runs.values():
+        with_state(run_dir)
         write_metadata(run_dir, status=status, published=PUBLISHED)
     start = choose(tmp_path, wanted())
     assert start == Start(how="extends", source=runs[3], differs="train.epochs 3 -> 4")
@@ -208,6 +214,7 @@ def test_more_epochs_and_another_parameter_start_afresh(tmp_path: Path) -> None:
 
 def test_a_run_of_its_own_comes_before_one_that_could_be_extended(tmp_path: Path) -> None:
     shorter = make_run(tmp_path, "demo", wanted(changed(CONFIG, "train|epochs", 2)))
+    with_state(shorter)
     own = make_run(tmp_path, "demo", wanted())
     assert choose(tmp_path, wanted()) == Start(how="resumes", run_dir=own, source=shorter)
 
@@ -217,6 +224,28 @@ def test_a_finished_run_of_other_versions_is_not_taken(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path, "demo", other)
     write_metadata(run_dir, status="finished", published=PUBLISHED)
     assert choose(tmp_path, wanted(), "compatible").how == "afresh"
+
+
+@pytest.mark.parametrize("status", ["running", "finished"])
+def test_what_went_on_inexactly_is_taken_by_no_exact_start(status: str, tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, "demo", wanted())
+    with_state(run_dir)
+    write_metadata(
+        run_dir, status=status, published=PUBLISHED, goes_on_from={"run": "x", "exact": False}
+    )
+    assert choose(tmp_path, wanted()) == Start(how="afresh")
+    assert choose(tmp_path, wanted(), "compatible").run_dir == run_dir
+    longer = wanted(changed(CONFIG, "train|epochs", 9))
+    assert choose(tmp_path, longer).how == "afresh"
+    start = choose(tmp_path, longer, "compatible")
+    assert (start.how, start.source, start.is_exact) == ("extends", run_dir, False)
+
+
+def test_a_shorter_run_without_a_state_hides_no_other(tmp_path: Path) -> None:
+    first = make_run(tmp_path, "demo", wanted(changed(CONFIG, "train|epochs", 2)))
+    with_state(first)
+    make_run(tmp_path, "demo", wanted(changed(CONFIG, "train|epochs", 3)))
+    assert choose(tmp_path, wanted()).source == first
 
 
 def test_with_never_nothing_is_taken(tmp_path: Path) -> None:

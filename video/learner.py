@@ -212,13 +212,19 @@ class Learner:
         return torch.autocast(self.device.type, getattr(torch, self._options.precision))
 
     def _clip(self) -> None:
-        if not self._options.clip_norm:
+        """Scale the gradient down to `clip_norm`, if there is one; raise if it is not finite."""
+        if self._scaler.is_enabled():
+            # A scaler leaves a step with an infinite gradient out by itself.
+            if self._options.clip_norm:
+                self._scaler.unscale_(self._optimizer)
+                nn.utils.clip_grad_norm_(self.model.parameters(), self._options.clip_norm)
             return
-        self._scaler.unscale_(self._optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._options.clip_norm)
-        # A scaler leaves such a step out by itself; without one it would make the weights NaN.
-        if not self._scaler.is_enabled() and not norm.isfinite():
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not norm.isfinite():
             raise NonFiniteLossError(f"the norm of the gradient is {norm.item()}")
+        if self._options.clip_norm:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), self._options.clip_norm, norm)
 
     def _forget(self) -> None:
         """Back to the step's start."""
