@@ -50,12 +50,17 @@ def save_checkpoint(path: Path, state: State) -> int:
 def write_checkpoint(path: Path, state: State) -> int:
     """Write the file at `path` itself, not synced; return its size in bytes."""
     with path.open("wb", buffering=0) as file, _Stream(file) as stream:
-        plain = _unshared(state)  # its tensors live until the stream is closed
+        plain = _unshared(state)
         with _switch:
             computed = torch.serialization.get_crc32_options()
             torch.serialization.set_crc32_options(False)
             try:
                 torch.save({"format_version": FORMAT_VERSION, **plain}, cast(Any, stream))
+            except RuntimeError as error:
+                # torch closes its archive after an error of the disk too, and stumbles over it.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
             finally:
                 torch.serialization.set_crc32_options(computed)
         return stream.finish()
@@ -122,7 +127,6 @@ class _Stream:
         # The archive ends with the length of its comment, which is none so far.
         self._small[-2:] = _COMMENT_BYTES.to_bytes(2, "little")
         self._write_small()
-        self._checksums.shutdown()
         comment = _COMMENT % self._crc
         _write_all(self._file, memoryview(comment))
         return self._size_bytes + len(comment)
@@ -135,8 +139,12 @@ class _Stream:
             del self._small[:end]
 
     def _pass_on(self, data: memoryview) -> None:
-        self._checksums.submit(self._add_to_checksum, data)
-        _write_all(self._file, data)
+        checksum = self._checksums.submit(self._add_to_checksum, data)
+        try:
+            _write_all(self._file, data)
+        finally:
+            # torch may free what it has written, as it does the table at the archive's end.
+            checksum.result()
         self._size_bytes += len(data)
 
     def _add_to_checksum(self, data: memoryview) -> None:

@@ -2,6 +2,8 @@
 
 import pickle
 import random
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,22 @@ from mlops.checkpoint import load_checkpoint, save_checkpoint
 from mlops.determinism import rng_state, set_rng_state
 from mlops.errors import PipelineError
 from tests.bad_checkpoints import Touches, write_with_checksum
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MEETS_A_FULL_DISK = """
+import errno, resource, signal, sys
+from pathlib import Path
+import torch
+from mlops.checkpoint import save_checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for room_bytes in (0, 50_000, 200_000, 700_000, 1_599_000, 1_601_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, resource.RLIM_INFINITY))
+    try:
+        save_checkpoint(Path(sys.argv[1]), {str(i): torch.zeros(100_000) for i in range(4)})
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+"""
 
 
 def small_state() -> dict[str, Any]:
@@ -163,6 +181,28 @@ def test_many_small_tensors_and_large_ones_come_back(tmp_path: Path) -> None:
     assert loaded.pop("format_version") == 2
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
     assert loaded.keys() == state.keys()
+
+
+def test_the_checksum_holds_for_a_table_of_many_tensors(tmp_path: Path) -> None:
+    # torch frees the table, which is larger than what is held back, once it is written.
+    state = {str(i): torch.full((40,), float(i)) for i in range(2000)}
+    for _ in range(3):
+        save_checkpoint(tmp_path / "a.pt", state)
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_save_is_told_as_such(path: Path) -> None:
+    before = path.read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-c", MEETS_A_FULL_DISK, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["EFBIG"] * 6
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_torchs_own_setting_is_left_as_it_was(tmp_path: Path) -> None:
