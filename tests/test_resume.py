@@ -410,7 +410,10 @@ set -e
 mount -t tmpfs -o size=6m none runs
 python -m stages.train --model small3d --fold 0 > output 2>&1 &
 trainer=$!
-until [ "$(cat runs/*/*/ledger.jsonl 2>/dev/null | wc -l)" -gt 20 ]; do kill -0 $trainer; sleep 0.005; done
+until [ "$(cat runs/*/*/ledger.jsonl 2>/dev/null | wc -l)" -gt 20 ]; do
+    kill -0 $trainer
+    sleep 0.005
+done
 kill -STOP $trainer
 dd if=/dev/zero of=runs/blocker bs=64k 2>/dev/null || true
 dd if=/dev/zero bs=1k 2>/dev/null >> runs/blocker || true
