@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import numpy as np
 import torch
 
 from mlops import files
@@ -50,17 +49,17 @@ def save_checkpoint(path: Path, state: State) -> int:
 
 def write_checkpoint(path: Path, state: State) -> int:
     """Write the file at `path` itself, not synced; return its size in bytes."""
-    plain = _unshared(state)
-    with path.open("wb", buffering=0) as file, _Stream(file, _addresses(plain)) as stream:
+    with path.open("wb", buffering=0) as file, _Stream(file) as stream:
+        plain = _unshared(state)
         with _switch:
             computed = torch.serialization.get_crc32_options()
             torch.serialization.set_crc32_options(False)
             try:
                 torch.save({"format_version": FORMAT_VERSION, **plain}, cast(Any, stream))
-            except RuntimeError:
-                # torch makes its own error of a write that has failed.
-                if stream.error is not None:
-                    raise stream.error from None
+            except RuntimeError as error:
+                # torch closes its archive after an error of the disk too, and stumbles over it.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
                 raise
             finally:
                 torch.serialization.set_crc32_options(computed)
@@ -94,17 +93,11 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> State:
 class _Stream:
     """What torch writes into: passes it on to a file, and adds the checksum at the end.
 
-    The checksum is computed in a thread beside the writing, which waits for the disk. Only tensors,
-    which begin at one of `addresses`, are left to the thread: all else is memory that torch frees
-    as soon as `write` returns.
+    The checksum is computed in a thread beside the writing, which waits for the disk.
     """
 
-    error: OSError | None = None
-    """Why a write has failed."""
-
-    def __init__(self, file: BinaryIO, addresses: frozenset[int]) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._addresses = addresses
         self._small = bytearray()  # torch writes each record's header by itself
         self._crc = 0
         self._size_bytes = 0
@@ -134,7 +127,6 @@ class _Stream:
         # The archive ends with the length of its comment, which is none so far.
         self._small[-2:] = _COMMENT_BYTES.to_bytes(2, "little")
         self._write_small()
-        self._checksums.shutdown()
         comment = _COMMENT % self._crc
         _write_all(self._file, memoryview(comment))
         return self._size_bytes + len(comment)
@@ -147,14 +139,12 @@ class _Stream:
             del self._small[:end]
 
     def _pass_on(self, data: memoryview) -> None:
-        if np.frombuffer(data, np.uint8).ctypes.data not in self._addresses:
-            data = memoryview(bytes(data))
-        self._checksums.submit(self._add_to_checksum, data)
+        checksum = self._checksums.submit(self._add_to_checksum, data)
         try:
             _write_all(self._file, data)
-        except OSError as error:
-            self.error = error
-            raise
+        finally:
+            # torch may free what it has written, as it does the table at the archive's end.
+            checksum.result()
         self._size_bytes += len(data)
 
     def _add_to_checksum(self, data: memoryview) -> None:
@@ -190,17 +180,6 @@ def _damaged(path: Path, how: str) -> PipelineError:
     return PipelineError(
         f"{path}: expected a checkpoint, got a damaged file ({how}); remove it and run again"
     )
-
-
-def _addresses(value: Any) -> frozenset[int]:
-    """Where the tensors of a state begin in memory."""
-    if isinstance(value, dict):
-        return frozenset().union(*map(_addresses, value.values()))
-    if isinstance(value, list | tuple):
-        return frozenset().union(*map(_addresses, value))
-    if isinstance(value, torch.Tensor):
-        return frozenset([value.untyped_storage().data_ptr()])
-    return frozenset()
 
 
 def _unshared(value: Any) -> Any:

@@ -123,7 +123,7 @@ def _adopt(
     """
     theirs = read_metadata(source)["fingerprint"]
     best = load_best(source / CHECKPOINTS, say=say, set_aside=False)
-    refuse = _refuse_longer_runs(theirs, num_epochs, _best_epoch(best))
+    refuse = _refuse_longer_runs(theirs, num_epochs, _best_epoch(best), is_exact=start.is_exact)
     state = load_newest(
         source / CHECKPOINTS, refuse, device=session.learner.device, say=say, set_aside=False
     )
@@ -161,7 +161,7 @@ def _refuse_other_runs(fingerprint: Fingerprint, best_epoch: int) -> Callable[[S
 
 
 def _refuse_longer_runs(
-    fingerprint: Fingerprint, num_epochs: int, best_epoch: int
+    fingerprint: Fingerprint, num_epochs: int, best_epoch: int, *, is_exact: bool
 ) -> Callable[[State], str | None]:
     refuse_other = _refuse_other_runs(fingerprint, best_epoch)
 
@@ -169,6 +169,9 @@ def _refuse_longer_runs(
         reason = refuse_other(state)
         if reason is None and state["progress"]["epoch"] > num_epochs:
             return f"expected at most {num_epochs} epochs, got {state['progress']['epoch']}"
+        # Only exact steps are sure to come to a best model that is later than the state.
+        if reason is None and not is_exact and state["progress"]["best_epoch"] != best_epoch:
+            return f"expected the best model of epoch {state['progress']['best_epoch']} beside it"
         return reason
 
     return refuse

@@ -216,6 +216,20 @@ def test_a_fault_of_the_program_is_raised_by_the_next_call(manager: CheckpointMa
     manager.close()
 
 
+def test_a_save_that_fails_moves_and_prunes_nothing(
+    tmp_path: Path, manager: CheckpointManager
+) -> None:
+    for step in (1, 2):
+        manager.save(state(step), epoch=step)
+    manager.wait()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    manager.save({"model": lambda: None}, epoch=3)
+    with pytest.raises(AttributeError, match=r"pickle|local object"):
+        manager.wait()
+    manager.close()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_kill_9_at_any_moment_leaves_a_sound_state(tmp_path: Path, said: list[str]) -> None:
     inside = 0
     for round_number in range(5):

@@ -176,6 +176,17 @@ def test_a_finished_run_is_published_again_unless_dvc_has_recorded_it(tmp_path: 
     assert start == Start(how="afresh", differs=f"{run_dir.name} is finished and recorded")
 
 
+def test_a_finished_run_is_published_again_if_dvc_has_recorded_another_of_its_outs(
+    tmp_path: Path,
+) -> None:
+    run_dir = make_run(tmp_path, "demo", wanted())
+    history = "results/small3d/fold0/history.csv"
+    write_metadata(run_dir, status="finished", published=PUBLISHED | {history: "ff"})
+    for recorded in (PUBLISHED, PUBLISHED | {history: "other"}):
+        assert choose(tmp_path, wanted(), recorded=recorded).how == "publishes"
+    assert choose(tmp_path, wanted(), recorded=PUBLISHED | {history: "ff"}).how == "afresh"
+
+
 def test_a_forced_training_that_was_killed_goes_on(tmp_path: Path) -> None:
     first = make_run(tmp_path, "demo", wanted())
     write_metadata(first, status="finished", published=PUBLISHED)
@@ -210,6 +221,13 @@ def test_more_epochs_and_another_parameter_start_afresh(tmp_path: Path) -> None:
     start = choose(tmp_path, wanted(changed(CONFIG, "seed", 1)))
     assert start.how == "afresh"
     assert start.differs.endswith(": seed 0 -> 1, train.epochs 2 -> 4")
+
+
+@pytest.mark.parametrize("key", FIELDS)
+def test_more_epochs_extend_no_run_of_another_fingerprint(key: str, tmp_path: Path) -> None:
+    shorter = changed(CONFIG, "train|epochs", 2)
+    make_run(tmp_path, "demo", wanted(shorter, changed(FINGERPRINT, key, "other")))
+    assert choose(tmp_path, wanted()).how == "afresh"
 
 
 def test_a_run_of_its_own_comes_before_one_that_could_be_extended(tmp_path: Path) -> None:
