@@ -10,7 +10,8 @@
         checkpoints/  artifacts/  logs/
 
 `runs/` lies in the main repository, also when DVC runs a stage in a temporary directory, and is
-no out of a stage, for DVC deletes outs before a stage runs. Nothing here is ever deleted.
+no out of a stage, for DVC deletes outs before a stage runs. Nothing here is ever deleted but by
+`python -m mlops runs gc`.
 """
 
 import errno

@@ -20,6 +20,8 @@ from mlops.proof.moments import (
 )
 from mlops.proof.processes import POLL_SEC, adopting_orphans, descendants, reap_orphans
 
+DVC_LOCK_CUT = "prove: a kill has cut off DVC's own .dvc/tmp/rwlock"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Kill:
@@ -79,8 +81,14 @@ def killed_run(
     attempt = new_attempt(clone, mode, 1)
     starts = 1
     attempt.start()
-    while (kill := _kill_once(attempt, moments[starts - 1 :])) is not None:
-        report(kill)
+    kills = 0
+    while True:
+        kill = _kill_once(attempt, moments[kills:])
+        if kill is not None:
+            kills += 1
+            report(kill)
+        elif not _removed_cut_lock(attempt):
+            break
         starts += 1
         attempt = new_attempt(clone, mode, starts)
         attempt.start()
@@ -105,6 +113,22 @@ def _kill_once(attempt: Attempt, moments: Sequence[Moment]) -> Kill | None:
         reached=reached,
         orphan_sec=orphan_sec,
     )
+
+
+def _removed_cut_lock(attempt: Attempt) -> bool:
+    """Whether the attempt ended at a lock file of DVC's that a kill has cut off.
+
+    DVC writes its list of locks in place. Killed in between, it refuses to start until that file
+    is removed, which no stage can do for it.
+    """
+    while not attempt.is_over():
+        time.sleep(POLL_SEC)
+    lock = attempt.clone.root / ".dvc/tmp/rwlock"
+    if attempt.succeeded() or "RWLock-file" not in attempt.printed() or not lock.exists():
+        return False
+    lock.unlink()
+    print(f"{DVC_LOCK_CUT}, so that DVC did not start; removed it")
+    return True
 
 
 def _finish(attempt: Attempt) -> None:
