@@ -57,10 +57,10 @@ def findings(*, with_torch: bool) -> list[Finding]:
         *_decoders(),
         _git(),
         *_dvc(cache),
-        _disk("disk of runs/", runs_root()),
-        *([_disk("disk of DVC's cache", cache)] if cache else []),
-        _locks(runs_root()),
-        _memory(),
+        disk_space("disk of runs/", runs_root()),
+        *([disk_space("disk of DVC's cache", cache)] if cache else []),
+        file_locks(runs_root()),
+        memory(),
     ]
 
 
@@ -182,7 +182,8 @@ def _dvc(cache: Path | None) -> Iterator[Finding]:
         )
 
 
-def _disk(subject: str, path: Path) -> Finding:
+def disk_space(subject: str, path: Path, *, least_bytes: float = LEAST_DISK_BYTES) -> Finding:
+    """Whether there is room, and the right to write, where `path` is or will be."""
     # What is not there yet will be made on the disk of the nearest directory above that is.
     path = path.absolute()
     while not path.exists():
@@ -192,17 +193,17 @@ def _disk(subject: str, path: Path) -> Finding:
     if not os.access(path, os.W_OK):
         advice = f"make {path} writable"
         return Finding(level="wrong", subject=subject, said=f"{said}; not writable", advice=advice)
-    if usage.free < LEAST_DISK_BYTES:
+    if usage.free < least_bytes:
         return Finding(
             level="wrong",
             subject=subject,
-            said=f"{said}, expected {size(round(LEAST_DISK_BYTES))}",
+            said=f"{said}, expected {size(round(least_bytes))}",
             advice="make room: python -m mlops runs gc, dvc gc --all-commits --workspace",
         )
     return Finding(level="ok", subject=subject, said=said)
 
 
-def _locks(runs: Path) -> Finding:
+def file_locks(runs: Path) -> Finding:
     """Whether the second of two that lock one file is kept out, as two trainings must be."""
     subject = "locks below runs/"
     place = runs if runs.is_dir() else runs.absolute().parent
@@ -224,10 +225,11 @@ def _locks(runs: Path) -> Finding:
     return Finding(level="wrong", subject=subject, said=said, advice=advice)
 
 
-def _memory() -> Finding:
+def memory(limit_file: Path = CGROUP_LIMIT) -> Finding:
+    """Of the machine, or of the container that this is."""
     page = os.sysconf("SC_PAGE_SIZE")
     total = os.sysconf("SC_PHYS_PAGES") * page
-    limit = _memory_limit()
+    limit = _memory_limit(limit_file)
     said = size(total) + ("" if limit is None else f", of which {size(limit)} for this container")
     if min(total, limit or total) < LEAST_MEMORY_BYTES:
         return Finding(
@@ -239,10 +241,10 @@ def _memory() -> Finding:
     return Finding(level="ok", subject="memory", said=said)
 
 
-def _memory_limit() -> int | None:
+def _memory_limit(file: Path) -> int | None:
     """Of the container; None without one."""
     try:
-        text = CGROUP_LIMIT.read_text().strip()
+        text = file.read_text().strip()
     except OSError:
         return None
     return int(text) if text.isdigit() else None
