@@ -93,6 +93,12 @@ def test_an_experiment_is_named_that_holds_the_model(
         f"{held} && dvc checkout"
     )
 
+    # A commit of a branch stays when the experiment is removed.
+    dvc("exp", "apply", "one-epoch", cwd=root)
+    commit(root, "one epoch")
+    head = git("rev-parse", "HEAD", cwd=root).strip()
+    assert f"git checkout {head} && dvc checkout" in command(capsys, "show", run.name)
+
 
 def test_a_run_that_no_dvc_lock_names_is_told_and_so_is_the_commit_of_its_code(
     root: Path, capsys: pytest.CaptureFixture[str]
