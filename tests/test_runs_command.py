@@ -73,6 +73,16 @@ def test_the_table_shows_the_metric_and_the_experiment_asked_for(
     assert "best step loss" in command(capsys, "--metric", "loss", "--phase", "step")
 
 
+def test_a_metric_that_no_run_has_logged_is_told(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished_run(base, [0.5])
+    said = fails(capsys, "--metric", "f1")
+    assert "mlops runs: --metric f1: expected one that a run has logged in phase val" in said
+    assert "logged are step loss, val accuracy, val loss" in said
+    assert "--metric loss" in fails(capsys, "--metric", "loss", "--phase", "train")
+
+
 def test_runs_that_monitor_different_metrics_name_theirs(
     base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

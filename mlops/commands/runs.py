@@ -83,6 +83,8 @@ def main(options: argparse.Namespace) -> None:
 
 def list_runs(options: argparse.Namespace) -> None:
     records = read_records(runs_root(), options.experiment)
+    if records and options.metric:
+        check_logged(records, options.phase, options.metric)
     if options.json:
         rows = [document(record, options.phase, options.metric) for record in records]
         print(json.dumps(rows, indent=2))
@@ -90,6 +92,16 @@ def list_runs(options: argparse.Namespace) -> None:
         print_table(records, options.phase, options.metric)
     else:
         print(f"{runs_root()}: no runs; dvc repro makes one")
+
+
+def check_logged(records: Sequence[RunRecord], phase: str, metric: str) -> None:
+    known = dict.fromkeys((item.phase, item.metric) for of in records for item in of.extremes)
+    if (phase, metric) not in known:
+        logged = ", ".join(f"{phase} {metric}" for phase, metric in known) or "nothing"
+        raise PipelineError(
+            f"--metric {metric}: expected one that a run has logged in phase {phase}, got another; "
+            f"logged are {logged}"
+        )
 
 
 def print_table(records: Sequence[RunRecord], phase: str, metric: str | None) -> None:
