@@ -11,7 +11,9 @@ from mlops.stage import run_stage
 # Each is a module of mlops.commands; only that of the command given is imported.
 COMMANDS = {
     "data": "versions of the data, which of them a run used, and what differs between two",
+    "doctor": "what this machine and this clone lack, and what to do about it",
     "prove": "kills a training at random moments, and compares what it ends with",
+    "runs": "the runs below runs/: a table, one in full, several side by side, and their removal",
 }
 
 

@@ -211,13 +211,7 @@ class DataVersionManager:
 
     @cached_property
     def _experiments(self) -> dict[str, str]:
-        """The commit of each experiment, by its name."""
-        # refs/exps/<2 digits of the baseline>/<38 digits>/<name>
-        return {
-            name.removeprefix(EXPERIMENTS).split("/", 2)[2]: commit
-            for name, commit in history.references(EXPERIMENTS).items()
-            if re.match(r"[0-9a-f]{2}/[0-9a-f]{38}/", name.removeprefix(EXPERIMENTS))
-        }
+        return experiment_commits()
 
     @cached_property
     def _objects(self) -> Objects:
@@ -375,6 +369,16 @@ class DataVersionManager:
 def _total(names: Sequence[str], sizes: Mapping[str, int]) -> int | None:
     """The size of the files; None if one of them is not known."""
     return sum(sizes[name] for name in names) if sizes.keys() >= set(names) else None
+
+
+def experiment_commits() -> dict[str, str]:
+    """The commit of each experiment, by its name."""
+    # refs/exps/<2 digits of the baseline>/<38 digits>/<name>
+    return {
+        name.removeprefix(EXPERIMENTS).split("/", 2)[2]: commit
+        for name, commit in history.references(EXPERIMENTS).items()
+        if re.match(r"[0-9a-f]{2}/[0-9a-f]{38}/", name.removeprefix(EXPERIMENTS))
+    }
 
 
 def how_to_fetch() -> str:

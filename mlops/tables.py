@@ -21,3 +21,17 @@ def aligned(
             cells.append(blanks + cell if name in numbers else cell + blanks)
         lines.append(GAP.join(cells).rstrip())
     return "\n".join(lines)
+
+
+def size(num_bytes: int | None) -> str:
+    """
+    >>> size(34762), size(44290026)
+    ('34.8 kB', '44.3 MB')
+    """
+    if num_bytes is None:
+        return ""
+    value, unit = num_bytes / 1e3, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if value >= 999.95:
+            value, unit = value / 1e3, larger
+    return f"{value:.1f} {unit}"

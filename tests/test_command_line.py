@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlops.__main__ import COMMANDS
-from mlops.commands.data import size
-from mlops.tables import aligned
+from mlops.tables import aligned, size
 
 ROOT = Path(__file__).parents[1]
 

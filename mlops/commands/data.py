@@ -14,7 +14,7 @@ import polars as pl
 from mlops.lineage import VIDEO, DataVersionManager, how_to_fetch
 from mlops.locks import TABLES
 from mlops.progress import counted
-from mlops.tables import aligned
+from mlops.tables import aligned, size
 
 DIGITS = 8  # of a hash
 
@@ -100,20 +100,6 @@ def classes(row: dict[str, Any]) -> str:
 
 def number(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
-
-
-def size(num_bytes: int | None) -> str:
-    """
-    >>> size(34762), size(44290026)
-    ('34.8 kB', '44.3 MB')
-    """
-    if num_bytes is None:
-        return ""
-    value, unit = num_bytes / 1e3, "kB"
-    for larger in ("MB", "GB", "TB"):
-        if value >= 999.95:
-            value, unit = value / 1e3, larger
-    return f"{value:.1f} {unit}"
 
 
 def print_comparison(table: pl.DataFrame) -> None:

@@ -1,0 +1,34 @@
+"""What this machine and this clone lack, and what to do about it.
+
+Exits with 1 if something must be done. With --torch it also imports torch and asks it for GPUs.
+"""
+
+import argparse
+
+from mlops.diagnosis import LEVELS, Finding, findings
+from mlops.errors import PipelineError
+from mlops.progress import counted
+from mlops.tables import aligned
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = __doc__
+    parser.add_argument("--torch", action="store_true", help="import torch, which takes seconds")
+
+
+def main(options: argparse.Namespace) -> None:
+    found = findings(with_torch=options.torch)
+    print_findings(found)
+    wrong = [finding for finding in found if finding.level == "wrong"]
+    if wrong:
+        raise PipelineError(*(f"{one.subject}: {one.said}; {one.advice}" for one in wrong))
+    print(f"\n{counted(len(found), 'check')}, nothing that must be done")
+
+
+def print_findings(found: list[Finding]) -> None:
+    rows = [
+        [LEVELS[one.level], one.subject, f"{one.said}{one.advice and f'; {one.advice}'}"]
+        for one in found
+    ]
+    print(aligned(["", "what", "found"], rows))

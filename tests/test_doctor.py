@@ -1,0 +1,108 @@
+"""`python -m mlops doctor` finds what is missing, says what to do, and fails if it must be done."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlops.diagnosis import disk_space, file_locks, memory
+from tests.clone import copy_repository, dvc, environment
+
+ROOT = Path(__file__).parents[1]
+
+
+def doctor(root: Path, *arguments: str) -> tuple[int, str, str]:
+    answer = subprocess.run(
+        [sys.executable, "-m", "mlops", "doctor", *arguments],
+        cwd=root,
+        env=environment() | {"PYTHONPATH": str(ROOT), "GIT_CEILING_DIRECTORIES": str(root.parent)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    return answer.returncode, answer.stdout, answer.stderr
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("doctor") / "clone"
+    root.mkdir()
+    copy_repository(root)
+    return root
+
+
+def test_a_sound_clone_has_nothing_that_must_be_done(clone: Path) -> None:
+    code, output, faults = doctor(clone)
+    assert (code, faults) == (0, ""), output
+    assert output.splitlines()[-1].endswith("checks, nothing that must be done")
+    for subject in ("python", "torch", "PyAV", "OpenCV", "git", "DVC", "locks below runs/"):
+        assert f"\nok    {subject} " in output
+    assert "flock keeps a second one out" in output
+    assert not list(clone.rglob(".doctor.*"))
+
+
+def test_a_remote_is_a_hint_until_there_is_one(clone: Path) -> None:
+    assert "hint  DVC remote" in doctor(clone)[1]
+    dvc("remote", "add", "--default", "store", str(clone.parent / "store"), cwd=clone)
+    lines = doctor(clone)[1].splitlines()
+    assert any(line.split() == ["ok", "DVC", "remote", "store"] for line in lines)
+
+
+def test_packages_that_are_not_as_pinned_are_named(clone: Path) -> None:
+    pins = clone / "requirements.lock"
+    text = pins.read_text()
+    pins.write_text("numpy==0.1\nno-such-package==1.0\n" + text)
+    try:
+        code, _, faults = doctor(clone)
+    finally:
+        pins.write_text(text)
+    assert code == 1
+    assert "mlops doctor: requirements.lock: 2 of" in faults
+    assert "no-such-package 1.0 (installed: none)" in faults
+    assert "numpy 0.1 (installed: " in faults
+    assert "python -m pip install -r requirements.lock" in faults
+
+
+def test_outside_of_a_repository_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
+    code, output, faults = doctor(tmp_path)
+    assert code == 1
+    assert [line.split(": ")[1] for line in faults.splitlines()] == [
+        "requirements.lock",
+        "git",
+        "DVC",
+    ]
+    assert output.count("DO  ") == 3
+
+
+def test_torch_is_imported_only_when_asked_for(clone: Path) -> None:
+    code, output, _ = doctor(clone, "--torch")
+    assert code == 0
+    assert "built for " in output
+    assert "built for " not in doctor(clone)[1]
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    place = tmp_path / "runs/demo"  # made by the first run
+    assert disk_space("disk", place).level == "ok"
+    finding = disk_space("disk", place, least_bytes=1e18)
+    assert finding.level == "wrong"
+    assert "expected 1000000.0 TB" in finding.said
+    assert "python -m mlops runs gc" in finding.advice
+
+
+def test_the_memory_of_a_container_is_what_counts(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    limit.write_text("max\n")
+    assert memory(limit).level == memory(tmp_path / "none").level == "ok"
+    limit.write_text("1000000000\n")
+    assert memory(limit).level == "hint"
+    assert "1.0 GB for this container" in memory(limit).said
+
+
+def test_a_directory_without_locks_is_told() -> None:
+    """/proc takes no file, as some network file systems take no lock."""
+    finding = file_locks(Path("/proc/runs"))
+    assert finding.level == "wrong"
+    assert finding.said.startswith("flock fails: ")
+    assert "put runs/ on a file system whose flock works" in finding.advice
