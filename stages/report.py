@@ -14,7 +14,6 @@ from mlops import files
 from mlops.errors import PipelineError
 from mlops.stage import run_stage
 from stages.params import Params, read_params
-from video.comparison import Difference
 from video.loading import ClipSet
 from video.packs import PackError
 from video.page import (
@@ -133,23 +132,24 @@ def cell_files(model: str, fold: int) -> tuple[Path, Path, Path]:
 
 def print_comparison(cells: list[Cell]) -> None:
     for model, of in spreads(cells).items():
-        low, high = of[TEST].interval
         print(
             f"report: {model}: test balanced accuracy over {len(by_model(cells)[model])} folds "
-            f"{of[TEST].mean:.4f} ± {of[TEST].std:.4f}, 95 % interval {low:.4f} to {high:.4f}"
+            f"{of[TEST].mean:.4f} ± {of[TEST].std:.4f}{interval_words(of[TEST].interval, '.4f')}"
         )
     for compared in comparisons(cells):
         print(
             f"report: {compared.first} less {compared.second}: val balanced accuracy "
-            f"{compared.val.mean:+.4f}{tested(compared.val)}; test {compared.test:+.4f}"
+            f"{compared.val.mean:+.4f}{interval_words(compared.val.interval, '+.4f')}"
+            f"{'' if compared.val.p is None else f', p = {compared.val.p:.3f}'}; "
+            f"test {compared.test:+.4f}"
         )
 
 
-def tested(difference: Difference) -> str:
-    if difference.interval is None or difference.p is None:
+def interval_words(interval: tuple[float, float] | None, digits: str) -> str:
+    if interval is None:
         return " on every fold"
-    low, high = difference.interval
-    return f", 95 % interval {low:+.4f} to {high:+.4f}, p = {difference.p:.3f}"
+    low, high = interval
+    return f", 95 % interval {low:{digits}} to {high:{digits}}"
 
 
 def split_counts(splits: pl.DataFrame, augmented: pl.DataFrame, fold: int) -> list[SplitCount]:

@@ -24,8 +24,8 @@ def test_the_interval_of_a_share_ends_at_0_and_1() -> None:
     assert spread_over_folds([0.1, 0.9]).interval == (0.0, 1.0)
 
 
-def test_folds_that_agree_have_no_width() -> None:
-    assert spread_over_folds([0.75, 0.75]).interval == (0.75, 0.75)
+def test_folds_that_agree_have_no_interval() -> None:
+    assert spread_over_folds([0.8 - 0.7, 0.5 - 0.4]).interval is None
 
 
 def test_without_shared_training_videos_it_is_the_paired_t_test() -> None:

@@ -280,9 +280,10 @@ def test_a_single_fold_shows_no_deviation() -> None:
 
 def test_the_spread_over_folds_is_shown_with_its_interval() -> None:
     spread = Spread(mean=0.731, std=0.032, interval=(0.691, 0.771))
-    page = page_of(cell(fold=0), cell(fold=1), spreads={"tiny3d": {"val": spread, "test": spread}})
+    same = Spread(mean=0.5, std=0.0, interval=None)
+    page = page_of(cell(fold=0), cell(fold=1), spreads={"tiny3d": {"val": spread, "test": same}})
     text = Reader(render_page(page)).text
-    assert "0.731 0.032 0.691 to 0.771" in text
+    assert "0.731 0.032 0.691 to 0.771 0.500 0.000 –" in text
     assert "the true interval is wider" in text
 
 

@@ -103,7 +103,7 @@ def test_every_model_has_its_mean_its_sample_deviation_and_its_interval() -> Non
     assert models["small"]["test"] == {
         "balanced_accuracy": pytest.approx(0.8),
         "balanced_accuracy_std": pytest.approx(0.2 / math.sqrt(2)),
-        "balanced_accuracy_interval": [0.0, 1.0],
+        "balanced_accuracy_interval": (0.0, 1.0),
     }
     assert models["large"]["val"]["balanced_accuracy_std"] == pytest.approx(0.2 / math.sqrt(2))
 

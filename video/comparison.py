@@ -8,7 +8,7 @@ from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
 
-# Differences that are all one number differ in their last digits, by rounding alone.
+# Figures that are all one number may differ in their last digits, by rounding alone.
 NO_SPREAD = 1e-12
 
 
@@ -18,7 +18,7 @@ class Spread:
 
     mean: float
     std: float  # of the sample of folds
-    interval: tuple[float, float]  # of the mean, CONFIDENCE
+    interval: tuple[float, float] | None  # of the mean, CONFIDENCE; None where nothing varies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,12 @@ def spread_over_folds(values: Sequence[float]) -> Spread:
     ("The probable error of a mean", Biometrika 6, 1908), cut to [0, 1]. It takes the folds as
     independent. They share most of their training videos, so it is optimistic: no estimator of
     that variance is unbiased (Bengio and Grandvalet, "No unbiased estimator of the variance of
-    k-fold cross-validation", JMLR 5, 2004).
+    k-fold cross-validation", JMLR 5, 2004). Folds without any spread have none: it would have no
+    width, and be most sure of a model that calls all videos the same.
     """
     mean, std = statistics.fmean(values), statistics.stdev(values)
+    if std < NO_SPREAD:
+        return Spread(mean=mean, std=std, interval=None)
     half = _quantile(len(values)) * std / len(values) ** 0.5
     return Spread(mean=mean, std=std, interval=(max(0.0, mean - half), min(1.0, mean + half)))
 

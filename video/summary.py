@@ -163,7 +163,7 @@ def _spread_document(spread: Spread) -> dict[str, Any]:
     return {
         "balanced_accuracy": spread.mean,
         "balanced_accuracy_std": spread.std,
-        "balanced_accuracy_interval": list(spread.interval),
+        "balanced_accuracy_interval": spread.interval,
     }
 
 
