@@ -1,6 +1,8 @@
-"""Make augmented copies of the training videos' clips, from their packs; nothing is decoded.
+"""Make augmented copies of the clips of all videos outside the test set, from their packs.
 
-Packs of earlier runs are reused.
+Nothing is decoded, and packs of earlier runs are reused. Every such video trains in some cell;
+which of them a cell takes, `video.cells` decides. So that one more fold changes no copy, and no
+cell that is trained is trained again, the copies do not depend on the folds in use.
 """
 
 from dataclasses import asdict, dataclass
@@ -29,7 +31,6 @@ from video.packs import (
     read_clip_into,
 )
 from video.recipe import AugmentationRecipe
-from video.splits import TRAIN, split_in_fold
 
 CLIPS = Path("data/clips.parquet")
 PACKS = Path("data/clips")
@@ -69,8 +70,8 @@ class Task:
 def main() -> None:
     params = read_params()
     clips = pl.read_parquet(CLIPS)
-    training = training_videos(pl.read_parquet(SPLITS), params.folds)
-    sources = clips.join(training, on="video_path", how="semi", maintain_order="left")
+    copied = outside_test(pl.read_parquet(SPLITS))
+    sources = clips.join(copied, on="video_path", how="semi", maintain_order="left")
     recipe = pick(params.augment, AugmentationRecipe)
     tasks = [
         Task(
@@ -97,17 +98,15 @@ def main() -> None:
     with files.replacing(AUGMENTED) as path:
         table.write_parquet(path)
     UNFINISHED.clear()
-    print(f"generate_augmentations: {table.height} clips of {len(tasks)} training videos")
+    print(f"generate_augmentations: {table.height} clips of {len(tasks)} videos")
     print(
         f"generate_augmentations: {counted(len(missing), 'video')} augmented, "
         f"{counted(len(reused), 'pack')} reused"
     )
 
 
-def training_videos(splits: pl.DataFrame, folds: list[int]) -> pl.DataFrame:
-    """The videos that train in at least one of the cells."""
-    trains = pl.any_horizontal(split_in_fold(pl.col("fold"), cell) == TRAIN for cell in folds)
-    return splits.filter(trains).select("video_path")
+def outside_test(splits: pl.DataFrame) -> pl.DataFrame:
+    return splits.filter(pl.col("fold").is_not_null()).select("video_path")
 
 
 def augmented_table(sources: pl.DataFrame, packs: list[pl.DataFrame]) -> pl.DataFrame:

@@ -35,9 +35,11 @@ from video.summary import (
     best_model,
     broken_figures,
     by_model,
+    comparisons,
     identical_predictions,
     mean_figures,
     metrics_document,
+    spreads,
 )
 
 QUARANTINE = Path("data/quarantine.csv")
@@ -59,11 +61,11 @@ def main() -> None:
     params = read_params()
     named = [(model, fold) for model in params.models for fold in params.folds]
     drop_other_cells(named)
-    cells = [read_cell(model, fold) for model, fold in named]
+    splits = pl.read_parquet(SPLITS)
+    cells = read_cells(named, splits)
     if faults := broken_figures(cells):
         raise PipelineError(*faults)
     model = best_model(cells, params.train.monitor)
-    splits = pl.read_parquet(SPLITS)
     quarantine = pl.read_csv(QUARANTINE, infer_schema=False).cast({"row": pl.Int64})
     augmented = pl.read_parquet(AUGMENTED)
     counts = split_counts(splits, augmented, params.folds[0])
@@ -76,6 +78,7 @@ def main() -> None:
     files.write_text(Path("report.html"), render_page(page))
     for warning in warnings:
         print(f"report: warning: {warning}")
+    print_comparison(cells)
     print(f"report: {model}: test balanced accuracy {document['test']['balanced_accuracy']:.4f}")
 
 
@@ -96,20 +99,57 @@ def drop_other_cells(named: Sequence[tuple[str, int]]) -> None:
             model.rmdir()
 
 
-def read_cell(model: str, fold: int) -> Cell:
-    try:
-        return Cell(
+def read_cells(named: Sequence[tuple[str, int]], splits: pl.DataFrame) -> list[Cell]:
+    files_of = {cell: cell_files(*cell) for cell in named}
+    faults = [
+        f"{path}: expected the result of {model} on fold {fold}, found no file; run dvc repro"
+        for (model, fold), paths in files_of.items()
+        for path in paths
+        if not path.exists()
+    ]
+    if faults:
+        raise PipelineError(*faults)
+    return [
+        Cell(
             model=model,
             fold=fold,
-            evaluation=json.loads(Path(f"results/{model}/fold{fold}/evaluation.json").read_text()),
-            history=pl.read_csv(Path(f"results/{model}/fold{fold}/history.csv")),
-            predictions=pl.read_parquet(Path(f"results/{model}/fold{fold}/predictions.parquet")),
+            num_train_videos=splits.filter(split_in_fold(pl.col("fold"), fold) == TRAIN).height,
+            evaluation=json.loads(evaluation.read_text()),
+            history=pl.read_csv(history),
+            predictions=pl.read_parquet(predictions),
         )
-    except FileNotFoundError as error:
-        raise PipelineError(
-            f"{error.filename}: expected the result of {model} on fold {fold}, found no file; run "
-            "dvc repro"
-        ) from None
+        for (model, fold), (evaluation, history, predictions) in files_of.items()
+    ]
+
+
+def cell_files(model: str, fold: int) -> tuple[Path, Path, Path]:
+    return (
+        Path(f"results/{model}/fold{fold}/evaluation.json"),
+        Path(f"results/{model}/fold{fold}/history.csv"),
+        Path(f"results/{model}/fold{fold}/predictions.parquet"),
+    )
+
+
+def print_comparison(cells: list[Cell]) -> None:
+    for model, of in spreads(cells).items():
+        print(
+            f"report: {model}: test balanced accuracy over {len(by_model(cells)[model])} folds "
+            f"{of[TEST].mean:.4f} ± {of[TEST].std:.4f}{interval_words(of[TEST].interval, '.4f')}"
+        )
+    for compared in comparisons(cells):
+        print(
+            f"report: {compared.first} less {compared.second}: val balanced accuracy "
+            f"{compared.val.mean:+.4f}{interval_words(compared.val.interval, '+.4f')}"
+            f"{'' if compared.val.p is None else f', p = {compared.val.p:.3f}'}; "
+            f"test {compared.test:+.4f}"
+        )
+
+
+def interval_words(interval: tuple[float, float] | None, digits: str) -> str:
+    if interval is None:
+        return " on every fold"
+    low, high = interval
+    return f", 95 % interval {low:{digits}} to {high:{digits}}"
 
 
 def split_counts(splits: pl.DataFrame, augmented: pl.DataFrame, fold: int) -> list[SplitCount]:
@@ -204,11 +244,13 @@ def report_page(
             for name, description in BASELINES.items()
         ],
         cells=[cell_result(cell) for cell in cells],
+        spreads=spreads(cells),
+        comparisons=comparisons(cells),
         monitor=f"val_{params.train.monitor}",
         examples=examples(own[0], params.report.examples_per_class),
         examples_note=f"Test clips of {own[0].name}",
         counts=counts,
-        augmented=augmented_clips(params.report.augmented_examples),
+        augmented=augmented_clips(own[0].fold, splits, params.report.augmented_examples),
         quarantine=quarantined(quarantine),
         facts={
             "seed": str(params.seed),
@@ -277,10 +319,12 @@ def examples(cell: Cell, num_per_class: int) -> list[Example]:
     ]
 
 
-def augmented_clips(num_videos: int) -> list[AugmentedClip]:
+def augmented_clips(fold: int, splits: pl.DataFrame, num_videos: int) -> list[AugmentedClip]:
     """The first training videos of each class in turn, beside their augmented copies."""
+    training = splits.filter(split_in_fold(pl.col("fold"), fold) == TRAIN)
     clips, augmented = pl.read_parquet(CLIPS), pl.read_parquet(AUGMENTED)
     labels = class_names(clips)
+    clips = clips.join(training, on="video_path", how="semi", maintain_order="left")
     parents = clips.join(augmented, on="video_path", how="semi", maintain_order="left")
     turn = parents.with_columns(turn=pl.int_range(pl.len()).over("label")).sort("turn", "label")
     shown = []

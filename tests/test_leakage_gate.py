@@ -81,7 +81,7 @@ def data(finished: Path, tmp_path: Path) -> Data:
 def test_the_same_file_under_another_name(data: Data, stage: str, split: str) -> None:
     original = data.videos(TRAIN)[0]
     held_out = data.row(SPLITS, data.videos(split)[0])
-    for name in (SPLITS, CLIPS):
+    for name in (SPLITS, CLIPS, AUGMENTED):
         data.add(name, data.row(name, original).with_columns(video_path=pl.lit("renamed.mp4")))
     data.replace(SPLITS, "renamed.mp4", group="another")
     fold = pl.when(video_path="renamed.mp4").then(held_out["fold"][0]).otherwise("fold")
@@ -137,25 +137,43 @@ def test_a_table_without_fingerprints_cannot_pass(data: Data) -> None:
     assert "expected a column fingerprint" in data.stopped("evaluate")
 
 
-@pytest.mark.parametrize("split", [VAL, TEST])
-def test_an_augmented_copy_of_a_held_out_video(data: Data, split: str) -> None:
-    parent = data.videos(split)[0]
-    facts = data.row(CLIPS, parent).select("video_path", "sha256", "label", "group").row(0)
-    names = ("video_path", "sha256", "label", "group")
-    planted = data.row(AUGMENTED, data.videos(TRAIN)[0])
-    data.add(
-        AUGMENTED,
-        planted.with_columns(
-            pl.lit(value, dtype=planted.schema[name]).alias(name)
-            for name, value in zip(names, facts, strict=True)
-        ),
-    )
+IDENTITY = ("video_path", "sha256", "label", "group")
 
-    told = {
-        VAL: f"those of all videos of fold 0 or of none, got them of '{parent}' and not of '",
-        TEST: f"expected none of a test video, got those of '{parent}'",
-    }
-    assert told[split] in data.stopped("train")
+
+def test_augmented_copies_of_a_test_video(data: Data) -> None:
+    parent = data.videos(TEST)[0]
+    facts = data.row(CLIPS, parent).select(IDENTITY).row(0)
+    planted = data.row(AUGMENTED, data.videos(TRAIN)[0])
+    data.add(AUGMENTED, renamed(planted, facts))
+
+    assert f"expected none of a test video, got those of '{parent}'" in data.stopped("train")
+
+
+def test_a_video_of_a_fold_without_augmented_copies(data: Data) -> None:
+    video = data.videos(TRAIN)[0]
+    data.write(AUGMENTED, data.table(AUGMENTED).filter(pl.col("video_path") != video))
+
+    assert f"of the folds or of none, got none of '{video}' in fold 1" in data.stopped("train")
+
+
+def test_a_validation_videos_augmented_copy_as_that_of_a_training_video(data: Data) -> None:
+    claimed, parent = data.videos(TRAIN)[0], data.videos(VAL)[0]
+    facts = data.row(CLIPS, claimed).select(IDENTITY).row(0)
+    copy = data.row(AUGMENTED, parent)
+    data.add(AUGMENTED, renamed(copy, facts))
+
+    output = data.stopped("train")
+
+    assert f"train and val share the clip_sha256 {copy['clip_sha256'][0]}" in output
+    assert f"'{claimed}' and '{parent}'" in output
+
+
+def renamed(row: pl.DataFrame, facts: tuple[str, ...]) -> pl.DataFrame:
+    """The row under the IDENTITY of another video."""
+    return row.with_columns(
+        pl.lit(value, dtype=row.schema[name]).alias(name)
+        for name, value in zip(IDENTITY, facts, strict=True)
+    )
 
 
 def test_an_augmented_copy_of_a_held_out_video_under_a_training_videos_name(data: Data) -> None:

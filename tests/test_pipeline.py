@@ -31,12 +31,12 @@ def test_groups_never_straddle_splits(finished: Path) -> None:
     assert by_group["fold"].max() == 1
 
 
-def test_augmented_clips_are_of_training_videos_only(finished: Path) -> None:
+def test_every_video_outside_the_test_set_has_its_augmented_clips(finished: Path) -> None:
     splits = pl.read_parquet(finished / "data/splits.parquet")
     augmented = pl.read_parquet(finished / "data/augmented.parquet")
     parents = splits.join(augmented, on="video_path", how="semi")
-    assert set(parents["split"]) == {"train"}
-    assert parents.height == splits.filter(split="train").height
+    assert set(parents["split"]) == {"train", "val"}
+    assert parents.height == splits.filter(pl.col("split") != "test").height
 
 
 def test_what_is_up_to_date_does_not_run_again(workspace: Path) -> None:
@@ -98,6 +98,21 @@ def test_models_are_compared_side_by_side(workspace: Path) -> None:
     assert "train@mc3_18-0" in output
     metrics = json.loads((workspace / "metrics.json").read_text())
     assert set(metrics["models"]) == {"small3d", "mc3_18"}
+
+
+def test_one_more_fold_trains_its_own_cell_alone(workspace: Path) -> None:
+    before = {path: content_hash(workspace / path) for path in (MODEL, Path("data/augmented"))}
+    output = dvc("exp", "run", "-S", "folds=[0,1]", cwd=workspace)
+    ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+    assert ran == ["train@small3d-1", "evaluate@small3d-1", "report"]
+    assert {path: content_hash(workspace / path) for path in before} == before
+    assert "report: small3d: test balanced accuracy over 2 folds" in output
+    models = json.loads((workspace / "metrics.json").read_text())["models"]
+    assert set(models["small3d"]["test"]) == {
+        "balanced_accuracy",
+        "balanced_accuracy_std",
+        "balanced_accuracy_interval",
+    }
 
 
 def test_the_summary_reads_only_the_cells_that_params_yaml_names(workspace: Path) -> None:

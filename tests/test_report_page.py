@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from video import figures
+from video.comparison import Difference, Spread
 from video.page import (
     TEMPLATE,
     AugmentedClip,
@@ -34,6 +35,7 @@ from video.page import (
     render_page,
     scores_from,
 )
+from video.summary import Comparison
 
 LABELS = ("fight", "no fight")
 HOSTILE = "<script>alert('x')</script>\"><img src=https://evil.example/x.png onerror=alert(1)>&$x^$"
@@ -111,6 +113,8 @@ def page_of(*cells: CellResult, **changes: object) -> ReportPage:
         headline=headline(),
         baselines=baselines(),
         cells=cells or (cell(),),
+        spreads={},
+        comparisons=(),
         monitor="val_balanced_accuracy",
         examples=(
             Example(
@@ -272,6 +276,27 @@ def test_several_folds_show_mean_and_standard_deviation() -> None:
 
 def test_a_single_fold_shows_no_deviation() -> None:
     assert "±" not in Reader(render_page(page_of())).text
+
+
+def test_the_spread_over_folds_is_shown_with_its_interval() -> None:
+    spread = Spread(mean=0.731, std=0.032, interval=(0.691, 0.771))
+    same = Spread(mean=0.5, std=0.0, interval=None)
+    page = page_of(cell(fold=0), cell(fold=1), spreads={"tiny3d": {"val": spread, "test": same}})
+    text = Reader(render_page(page)).text
+    assert "0.731 0.032 0.691 to 0.771 0.500 0.000 –" in text
+    assert "the true interval is wider" in text
+
+
+def test_models_are_compared_on_the_page() -> None:
+    val = Difference(mean=0.021, std=0.01, interval=(-0.004, 0.046), t=2.031, p=0.112)
+    bare = Difference(mean=0.1, std=0.0, interval=None, t=None, p=None)
+    pairs = [
+        Comparison(first="a", second="b", val=val, test=0.032),
+        Comparison(first="a", second="c", val=bare, test=0.041),
+    ]
+    text = Reader(render_page(page_of(comparisons=pairs))).text
+    assert "a − b 0.021 -0.004 to 0.046 2.031 0.112 0.032" in text
+    assert "a − c 0.100 – – – 0.041" in text
 
 
 def test_confusion_is_summed_over_folds() -> None:

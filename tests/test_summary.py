@@ -12,6 +12,7 @@ from video.summary import (
     best_model,
     broken_figures,
     by_model,
+    comparisons,
     identical_predictions,
     metrics_document,
 )
@@ -28,8 +29,9 @@ def cell(
     return Cell(
         model=model,
         fold=fold,
+        num_train_videos=80,
         evaluation={
-            "val": figures(val),
+            "val": figures(val) | {"num_videos": 20},
             "test": figures(test),
             "baseline": {"majority": {"val": figures(0.5), "test": figures(0.4 + fold / 10)}},
         },
@@ -93,16 +95,57 @@ def test_the_baselines_are_means_over_the_same_test_sets() -> None:
     assert document["baseline"] == {"majority": pytest.approx(figures(0.45))}
 
 
-def test_every_model_has_its_mean_and_sample_deviation() -> None:
+def test_every_model_has_its_mean_its_sample_deviation_and_its_interval() -> None:
     models = metrics_document(FOUR, "small", {})["models"]
 
-    # Two values lie as far apart as the root of two times their sample deviation.
-    assert models["small"]["test"] == pytest.approx(
-        {"balanced_accuracy": 0.8, "balanced_accuracy_std": 0.2 / math.sqrt(2)}
-    )
-    assert models["large"]["val"] == pytest.approx(
-        {"balanced_accuracy": 0.8, "balanced_accuracy_std": 0.2 / math.sqrt(2)}
-    )
+    # Two values lie as far apart as the root of two times their sample deviation. Student's t for
+    # one degree of freedom is 12.7: of two folds, nothing can be said.
+    assert models["small"]["test"] == {
+        "balanced_accuracy": pytest.approx(0.8),
+        "balanced_accuracy_std": pytest.approx(0.2 / math.sqrt(2)),
+        "balanced_accuracy_interval": (0.0, 1.0),
+    }
+    assert models["large"]["val"]["balanced_accuracy_std"] == pytest.approx(0.2 / math.sqrt(2))
+
+
+def test_models_are_compared_fold_by_fold() -> None:
+    # The folds differ much, and the models by -0.02, 0.04 and 0.04 on them.
+    cells = [
+        cell(model, fold, val=value, test=test)
+        for model, values, test in [
+            ("a", (0.58, 0.74, 0.94), 0.8),
+            ("b", (0.60, 0.70, 0.90), 0.7),
+        ]
+        for fold, value in enumerate(values)
+    ]
+
+    (compared,) = metrics_document(cells, "a", {})["comparisons"]
+
+    assert (compared["first"], compared["second"]) == ("a", "b")
+    assert compared["test"] == pytest.approx(0.1)
+    assert compared["val"]["mean"] == pytest.approx(0.02)
+    assert compared["val"]["std"] == pytest.approx(math.sqrt(0.0012))
+    # 20 videos validate and 80 train.
+    assert compared["val"]["t"] == pytest.approx(0.02 / math.sqrt((1 / 3 + 20 / 80) * 0.0012))
+
+
+def test_the_order_of_the_cells_pairs_no_fold_with_another() -> None:
+    shuffled = [FOUR[i] for i in (3, 0, 2, 1)]
+
+    (compared,) = comparisons(shuffled)
+
+    assert (compared.first, compared.second) == ("large", "small")
+    assert compared.val == comparisons([*FOUR[2:], *FOUR[:2]])[0].val
+
+
+def test_every_two_of_three_models_are_compared() -> None:
+    pairs = comparisons([cell(model, fold) for model in "abc" for fold in (0, 1)])
+
+    assert [(pair.first, pair.second) for pair in pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
+
+
+def test_without_a_second_fold_no_models_are_compared() -> None:
+    assert "comparisons" not in metrics_document([cell("a", 0), cell("b", 0)], "a", {})
 
 
 def test_one_fold_has_no_deviation() -> None:
@@ -132,7 +175,7 @@ def test_a_broken_figure_is_named_with_cell_split_and_value(value: Any) -> None:
     broken.evaluation["test"]["loss"] = value
 
     assert broken_figures([cell("small", 0), broken]) == [
-        f"small fold 1: expected a finite test loss, got {value}"
+        f"small fold 1: expected a finite test loss, got {value}; run evaluate again"
     ]
 
 
@@ -140,7 +183,27 @@ def test_a_missing_figure_is_named() -> None:
     broken = cell("small", 1)
     del broken.evaluation["val"]["accuracy"]
 
-    assert broken_figures([broken]) == ["small fold 1: expected a finite val accuracy, got None"]
+    assert broken_figures([broken]) == [
+        "small fold 1: expected a finite val accuracy, got None; run evaluate again"
+    ]
+
+
+def test_a_broken_figure_of_a_baseline_is_named() -> None:
+    broken = cell("small", 1)
+    broken.evaluation["baseline"]["majority"]["test"]["loss"] = math.nan
+
+    assert broken_figures([broken]) == [
+        "small fold 1: expected a finite test (baseline majority) loss, got nan; run evaluate again"
+    ]
+
+
+def test_a_split_without_figures_is_named() -> None:
+    broken = cell("small", 1)
+    del broken.evaluation["val"]
+
+    assert [fault.split(",")[0] for fault in broken_figures([broken])] == [
+        f"small fold 1: expected a finite val {name}" for name in SUMMARY
+    ]
 
 
 def test_two_models_that_say_the_same_are_warned_about() -> None:

@@ -18,7 +18,8 @@ def cell_clips(
 ) -> dict[str, pl.DataFrame]:
     """The clips of the cell that validates on `fold`: TRAIN, VAL and TEST.
 
-    With `copies`, the table of augmented clips, also those of the training videos, as COPIES.
+    With `copies`, the table of augmented clips, also those of the training videos, as COPIES. The
+    copies of the validation videos are in no part of the cell, and no training clip may be one.
     `near_duplicate_distance` is the one that the splits were made with.
     Raises `LeakageError` that names every kind of fault with the first pair at fault.
     """
@@ -30,7 +31,8 @@ def cell_clips(
     if copies is not None:
         check_copies(copies, splits)
         cell[COPIES] = _of_role(copies, roles, TRAIN)
-        parts[TRAIN] = pl.concat(common_columns(cell[TRAIN], cell[COPIES]))
+        for role in (TRAIN, VAL):
+            parts[role] = pl.concat(common_columns(cell[role], _of_role(copies, roles, role)))
     check_disjoint(parts)
     check_pictures({role: cell[role] for role in (TRAIN, VAL, TEST)}, most=near_duplicate_distance)
     return cell

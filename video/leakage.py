@@ -40,10 +40,10 @@ def check_splits(splits: pl.DataFrame, clips: pl.DataFrame) -> None:
 
 
 def check_copies(copies: pl.DataFrame, splits: pl.DataFrame) -> None:
-    """Raise `LeakageError` unless the augmented copies are of videos that may train.
+    """Raise `LeakageError` unless the augmented copies are of videos that train in some cell.
 
-    A fold trains as a whole in some cell or in none, so its videos have copies all or none; a
-    test video never has. Otherwise some copies are of videos that no stage would augment.
+    These are the videos outside the test set: all of them have copies, or none has. Otherwise the
+    copies were made for other splits.
     """
     faults = _missing("augmented copies", copies, ("video_path", "sha256", "group"))
     if not faults:
@@ -56,14 +56,11 @@ def check_copies(copies: pl.DataFrame, splits: pl.DataFrame) -> None:
                 f"augmented copies: expected none of a test video, got those of "
                 f"'{tested['video_path'][0]}'; {AUGMENT_AGAIN}"
             )
-        # A null never matches: test videos are left out.
-        mixed = copied.join(without, on="fold", how="inner", maintain_order="left")
-        if not mixed.is_empty():
-            row = mixed.row(0, named=True)
+        lacking = without.filter(pl.col("fold").is_not_null())
+        if not copies.is_empty() and not lacking.is_empty():
             faults.append(
-                f"augmented copies: expected those of all videos of fold {row['fold']} or of none, "
-                f"got them of '{row['video_path']}' and not of '{row['video_path_right']}'; "
-                f"{AUGMENT_AGAIN}"
+                f"augmented copies: expected those of all videos of the folds or of none, got none "
+                f"of '{lacking['video_path'][0]}' in fold {lacking['fold'][0]}; {AUGMENT_AGAIN}"
             )
     if faults:
         raise LeakageError("\n".join(faults))

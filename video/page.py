@@ -20,6 +20,8 @@ import polars as pl
 from markupsafe import Markup
 
 from video import figures
+from video.comparison import Spread
+from video.summary import Comparison
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 NUM_QUARANTINED_SHOWN = 50
@@ -138,6 +140,8 @@ class ReportPage:
     headline: Headline
     baselines: Sequence[Baseline]
     cells: Sequence[CellResult]  # shown in this order
+    spreads: Mapping[str, Mapping[str, Spread]]  # balanced accuracy over folds, by model and split
+    comparisons: Sequence[Comparison]  # of every two models on the same folds
     monitor: str  # the column of the histories that chose the best epoch
     examples: Sequence[Example]  # shown by true label, and within it in this order
     examples_note: str  # which model, fold and split they are of

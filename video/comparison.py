@@ -1,0 +1,79 @@
+"""How sure a mean over folds is, and whether one model is better than another on the same folds."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.special import stdtr, stdtrit
+
+CONFIDENCE = 0.95
+
+# Figures that are all one number may differ in their last digits, by rounding alone.
+NO_SPREAD = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A figure over two or more folds."""
+
+    mean: float
+    std: float  # of the sample of folds
+    interval: tuple[float, float] | None  # of the mean, CONFIDENCE; None where nothing varies
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A model's figure less another's, over the folds that both were measured on."""
+
+    mean: float
+    std: float  # of the differences, a sample of folds
+    interval: tuple[float, float] | None  # of the mean, CONFIDENCE; None where nothing varies
+    t: float | None
+    p: float | None  # two-sided
+
+
+def spread_over_folds(values: Sequence[float]) -> Spread:
+    """Mean, sample standard deviation and interval of a share in [0, 1] over two or more folds.
+
+    The interval is Student's: mean ± t · std / √folds, with t of folds - 1 degrees of freedom
+    ("The probable error of a mean", Biometrika 6, 1908), cut to [0, 1]. It takes the folds as
+    independent. They share most of their training videos, so it is optimistic: no estimator of
+    that variance is unbiased (Bengio and Grandvalet, "No unbiased estimator of the variance of
+    k-fold cross-validation", JMLR 5, 2004). Folds without any spread have none: it would have no
+    width, and be most sure of a model that calls all videos the same.
+    """
+    mean, std = statistics.fmean(values), statistics.stdev(values)
+    if std < NO_SPREAD:
+        return Spread(mean=mean, std=std, interval=None)
+    half = _quantile(len(values)) * std / len(values) ** 0.5
+    return Spread(mean=mean, std=std, interval=(max(0.0, mean - half), min(1.0, mean + half)))
+
+
+def difference_over_folds(differences: Sequence[float], *, val_per_train: float) -> Difference:
+    """The corrected resampled t-test of two or more paired validation figures.
+
+    t = mean / √((1/folds + n_val/n_train) · variance), with folds - 1 degrees of freedom: Nadeau
+    and Bengio, "Inference for the generalization error", Machine Learning 52, 2003, section 5.1,
+    for folds as in Bouckaert and Frank (PAKDD 2004). The second term stands for the training
+    videos that the folds share, without which a difference is found too often. The interval is of
+    the same t, so it holds 0 where p > 0.05. Differences without any spread have no test.
+
+    `val_per_train`: validation videos for each training video, n_val/n_train.
+    """
+    mean, std = statistics.fmean(differences), statistics.stdev(differences)
+    if std < NO_SPREAD:
+        return Difference(mean=mean, std=std, interval=None, t=None, p=None)
+    folds = len(differences)
+    error = (1 / folds + val_per_train) ** 0.5 * std
+    half = _quantile(folds) * error
+    return Difference(
+        mean=mean,
+        std=std,
+        interval=(mean - half, mean + half),
+        t=mean / error,
+        p=float(2 * stdtr(folds - 1, -abs(mean / error))),
+    )
+
+
+def _quantile(folds: int) -> float:
+    return float(stdtrit(folds - 1, (1 + CONFIDENCE) / 2))
