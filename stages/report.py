@@ -61,6 +61,8 @@ def main() -> None:
     params = read_params()
     named = [(model, fold) for model in params.models for fold in params.folds]
     drop_other_cells(named)
+    if faults := missing_cells(named):
+        raise PipelineError(*faults)
     splits = pl.read_parquet(SPLITS)
     cells = read_cells(named, splits)
     if faults := broken_figures(cells):
@@ -99,16 +101,17 @@ def drop_other_cells(named: Sequence[tuple[str, int]]) -> None:
             model.rmdir()
 
 
-def read_cells(named: Sequence[tuple[str, int]], splits: pl.DataFrame) -> list[Cell]:
-    files_of = {cell: cell_files(*cell) for cell in named}
-    faults = [
+def missing_cells(named: Sequence[tuple[str, int]]) -> list[str]:
+    return [
         f"{path}: expected the result of {model} on fold {fold}, found no file; run dvc repro"
-        for (model, fold), paths in files_of.items()
-        for path in paths
+        for model, fold in named
+        for path in cell_files(model, fold)
         if not path.exists()
     ]
-    if faults:
-        raise PipelineError(*faults)
+
+
+def read_cells(named: Sequence[tuple[str, int]], splits: pl.DataFrame) -> list[Cell]:
+    files_of = {cell: cell_files(*cell) for cell in named}
     return [
         Cell(
             model=model,
