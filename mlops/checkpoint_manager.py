@@ -224,11 +224,8 @@ class CheckpointManager:
         for sync in self._sync:
             sync()
         latest = self._directory / LATEST
-        with files.replacing(latest) as temporary:
+        with files.replacing(latest, keep_as=self._directory / PREVIOUS) as temporary:
             write_checkpoint(temporary, state)
-            files.sync(temporary)
-            with suppress(FileNotFoundError):
-                latest.rename(self._directory / PREVIOUS)
         if epoch is not None and self._keep_epochs:
             with suppress(OSError):  # one more of what there is: not worth another try
                 _link_or_copy(latest, self._directory / EPOCH.format(epoch))

@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True, keep_as: Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside `path`; on leaving without an error, rename it to `path`.
+
+    `keep_as` is what the file that was there is renamed to, once the new one is on the disk: for
+    the moment between the two renames `path` is not there.
 
     The temporary name ends with the suffix of `path`, because encoders and image writers
     choose the format by it. Without `durable` nothing is synced, which takes most of the time of
@@ -36,10 +39,13 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        if durable:
-            sync(temporary)
         # mkstemp makes files of mode 0600; published files are as readable as any other.
         temporary.chmod(0o666 & ~_umask())
+        if durable:
+            sync(temporary)
+        if keep_as is not None:
+            with suppress(FileNotFoundError):
+                path.rename(keep_as)
         temporary.replace(path)
         if durable:
             sync(path.parent)
