@@ -60,7 +60,7 @@ from video.loading import (
     weighted_order,
 )
 from video.losses import WeightedCrossEntropy, class_weights
-from video.memory import TooLittleMemoryError
+from video.memory import TooLittleMemoryError, keep_freed_memory
 from video.metrics import SUMMARY, NonFinitePredictionsError, classification_metrics
 from video.model_shape import ModelShape
 from video.models import Normalise, build_model, head_of
@@ -128,6 +128,7 @@ def main() -> None:
         held.enter_context(attempt_log(run_dir, attempt.number))
         announce(start, run_dir, params.train)
 
+        keep_freed_memory()
         clips = load_clips(params, cell.fold, run_dir)
         learner, shape = build_learner(params, cell, clips, device)
         session = Session(

@@ -137,3 +137,37 @@ def test_where_two_clips_do_not_fit_the_weights_stay_and_the_message_says_what_t
 )
 def test_an_error_of_the_allocator_is_told_from_others(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) == expected
+
+
+STEPS = """
+import resource, sys
+import torch
+from video.memory import keep_freed_memory
+torch.set_num_threads(1)
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def step():
+    parts = [torch.ones(3_000_000) for _ in range(10)]
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_memory_that_a_step_has_freed_is_there_for_the_next() -> None:
+    faults = {
+        how: int(
+            subprocess.run(
+                [sys.executable, "-c", STEPS, how],
+                cwd=ROOT,
+                check=True,
+                text=True,
+                capture_output=True,
+            ).stdout
+        )
+        for how in ("given back", "kept")
+    }
+    # How many depends on the size of the system's pages.
+    assert faults["kept"] < faults["given back"] / 5

@@ -184,15 +184,18 @@ class Learner:
             self._take_smaller_parts(len(batch.labels), reason)
 
     def _accumulate(self, batch: Batch) -> float:
-        self._optimizer.zero_grad(set_to_none=True)
         total_weight = self._loss.total_weight(batch.labels)
-        losses = []
+        losses: list[torch.Tensor] = []
         for part in self._parts(len(batch.labels)):
             clips = self.normalise(on_device(batch.clips[part], self.device))
             targets = on_device(self._loss.targets(batch.labels[part]), self.device)
             with self._precision():
                 logits = self._forward(clips)
             loss = self._loss.sum(logits, targets) / total_weight
+            if not losses:
+                # Not before the forward pass: with the gradients gone as well, the heap would be
+                # given back to the system after each step, and taken again page by page.
+                self._optimizer.zero_grad(set_to_none=True)
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         # Read after the backward pass: once a step, and never while a GPU waits for work.

@@ -1,5 +1,9 @@
-"""What to do when a step does not fit into memory: tell it, and begin the step again."""
+"""What to do when a step does not fit into memory: tell it, and begin the step again.
 
+And how the memory of a step is kept for the next one.
+"""
+
+import ctypes
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +11,11 @@ from torch import nn
 
 # What the CPU's allocator, oneDNN and C++ say; on CUDA the error has a type of its own.
 _WORDS = ("can't allocate memory", "not enough memory", "std::bad_alloc", "out of memory")
+
+
+# Of mallopt(3).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_LARGE_BYTES = 1 << 30
 
 
 class TooLittleMemoryError(ValueError):
@@ -27,6 +36,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what a step on the CPU frees, for the next step.
+
+    glibc gives large blocks back to the system, which then hands them out again page by page: of
+    small3d's steps on 64 x 64 clips a quarter of the time. The process stays as large as it was at
+    its largest. Another C library is left as it is.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_TRIM_THRESHOLD, _LARGE_BYTES)
+        mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 class StepStart:
