@@ -11,8 +11,9 @@ Wall-clock time, so it needs a quiet machine; the rounds are interleaved, median
   fsync. "Loop" is what a loop of small matrix products lost while the file was written.
 - Training: the clips a second of the stage, with tracker, ledger and a checkpoint every 30 s and
   after every epoch, and of a plain loop (forward, loss, backward, AdamW) over batches in memory.
-- Resuming: from the start of the process until the first step of a resumed r3d_18 begins, and the
-  time that importing torch and loading that very file takes in a process of its own.
+- Resuming: from the start of the process until the first step of a resumed run begins, and the time
+  that importing torch and loading that very file takes in a process of its own. Of small3d, and of
+  r3d_18, which has to import torchvision besides.
 
 Limits: a stall of twice the copy; a total of 1.2 times the write; 0.98 of the bare loop; 1 s.
 """
@@ -342,19 +343,25 @@ TRAINING: dict[str, Any] = {
 
 
 def resuming(rounds: int) -> None:
+    for model in RESUMED:
+        print(f"\n{model}")
+        resuming_of(model, rounds)
+
+
+def resuming_of(model: str, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        root = prepared(Path(directory), RESUMING)
+        root = prepared(Path(directory), RESUMING | {"models": [model]})
         ahead, baseline = [], []
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}, load {os.getloadavg()[0]:.1f}", flush=True)
             shutil.rmtree(root / "runs", ignore_errors=True)
-            until_step(root, "r3d_18", 2)
+            until_step(root, model, 2)
             (latest,) = root.glob("runs/*/run_*/checkpoints/latest_checkpoint.pt")
             settle()
             began = time.monotonic()
             python(root, "-c", LOADS, str(latest))
             baseline.append(time.monotonic() - began)
-            first, step = until_step(root, "r3d_18", 3)
+            first, step = until_step(root, model, 3)
             ahead.append(first - step)
             print(
                 f"  {latest.stat().st_size / 1e6:.0f} MB: first step after {ahead[-1]:.2f} s, "
@@ -368,8 +375,9 @@ def resuming(rounds: int) -> None:
     verdict("more than import and load", more, LIMIT_RESUMING_SEC, "s")
 
 
+RESUMED = ("small3d", "r3d_18")
+
 RESUMING: dict[str, Any] = {
-    "models": ["r3d_18"],
     "clips": {"height": 32, "width": 32},
     "train": {"batch_size": 2, "epochs": 1, "num_threads": 2},
     "runtime": {"device": "cpu", "log_every_steps": 1, "checkpoint_every_sec": 1000.0},
