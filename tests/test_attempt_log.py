@@ -173,7 +173,10 @@ def test_a_process_whose_writer_is_killed_goes_on_printing(tmp_path: Path) -> No
     result = run(tmp_path, f"put('one')\ntime.sleep(0.5)\n{kill}{much}", after="put('after')")
     assert result.returncode == 0, result.stderr
     lines = [f"line {i}" for i in range(100_000)]
-    assert result.stdout.splitlines() == ["one", *lines, "after"]
+    printed = result.stdout.splitlines()
+    assert (printed[0], printed[-1]) == ("one", "after")
+    # What the writer had not read may come a little later.
+    assert sorted(printed[1:-1]) == sorted(lines)
     assert log(tmp_path) == "one\n"
 
 

@@ -147,8 +147,10 @@ torch.set_num_threads(1)
 if sys.argv[1] == "kept":
     keep_freed_memory()
 def step():
-    parts = [torch.ones(3_000_000) for _ in range(10)]
-step()
+    # Larger than what glibc may come to keep by itself, 32 MB.
+    parts = [torch.ones(12_000_000) for _ in range(3)]
+for _ in range(3):
+    step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
     step()
