@@ -14,8 +14,10 @@ import pytest
 from mlops.proof.clone import Clone, forget, link
 from mlops.proof.comparison import Log, Outcome, differences, read_outcome, repeated_samples
 from mlops.proof.evidence import LOGGING, PUBLISHING, SAVE, START_UP, TRAINING, VALIDATION, look
+from mlops.proof.modes import new_attempt
 from mlops.proof.processes import Process, adopting_orphans, descendants, wait_for_end
 from mlops.proof.target import Target, find_target
+from mlops.proof.trial import RWLOCK, mended_dvc
 from tests.clone import commit, environment, git
 
 RUN = "run_20260101_000000_0123abcd"
@@ -161,6 +163,30 @@ def test_a_checkpoint_that_no_start_went_on_with_is_found() -> None:
 def test_samples_that_an_epoch_has_twice_are_counted() -> None:
     assert repeated_samples(ledger(["a", "b"], ["a", "b"])) == 0
     assert repeated_samples(ledger(["a", "b", "a"], ["b", "b"])) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("dvc.lock", ""), ("dvc.lock", "schema: '2.0'\nstages:\n  a:\n    cmd: [x"), (RWLOCK, "")],
+)
+def test_a_file_that_dvc_was_killed_in_is_mended_and_dvc_starts(
+    name: str, content: str, tmp_path: Path
+) -> None:
+    target = Target(name="train", command=("sh",), deps={}, outs=("out",))
+    clone = Clone(root=tmp_path, target=target)
+    git("init", "--quiet", cwd=tmp_path)
+    clone.dvc("init", "--quiet")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  train:\n    cmd: echo 1 > out\n    outs: [out]\n"
+    )
+    clone.dvc("repro", "--quiet")
+    commit(tmp_path, "first")
+    (tmp_path / name).write_text(content)
+    starts = [new_attempt(clone, "repro", number) for number in (1, 2)]
+    for attempt, mended in zip(starts, (True, False), strict=True):
+        attempt.start()
+        assert mended_dvc(attempt) == mended
+    assert starts[1].succeeded()
 
 
 # --- a run on disk -----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """One run of the stage, never killed or killed again and again."""
 
+import re
 import signal
 import sys
 import time
@@ -19,8 +20,9 @@ from mlops.proof.moments import (
     wait_for_trainer,
 )
 from mlops.proof.processes import POLL_SEC, adopting_orphans, descendants, reap_orphans
+from mlops.proof.target import LOCK
 
-DVC_LOCK_CUT = "prove: a kill has cut off DVC's own .dvc/tmp/rwlock"
+RWLOCK = ".dvc/tmp/rwlock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,7 @@ def killed_run(
         if kill is not None:
             kills += 1
             report(kill)
-        elif not _removed_cut_lock(attempt):
+        elif not mended_dvc(attempt):
             break
         starts += 1
         attempt = new_attempt(clone, mode, starts)
@@ -115,19 +117,27 @@ def _kill_once(attempt: Attempt, moments: Sequence[Moment]) -> Kill | None:
     )
 
 
-def _removed_cut_lock(attempt: Attempt) -> bool:
-    """Whether the attempt ended at a lock file of DVC's that a kill has cut off.
+def mended_dvc(attempt: Attempt) -> bool:
+    """Whether the attempt ended at a file of DVC's own that a kill has cut off, and it was mended.
 
-    DVC writes its list of locks in place. Killed in between, it refuses to start until that file
-    is removed, which no stage can do for it.
+    DVC writes its list of locks and dvc.lock in place. Killed in between, it refuses to start
+    until the one is removed or the other put back, which no stage can do for it.
     """
     while not attempt.is_over():
         time.sleep(POLL_SEC)
-    lock = attempt.clone.root / ".dvc/tmp/rwlock"
-    if attempt.succeeded() or "RWLock-file" not in attempt.printed() or not lock.exists():
+    if attempt.succeeded():
         return False
-    lock.unlink()
-    print(f"{DVC_LOCK_CUT}, so that DVC did not start; removed it")
+    words = attempt.printed()
+    if "RWLock-file" in words:
+        (attempt.clone.root / RWLOCK).unlink(missing_ok=True)
+        print(
+            f"prove: a kill has cut off DVC's own {RWLOCK}, so that DVC did not start; removed it"
+        )
+    elif re.search(rf"{LOCK}' (validation failed|is invalid)|{LOCK}.*corrupted", words):
+        attempt.clone.git("checkout", "--", LOCK)
+        print(f"prove: a kill has cut off DVC's own {LOCK}, and DVC did not start; put it back")
+    else:
+        return False
     return True
 
 
