@@ -90,7 +90,8 @@ class _Channels:
         os.dup2(entries.get(STDERR, entries[STDOUT]), STDERR)
         for entry in entries.values():
             os.close(entry)
-        threading.Thread(target=self._outlive_writer, name="attempt_log", daemon=True).start()
+        self._outliving = threading.Thread(target=self._outlive_writer, daemon=True)
+        self._outliving.start()
 
     def close(self) -> None:
         """Put stdout and stderr back, once all that was printed has arrived."""
@@ -102,6 +103,8 @@ class _Channels:
                 self._control.sendall(b"?")
                 self._control.recv(1)
             self._control.close()
+        else:  # the writer was killed
+            self._outliving.join(_PATIENCE_SEC)
 
     def _restore(self) -> bool:
         with self._lock:
@@ -115,15 +118,24 @@ class _Channels:
     def _outlive_writer(self) -> None:
         self._writer.wait()
         self._restore()
-        # What a writer that was killed has left unread.
-        for source, before in self._sources.items():
-            os.set_blocking(source, False)
-            with contextlib.suppress(OSError):
-                while content := os.read(source, 1 << 16):
-                    os.write(before, content)
-            os.close(source)
+        # What a writer that was killed has left unread, and what children still print.
+        threads = [
+            threading.Thread(target=_forward, args=pair, daemon=True)
+            for pair in self._sources.items()
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         for before in self._before.values():
             os.close(before)
+
+
+def _forward(source: int, target: int) -> None:
+    with open(source, "rb") as lines, contextlib.suppress(OSError):
+        # Whole lines: this process prints in between.
+        for line in lines:
+            os.write(target, line)
 
 
 def _open(path: Path) -> int:

@@ -25,6 +25,8 @@ from tests.trainer import (
     newest_run,
     results,
     seen_once,
+    stopped_run,
+    the_run,
     train,
 )
 
@@ -66,8 +68,7 @@ def whole(long: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
 def test_an_undisturbed_training_sees_each_sample_once_an_epoch(root: Path) -> None:
     train(root)
     assert seen_once(root, EPOCHS)
-    run_dir = newest_run(root)
-    assert run_dir is not None
+    run_dir = the_run(root)
     steps = read_ledger(run_dir / "ledger.jsonl")["step"].to_list()
     assert steps == list(range(1, len(steps) + 1))
 
@@ -83,8 +84,7 @@ def test_a_training_killed_again_and_again_ends_with_the_same_bytes(
     assert "train: resuming" in output
     assert "goes on with epoch" in output
     assert results(root) == whole
-    run_dir = newest_run(root)
-    assert run_dir is not None
+    run_dir = the_run(root)
     attempts = metadata(run_dir)["attempts"]
     assert [attempt["reason"] for attempt in attempts] == ["killed"] * 5 + ["finished"]
     assert all(attempt["started"] <= attempt["ended"] for attempt in attempts)
@@ -111,8 +111,7 @@ def test_a_signal_saves_the_state_of_the_very_step_and_tells_its_exit_code(
     os.kill(trainer.process.pid, number)
     assert trainer.signal(signal.SIGCONT) == code
     assert f"train: stopped by {number.name}; run the same command again" in trainer.output
-    run_dir = newest_run(root)
-    assert run_dir is not None
+    run_dir = the_run(root)
     assert run_status(run_dir) == "interrupted"
     assert metadata(run_dir)["attempts"][0]["reason"] == f"stopped by {number.name}"
     saved = load_checkpoint(run_dir / "checkpoints/latest_checkpoint.pt")
@@ -151,9 +150,7 @@ def test_the_number_of_workers_may_change_in_between(root: Path) -> None:
     shutil.rmtree(root / "runs")
     for workers in (1, 3):
         set_params(root, {"runtime": {"workers": workers}})
-        trainer = Trainer(root)
-        trainer.wait_for_step(9 * workers)
-        trainer.signal(signal.SIGKILL)
+        stopped_run(root, 9 * workers, signal.SIGKILL)
     set_params(root, {"runtime": {"workers": 2}})
     train(root)
     assert results(root) == whole
@@ -182,9 +179,7 @@ def test_everything_that_training_can_be_told_resumes_exactly(root: Path) -> Non
     whole = results(root)
     shutil.rmtree(root / "runs")
     for step in (3, 13, 25):
-        trainer = Trainer(root)
-        trainer.wait_for_step(step)
-        trainer.signal(signal.SIGKILL)
+        stopped_run(root, step, signal.SIGKILL)
     train(root)
     assert results(root) == whole
 
@@ -192,11 +187,7 @@ def test_everything_that_training_can_be_told_resumes_exactly(root: Path) -> Non
 def test_a_damaged_newest_state_costs_the_time_since_the_one_before(
     root: Path, whole: dict[str, Any]
 ) -> None:
-    trainer = Trainer(root)
-    trainer.wait_for_step(30)
-    trainer.signal(signal.SIGKILL)
-    run_dir = newest_run(root)
-    assert run_dir is not None
+    run_dir = stopped_run(root, 30, signal.SIGKILL)
     newest = run_dir / "checkpoints/latest_checkpoint.pt"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -208,11 +199,7 @@ def test_a_damaged_newest_state_costs_the_time_since_the_one_before(
 
 
 def test_without_any_sound_state_training_begins_again(root: Path, whole: dict[str, Any]) -> None:
-    trainer = Trainer(root)
-    trainer.wait_for_step(30)
-    trainer.signal(signal.SIGKILL)
-    run_dir = newest_run(root)
-    assert run_dir is not None
+    run_dir = stopped_run(root, 30, signal.SIGKILL)
     for path in (run_dir / "checkpoints").glob("*.pt"):
         path.write_bytes(path.read_bytes()[:1000])
     output = train(root)
@@ -224,8 +211,7 @@ def test_a_lost_best_model_is_trained_again(root: Path, whole: dict[str, Any]) -
     trainer = Trainer(root)
     trainer.wait_for(f"epoch {EPOCHS - 1}: train")
     trainer.signal(signal.SIGKILL)
-    run_dir = newest_run(root)
-    assert run_dir is not None
+    run_dir = the_run(root)
     (run_dir / "checkpoints/best_model.pt").unlink()
     output = train(root)
     assert "expected the best model of epoch" in output
@@ -233,11 +219,7 @@ def test_a_lost_best_model_is_trained_again(root: Path, whole: dict[str, Any]) -
 
 
 def test_a_state_of_another_fingerprint_is_never_taken(root: Path, whole: dict[str, Any]) -> None:
-    trainer = Trainer(root)
-    trainer.wait_for_step(20)
-    trainer.signal(signal.SIGTERM)
-    run_dir = newest_run(root)
-    assert run_dir is not None
+    run_dir = stopped_run(root, 20, signal.SIGTERM)
     for path in (run_dir / "checkpoints").glob("*checkpoint*.pt"):
         state = load_checkpoint(path)
         state["fingerprint"]["versions"]["torch"] = "1.0"
@@ -300,8 +282,7 @@ def test_more_epochs_go_on_from_the_shorter_run_and_end_with_the_same_bytes(
 ) -> None:
     set_params(root, {"train": {"epochs": 3}})
     train(root)
-    shorter = newest_run(root)
-    assert shorter is not None
+    shorter = the_run(root)
     before = {path.name: path.read_bytes() for path in shorter.rglob("*") if path.is_file()}
     set_params(root, {"train": {"epochs": EPOCHS}})
     time.sleep(1.1)  # runs are ordered by the second of their start
@@ -310,8 +291,7 @@ def test_more_epochs_go_on_from_the_shorter_run_and_end_with_the_same_bytes(
     assert "train.epochs 3 -> 6" in output
     assert "epoch 2: train" not in output
     assert results(root) == whole
-    run_dir = newest_run(root)
-    assert run_dir is not None
+    run_dir = the_run(root)
     assert run_dir != shorter
     steps = 3 * len([row for row in whole["samples"] if row[0] == 0])
     expected = {"run": shorter.name, "exact": True, "epoch": 3, "step": steps}
@@ -347,11 +327,7 @@ def test_where_the_schedule_depends_on_the_length_it_says_why_it_starts_afresh(
 
 
 def test_another_parameter_starts_afresh_and_is_named(root: Path) -> None:
-    trainer = Trainer(root)
-    trainer.wait_for_step(10)
-    trainer.signal(signal.SIGTERM)
-    stopped = newest_run(root)
-    assert stopped is not None
+    stopped = stopped_run(root, 10, signal.SIGTERM)
     set_params(root, {"train": {"learning_rate": 0.003}})
     time.sleep(1.1)
     output = train(root)
@@ -376,11 +352,7 @@ def test_with_resume_never_every_start_is_afresh(root: Path, whole: dict[str, An
 def test_other_versions_go_on_only_if_asked_to_and_the_record_says_so(
     resume: str, root: Path
 ) -> None:
-    trainer = Trainer(root)
-    trainer.wait_for_step(10)
-    trainer.signal(signal.SIGTERM)
-    stopped = newest_run(root)
-    assert stopped is not None
+    stopped = stopped_run(root, 10, signal.SIGTERM)
     document = metadata(stopped)
     document["fingerprint"]["versions"]["torch"] = "2.0.0"
     document["trajectory"] = "another"
@@ -390,8 +362,7 @@ def test_other_versions_go_on_only_if_asked_to_and_the_record_says_so(
     set_params(root, {"runtime": {"resume": resume}})
     time.sleep(1.1)
     output = train(root)
-    run_dir = newest_run(root)
-    assert run_dir is not None
+    run_dir = the_run(root)
     assert run_dir != stopped
     goes_on_from = metadata(run_dir).get("goes_on_from")
     if resume == "exact":
@@ -458,10 +429,14 @@ def test_a_trainer_whose_dvc_was_killed_saves_and_ends(root: Path, whole: dict[s
     while (run_dir := newest_run(root)) is None or not (run_dir / "ledger.jsonl").exists():
         assert time.monotonic() < deadline
         assert process.poll() is None
-        time.sleep(0.01)
+        time.sleep(0.001)
+    trainer = metadata(run_dir)["attempts"][0]["pid"]
+    # It shall not have trained to its end before it looks whether DVC lives: once a second.
+    os.kill(trainer, signal.SIGSTOP)
     process.kill()
     process.wait()
-    trainer = metadata(run_dir)["attempts"][0]["pid"]
+    time.sleep(1.1)
+    os.kill(trainer, signal.SIGCONT)
     deadline = time.monotonic() + 10
     while Path(f"/proc/{trainer}").exists():
         assert time.monotonic() < deadline, "the trainer trains on"

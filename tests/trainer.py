@@ -87,6 +87,21 @@ def newest_run(root: Path) -> Path | None:
     return max(root.glob("runs/*/run_*"), key=lambda path: path.name, default=None)
 
 
+def the_run(root: Path) -> Path:
+    """The newest run, which is there."""
+    run_dir = newest_run(root)
+    assert run_dir is not None
+    return run_dir
+
+
+def stopped_run(root: Path, step: int, number: signal.Signals) -> Path:
+    """The run of a training that a signal ends once it has made so many steps."""
+    trainer = Trainer(root)
+    trainer.wait_for_step(step)
+    trainer.signal(number)
+    return the_run(root)
+
+
 def lines(run_dir: Path | None, name: str) -> int:
     path = None if run_dir is None else run_dir / name
     return path.read_bytes().count(b"\n") if path is not None and path.exists() else 0
@@ -111,8 +126,7 @@ def results(root: Path) -> dict[str, Any]:
 
 def seen_once(root: Path, num_epochs: int) -> bool:
     """Whether every epoch saw each sample of the first one, once."""
-    run_dir = newest_run(root)
-    assert run_dir is not None
+    run_dir = the_run(root)
     ledger = read_ledger(run_dir / "ledger.jsonl")
     epochs = [
         sorted(ledger.filter(pl.col("epoch") == epoch)["samples"].explode().to_list())
