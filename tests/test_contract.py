@@ -267,4 +267,4 @@ def test_the_lock_pins_every_direct_dependency() -> None:
         line.split("==")[0].lower().replace("_", "-")
         for line in (ROOT / "requirements.lock").read_text().splitlines()
     }
-    assert {re.split(r"[><=]", name)[0].lower() for name in direct} <= pinned
+    assert {re.split(r"[\[><=]", name)[0].lower() for name in direct} <= pinned
