@@ -49,22 +49,19 @@ from video.learner import (
     UnsuitableOptionError,
     evaluated_weights,
 )
-from video.loading import (
-    Augment,
-    Batch,
-    ClipSet,
-    balanced_order,
-    batch_rows,
-    epoch_order,
-    group_weights,
-    weighted_order,
-)
+from video.loading import Augment, Batch, ClipSet, batch_rows
 from video.losses import WeightedCrossEntropy, class_weights
 from video.memory import TooLittleMemoryError, keep_freed_memory
-from video.metrics import SUMMARY, NonFinitePredictionsError, classification_metrics
+from video.metrics import (
+    SUMMARY,
+    NonFinitePredictionsError,
+    classification_metrics,
+    is_better,
+)
 from video.model_shape import ModelShape
 from video.models import Normalise, build_model, head_of
 from video.optimisation import Optimisation
+from video.orders import sampling_order
 from video.packs import PackError
 from video.pixels import Clip
 from video.prefetch import Prefetched
@@ -307,7 +304,13 @@ def training_batches(
     """The epoch's batches from where training is, made ahead by a thread."""
     return Prefetched(
         clips.train.batches(
-            clip_order(params, clips.train, progress.epoch),
+            sampling_order(
+                params.train.sampling,
+                clips.train.targets,
+                clips.train.table["group"].to_list(),
+                seed=params.seed,
+                epoch=progress.epoch,
+            ),
             params.train.batch_size,
             online_augmentation(params, clips.train, progress.epoch),
             first=progress.batch,
@@ -315,15 +318,6 @@ def training_batches(
             workers=params.runtime.workers,
         )
     )
-
-
-def clip_order(params: Params, train_set: ClipSet, epoch: int) -> list[int]:
-    if params.train.sampling == "balanced":
-        return balanced_order(train_set.targets, seed=params.seed, epoch=epoch)
-    if params.train.sampling == "weighted":
-        weights = group_weights(train_set.table["group"].to_list())
-        return weighted_order(weights, seed=params.seed, epoch=epoch)
-    return epoch_order(len(train_set), seed=params.seed, epoch=epoch)
 
 
 def online_augmentation(params: Params, train_set: ClipSet, epoch: int) -> Augment | None:
@@ -387,15 +381,6 @@ def validate(
     text = ", ".join(f"{name} {value:.4f}" for name, value in shown.items())
     say(f"{session.cell}: epoch {session.progress.epoch}: val {text}")
     return shown
-
-
-def is_better(figures: dict[str, float], best: dict[str, float], metric: str) -> bool:
-    return not best or rank(figures, metric) > rank(best, metric)
-
-
-def rank(figures: dict[str, float], metric: str) -> tuple[float, float]:
-    """Greater is better; of equals, which a small validation set often gives, the lower loss."""
-    return (-figures["loss"] if metric == "loss" else figures[metric], -figures["loss"])
 
 
 def record_epoch(

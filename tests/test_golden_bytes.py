@@ -17,7 +17,7 @@ from mlops.determinism import derive_seed
 from video.decoding import read_frames
 from video.groups import effective_groups
 from video.inspection import inspect_video
-from video.loading import balanced_order, epoch_order, weighted_order
+from video.orders import balanced_order, epoch_order, weighted_order
 from video.packs import pack_bytes, pack_key, uniform_indices
 from video.splits import assign_splits
 from video.synthesis import SampleRecipe, plan_sample, render_frames

@@ -3,7 +3,7 @@
 Counted here, for importing scikit-learn takes a second of every start of a training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,19 @@ def classification_metrics(
         },
         "confusion": confusion.tolist(),
     }
+
+
+def is_better(figures: Mapping[str, float], best: Mapping[str, float], metric: str) -> bool:
+    """Whether figures are better than the best so far, empty before there are any.
+
+    Of equals, which a small validation set often gives, the lower loss is better.
+    """
+    return not best or _rank(figures, metric) > _rank(best, metric)
+
+
+def _rank(figures: Mapping[str, float], metric: str) -> tuple[float, float]:
+    """Greater is better."""
+    return (-figures["loss"] if metric == "loss" else figures[metric], -figures["loss"])
 
 
 def balanced_accuracy_interval(

@@ -1,0 +1,92 @@
+"""The order of an epoch's clips, which nobody keeps.
+
+It is a function of (seed, epoch), so that a place in it is one number and no worker holds a state.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Sampling = Literal["shuffled", "balanced", "weighted"]
+
+
+def sampling_order(
+    sampling: Sampling,
+    targets: NDArray[np.int64],
+    groups: Sequence[str],
+    *,
+    seed: int,
+    epoch: int,
+) -> list[int]:
+    """Rows in the order of an epoch, as many as there are: every row once (shuffled), or every
+    class (balanced) or every group of near-duplicates (weighted) equally often.
+
+    targets: class numbers, shape (rows,); groups: a name a row.
+    """
+    if sampling == "balanced":
+        return balanced_order(targets, seed=seed, epoch=epoch)
+    if sampling == "weighted":
+        return weighted_order(group_weights(groups), seed=seed, epoch=epoch)
+    return epoch_order(len(targets), seed=seed, epoch=epoch)
+
+
+def epoch_order(num_clips: int, *, seed: int, epoch: int) -> list[int]:
+    """A permutation of range(num_clips) that depends on nothing but the arguments."""
+    permutation: list[int] = _generator(seed, epoch).permutation(num_clips).tolist()
+    return permutation
+
+
+def balanced_order(targets: NDArray[np.int64], *, seed: int, epoch: int) -> list[int]:
+    """As many rows as `targets` has, drawn so that every class comes up equally often.
+
+    Within a class no row is repeated before each has come up as often.
+    """
+    generator = _generator(seed, epoch)
+    classes = np.unique(targets)
+    quotas = np.full(len(classes), len(targets) // len(classes))
+    quotas[: len(targets) % len(classes)] += 1
+    drawn: list[NDArray[np.int64]] = []
+    for label, quota in zip(classes, quotas, strict=True):
+        rows = np.flatnonzero(targets == label)
+        rounds = -(-quota // len(rows))
+        drawn.append(np.concatenate([generator.permutation(rows) for _ in range(rounds)])[:quota])
+    order: list[int] = generator.permutation(np.concatenate(drawn)).tolist()
+    return order
+
+
+def weighted_order(weights: NDArray[np.float64], *, seed: int, epoch: int) -> list[int]:
+    """As many rows as there are weights, drawn with probability proportional to the weight.
+
+    Systematic resampling: a row that shall come up 1.3 times on average comes up once or twice,
+    never more or less, and one of weight 0 never. Raises `ValueError` for weights of which no
+    probability can be made.
+    """
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+        raise ValueError(
+            "weights of the order: expected finite ones >= 0, not all of them 0, got "
+            f"{np.min(weights)} to {np.max(weights)}; correct them"
+        )
+    generator = _generator(seed, epoch)
+    # Shuffled before, too: of rows that stand side by side, one drawn keeps out the next.
+    rows = generator.permutation(np.flatnonzero(weights))
+    ends = np.cumsum(weights[rows])
+    picks = (generator.random() + np.arange(len(weights))) * (ends[-1] / len(weights))
+    # Rounding may put the last pick on the very end, behind which there is no row.
+    drawn = rows[np.searchsorted(ends, picks, side="right").clip(max=len(rows) - 1)]
+    order: list[int] = generator.permutation(drawn).tolist()
+    return order
+
+
+def group_weights(groups: Sequence[str]) -> NDArray[np.float64]:
+    """1 / the number of rows in the row's group: by these every group comes up equally often."""
+    sizes = Counter(groups)
+    return np.array([1.0 / sizes[group] for group in groups])
+
+
+def _generator(seed: int, epoch: int) -> np.random.Generator:
+    key = hashlib.blake2b(f"order|{seed}|{epoch}".encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))
