@@ -233,6 +233,22 @@ class CheckpointManager:
                 path.unlink()
 
 
+class NoCheckpoints:
+    """For the processes beside the one that saves: has what `CheckpointManager` has."""
+
+    is_due = False
+
+    def save(
+        self,
+        state: State,
+        *,
+        best: Callable[[State], State] | None = None,
+        epoch: int | None = None,
+    ) -> None: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class _WarmCopy:
     """Copies states into buffers that stay: fresh memory costs more to get than to fill."""
 

@@ -63,7 +63,7 @@ def watch_parent(on_death: Callable[[], None], *, every_sec: float = 1.0) -> boo
     if "DVC_ROOT" not in os.environ:
         return False
     # Before the look at the parent, which might else end in between.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent()
     ancestor = _nearest_program(os.getppid())
     if ancestor == 0:  # in another container: docker exec
         return False
@@ -77,6 +77,11 @@ def watch_parent(on_death: Callable[[], None], *, every_sec: float = 1.0) -> boo
 
     threading.Thread(target=watch, name="watch_parent", daemon=True).start()
     return True
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when the one that started it has ended."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _adopts_orphans(pid: int) -> bool:

@@ -1,8 +1,11 @@
 """How far a stage is: a bar on a terminal, a plain line now and then in a log."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import TypeVar
 
 from rich.progress import (
@@ -28,6 +31,13 @@ def track(items: Iterable[T], *, total: int, task: str, before: int = 0) -> Iter
         yield from _bar(items, total, task, before)
     else:
         yield from _lines(items, total, task, before)
+
+
+@contextmanager
+def silent_stdout() -> Iterator[None]:
+    """For a process beside the one that is heard; errors are."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def counted(number: int, noun: str) -> str:

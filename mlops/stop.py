@@ -45,6 +45,11 @@ class StopFlag:
         """Ask for a stop; the first reason given counts."""
         self._stopped = self._stopped or StoppedError(reason, exit_code)
 
+    @property
+    def exit_code(self) -> int:
+        """That of a process that stops now; 0 as long as none was asked to."""
+        return 0 if self._stopped is None else self._stopped.exit_code
+
     def check(self) -> None:
         """Raise `StoppedError` if a stop was asked for."""
         if self._stopped is not None:

@@ -202,6 +202,7 @@ class Train:
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)]
     sampling: Literal["shuffled", "balanced", "weighted"]
     class_weights: bool
+    sync_batch_norm: bool
     monitor: Literal["accuracy", "balanced_accuracy", "f1_macro", "loss"]
     patience_epochs: Count
     num_threads: Count
@@ -234,6 +235,7 @@ class Report:
 class Runtime:
     device: Text
     workers: Count
+    num_processes: Count
     log_every_steps: Count
     checkpoint_every_sec: Positive
     keep_epoch_checkpoints: Number

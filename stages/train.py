@@ -6,31 +6,36 @@ the last checkpoint: the same command goes on from there and ends with the same 
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
 import torch
+from torch import nn
 
 from mlops import files
 from mlops.attempt_log import attempt_log
 from mlops.attempts import recorded_attempt
 from mlops.checkpoint import State, load_checkpoint
-from mlops.checkpoint_manager import BEST, CheckpointManager, load_best
+from mlops.checkpoint_manager import BEST, CheckpointManager, NoCheckpoints, load_best
 from mlops.determinism import choose_device, derive_seed, device_kind, make_deterministic
 from mlops.environment import environment
 from mlops.errors import PipelineError
-from mlops.fingerprint import fingerprint_hash, run_fingerprint
+from mlops.fingerprint import Fingerprint, fingerprint_hash, run_fingerprint
+from mlops.launch import launch
 from mlops.ledger import Ledger
 from mlops.locks import workspace_md5s
 from mlops.parameters import pick
 from mlops.places import runs_root
+from mlops.process_group import LostProcessError, ProcessGroup, is_launched, process_group
 from mlops.processes import watch_parent
-from mlops.progress import track
+from mlops.progress import silent_stdout, track
 from mlops.resume import Start, Wanted, choose_start, trajectory_hash
 from mlops.run_lock import run_lock
 from mlops.runs import CHECKPOINTS, make_run, read_metadata, write_metadata
@@ -93,22 +98,48 @@ class Clips:
         return len(batch_rows(range(len(self.train)), batch_size))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a training is given, and what stays as it is."""
+
+    cell: argparse.Namespace
+    params: Params
+    device: torch.device
+    group: ProcessGroup
+    stop: StopFlag
+
+
 def main() -> None:
     cell = parse_options(__doc__, model=str, fold=int)
     stop = StopFlag()
     watch_parent(lambda: stop.set("the end of the process that started it"))
     params = read_params()
     check_cell(cell.model, cell.fold, params)
+    num_threads = params.train.num_threads
+    if params.runtime.num_processes > 1 and not is_launched():
+        num_processes = params.runtime.num_processes
+        launch("stages.train", sys.argv[1:], num_processes, num_threads=num_threads, stop=stop)
+        return
     device = choose_device(params.runtime.device)
     make_deterministic(
-        derive_seed(params.seed, "train", cell.model, cell.fold),
-        num_threads=params.train.num_threads,
+        derive_seed(params.seed, "train", cell.model, cell.fold), num_threads=num_threads
     )
-    wanted = wanted_training(params, cell, device)
+    with process_group(device.type) as group:
+        setting = Setting(cell=cell, params=params, device=device, group=group, stop=stop)
+        if group.leads:
+            lead(setting)
+        else:
+            follow(setting)
+
+
+def lead(setting: Setting) -> None:
+    """Train in a run directory of its own, alone or as the first of several processes."""
+    params, stop = setting.params, setting.stop
+    wanted = wanted_training(setting)
     with ExitStack() as held:
         identity = fingerprint_hash(wanted.fingerprint)
         lock = run_lock(runs_root(), identity, say=say, check=stop.check)
-        if held.enter_context(lock) and wanted_training(params, cell, device) != wanted:
+        if held.enter_context(lock) and wanted_training(setting) != wanted:
             raise PipelineError(
                 "inputs: expected those that were there before waiting for another training, got "
                 "others; run again"
@@ -126,43 +157,61 @@ def main() -> None:
         announce(start, run_dir, params.train)
 
         keep_freed_memory()
-        clips = load_clips(params, cell.fold, run_dir)
-        learner, shape = build_learner(params, cell, clips, device)
-        session = Session(
-            cell=f"{cell.model} fold {cell.fold}",
-            fingerprint=wanted.fingerprint,
-            learner=learner,
-            tracker=ExperimentTracker(run_dir, run_dir.name),
-            ledger=Ledger(run_dir),
-        )
+        clips = load_checked_clips(setting, run_dir)
+        learner, shape = build_learner(setting, clips)
+        session = new_session(setting, learner, run_dir, wanted.fingerprint)
         restore(session, start, run_dir, num_epochs=params.train.epochs, say=say)
-        train(session, learner, clips, params, run_dir, stop, shape)
-        publish(session, cell, params.train.monitor, run_dir, stop)
+        if setting.group.size > 1:
+            state = {"learner": learner.state_dict(), "progress": vars(session.progress)}
+            setting.group.state_of_first(state, setting.device)
+        train(session, learner, clips, shape, setting, run_dir)
+        publish(session, setting, run_dir)
+
+
+def follow(setting: Setting) -> None:
+    """Train beside the first process, which alone is heard and leaves records."""
+    keep_freed_memory()
+    clips = load_clips(setting.params, setting.cell.fold, near_duplicate_distance=0.0)
+    learner, shape = build_learner(setting, clips)
+    with silent_stdout(), TemporaryDirectory() as scratch:
+        run_dir = Path(scratch)
+        session = new_session(setting, learner, run_dir, {})
+        session.tracker.load_state_dict(None)
+        session.ledger.load_state_dict(None)
+        state = setting.group.state_of_first(None, setting.device)
+        learner.load_state_dict(state["learner"])
+        vars(session.progress).update(state["progress"])
+        train(session, learner, clips, shape, setting, run_dir)
+
+
+def new_session(
+    setting: Setting, learner: Learner, run_dir: Path, fingerprint: Fingerprint
+) -> Session:
+    return Session(
+        cell=f"{setting.cell.model} fold {setting.cell.fold}",
+        fingerprint=fingerprint,
+        learner=learner,
+        tracker=ExperimentTracker(run_dir, run_dir.name),
+        ledger=Ledger(run_dir),
+    )
 
 
 def train(
     session: Session,
     learner: Learner,
     clips: Clips,
-    params: Params,
-    run_dir: Path,
-    stop: StopFlag,
     shape: dict[str, Any],
+    setting: Setting,
+    run_dir: Path,
 ) -> None:
     """Train and validate, epoch by epoch, from where the session is to the end."""
-    progress = session.progress
+    progress, params = session.progress, setting.params
     timings = Timings(run_dir)
-    checkpoints = CheckpointManager(
-        run_dir / CHECKPOINTS,
-        keep_epochs=params.runtime.keep_epoch_checkpoints,
-        every_sec=params.runtime.checkpoint_every_sec,
-        sync=[session.tracker.sync, session.ledger.sync],
-        say=say,
-    )
+    checkpoints = new_checkpoints(session, setting, run_dir)
     try:
         while not finished(progress, params.train):
             learner.start_epoch(progress.epoch)
-            batches = training_batches(params, clips, progress, learner.device)
+            batches = training_batches(params, clips, progress, learner)
             began = time.monotonic()
             for batch in track(
                 batches,
@@ -170,14 +219,14 @@ def train(
                 before=progress.batch,
                 task=f"train: {session.cell}: epoch {progress.epoch}",
             ):
-                loss = take_step(session, learner, clips.train, batch)
+                loss = take_step(session, learner, clips.train, batch, setting)
                 record_step(session, batch, loss, params.runtime.log_every_steps)
                 if checkpoints.is_due:
                     checkpoints.save(session.state_dict())
-                stop.check()
+                setting.group.check(setting.stop)
             report_epoch(session, timings, time.monotonic() - began, batches.waited_sec)
 
-            figures = validate(session, learner, clips, params.train.batch_size, stop)
+            figures = validate(session, learner, clips, setting)
             is_best = is_better(figures, progress.best_figures, params.train.monitor)
             record_epoch(session, learner, figures, is_best=is_best)
             checkpoints.save(
@@ -185,20 +234,35 @@ def train(
                 best=best_model(shape, clips.labels, progress.best_epoch) if is_best else None,
                 epoch=progress.epoch,
             )
-            stop.check()
+            setting.group.check(setting.stop)
         checkpoints.finish()
-    except StoppedError:
+    except (StoppedError, LostProcessError):
         checkpoints.save(session.state_dict())
         raise
     finally:
         checkpoints.close()
 
 
-def wanted_training(params: Params, cell: argparse.Namespace, device: torch.device) -> Wanted:
+def new_checkpoints(
+    session: Session, setting: Setting, run_dir: Path
+) -> CheckpointManager | NoCheckpoints:
+    if not setting.group.leads:
+        return NoCheckpoints()
+    return CheckpointManager(
+        run_dir / CHECKPOINTS,
+        keep_epochs=setting.params.runtime.keep_epoch_checkpoints,
+        every_sec=setting.params.runtime.checkpoint_every_sec,
+        sync=[session.tracker.sync, session.ledger.sync],
+        say=say,
+    )
+
+
+def wanted_training(setting: Setting) -> Wanted:
     """What identifies this training.
 
     The packs are not hashed: the tables hold the sha256 of every clip, and the loader compares.
     """
+    cell, params, size = setting.cell, setting.params, setting.group.size
     config = {
         "seed": params.seed,
         "train": vars(params.train),
@@ -214,7 +278,8 @@ def wanted_training(params: Params, cell: argparse.Namespace, device: torch.devi
         root=Path(),
         libraries=LIBRARIES,
         builds={"torch": str(torch.__version__)},
-        device=device_kind(device),
+        # Another number of processes adds in another order.
+        device=device_kind(setting.device) + (f", {size} processes" if size > 1 else ""),
     )
     length = () if depends_on_epochs(params.train.schedule) else ("train.epochs",)
     return Wanted(
@@ -236,25 +301,29 @@ def announce(start: Start, run_dir: Path, train: Train) -> None:
         say(f"the {train.schedule} schedule depends on train.epochs: no shorter run can go on")
 
 
-def load_clips(params: Params, fold: int, run_dir: Path) -> Clips:
-    """The training set, with its augmented copies unless training makes its own, the validation
-    set, and the classes.
+def load_checked_clips(setting: Setting, run_dir: Path) -> Clips:
+    """That train and validation show no common pictures is looked at once a run: its fingerprint
+    names the same tables ever after."""
+    checked = read_metadata(run_dir).get("clips_checked", False)
+    distance = 0.0 if checked else setting.params.split.near_duplicate_distance
+    clips = load_clips(setting.params, setting.cell.fold, near_duplicate_distance=distance)
+    if not checked:
+        write_metadata(run_dir, clips_checked=True)
+    return clips
 
-    That the two sides show no common pictures is looked at once a run: its fingerprint names the
-    same tables ever after.
-    """
+
+def load_clips(params: Params, fold: int, *, near_duplicate_distance: float) -> Clips:
+    """The training set, with its augmented copies unless training makes its own, the validation
+    set, and the classes."""
     tables = pl.read_parquet(CLIPS)
     labels = class_names(tables)
-    checked = read_metadata(run_dir).get("clips_checked", False)
     cell = cell_clips(
         pl.read_parquet(SPLITS),
         tables,
         fold,
-        near_duplicate_distance=0.0 if checked else params.split.near_duplicate_distance,
+        near_duplicate_distance=near_duplicate_distance,
         copies=pl.read_parquet(AUGMENTED),
     )
-    if not checked:
-        write_metadata(run_dir, clips_checked=True)
     train, copies, val = cell[TRAIN], cell[COPIES], cell[VAL]
     if params.augment.online:
         copies = copies.clear()
@@ -267,23 +336,49 @@ def load_clips(params: Params, fold: int, run_dir: Path) -> Clips:
     )
 
 
-def build_learner(
-    params: Params, cell: argparse.Namespace, clips: Clips, device: torch.device
-) -> tuple[Learner, dict[str, Any]]:
+def build_learner(setting: Setting, clips: Clips) -> tuple[Learner, dict[str, Any]]:
     """A learner with the initial weights, and the shape that its model was built for."""
+    cell, params, group = setting.cell, setting.params, setting.group
     initial = load_checkpoint(Path(f"models/{cell.model}/init.pt"))
     model = build_model(cell.model, ModelShape(**initial["shape"]))
     model.load_state_dict(initial["model"])
+    check_shares(clips, setting)
+    if params.train.sync_batch_norm and group.size > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     learner = Learner(
-        model.to(device),
-        Normalise(cell.model).to(device),
+        model.to(setting.device),
+        Normalise(cell.model).to(setting.device),
         pick(params.train, Optimisation),
         head=head_of(cell.model, model),
         loss=weighted_loss(params.train, clips),
         num_batches=clips.num_batches(params.train.batch_size),
-        device=device,
+        device=setting.device,
+        peers=group,
     )
     return learner, initial["shape"]
+
+
+def check_shares(clips: Clips, setting: Setting) -> None:
+    """Refuse more processes than can work on this data, or in the way that is asked for."""
+    size, train = setting.group.size, setting.params.train
+    if size > len(clips.val):
+        raise UnsuitableOptionError(
+            f"runtime.num_processes: expected at most {len(clips.val)}, a process a clip of "
+            f"validation, got {size}; lower it"
+        )
+    if size == 1 or not train.sync_batch_norm:
+        return
+    if setting.device.type == "cpu":
+        raise UnsuitableOptionError(
+            "train.sync_batch_norm: expected false on a CPU, where torch cannot do it, got true; "
+            "write false, and a train.batch_size that leaves each process enough clips"
+        )
+    smallest = min(map(len, batch_rows(range(len(clips.train)), train.batch_size)))
+    if smallest < size:
+        raise UnsuitableOptionError(
+            f"train.sync_batch_norm: expected batches of at least a clip for each of {size} "
+            f"processes, got one of {smallest} at the end of an epoch; change train.batch_size"
+        )
 
 
 def weighted_loss(train: Train, clips: Clips) -> WeightedCrossEntropy:
@@ -299,7 +394,7 @@ def finished(progress: Progress, train: Train) -> bool:
 
 
 def training_batches(
-    params: Params, clips: Clips, progress: Progress, device: torch.device
+    params: Params, clips: Clips, progress: Progress, learner: Learner
 ) -> Prefetched:
     """The epoch's batches from where training is, made ahead by a thread."""
     return Prefetched(
@@ -314,8 +409,9 @@ def training_batches(
             params.train.batch_size,
             online_augmentation(params, clips.train, progress.epoch),
             first=progress.batch,
-            allocate=batch_memory(device),
+            allocate=batch_memory(learner.device),
             workers=params.runtime.workers,
+            share=learner.share,
         )
     )
 
@@ -336,17 +432,26 @@ def online_augmentation(params: Params, train_set: ClipSet, epoch: int) -> Augme
     return augment
 
 
-def take_step(session: Session, learner: Learner, train_set: ClipSet, batch: Batch) -> float:
+def take_step(
+    session: Session, learner: Learner, train_set: ClipSet, batch: Batch, setting: Setting
+) -> float:
     """One optimizer step; a fault comes with its place and its clips."""
+    group, cell, step = setting.group, setting.cell, session.progress.step
+    if group.size > 1:
+        # Each process draws by itself, and no more of them than the first one's state is saved.
+        parts = (setting.params.seed, "step", cell.model, cell.fold, step, group.rank)
+        torch.manual_seed(derive_seed(*parts))
     try:
         loss = learner.step(batch)
     except NonFiniteLossError as error:
         raise PipelineError(non_finite(error, session, train_set, batch)) from None
     if learner.events:
         for event in learner.events:
-            say(
-                f"{session.cell}: step {event.step}: no memory for {event.micro_batch} clips at "
-                f"once ({event.reason}); from here on {event.next_micro_batch}, batches as before"
+            print(
+                f"train: {session.cell}: process {group.rank}: step {event.step}: no memory for "
+                f"{event.micro_batch} clips at once ({event.reason}); from here on "
+                f"{event.next_micro_batch}, batches as before",
+                file=sys.stdout if group.leads else sys.stderr,
             )
         learner.events.clear()
         log(session, {"micro_batch": learner.micro_batch}, phase="step")
@@ -365,14 +470,20 @@ def record_step(session: Session, batch: Batch, loss: float, log_every_steps: in
 
 
 def validate(
-    session: Session, learner: Learner, clips: Clips, batch_size: int, stop: StopFlag
+    session: Session, learner: Learner, clips: Clips, setting: Setting
 ) -> dict[str, float]:
+    learner.spread_statistics()
     batches = Prefetched(
-        clips.val.batches(range(len(clips.val)), batch_size, allocate=batch_memory(learner.device))
+        clips.val.batches(
+            range(len(clips.val))[setting.group.share(len(clips.val))],
+            setting.params.train.batch_size,
+            allocate=batch_memory(learner.device),
+        )
     )
-    probabilities = predict(
-        learner.evaluated, learner.normalise, stop.checked(batches), learner.device
+    own = predict(
+        learner.evaluated, learner.normalise, setting.stop.checked(batches), learner.device
     )
+    probabilities = setting.group.joined(own)
     try:
         figures = classification_metrics(clips.val.targets, probabilities, clips.labels)
     except NonFinitePredictionsError as error:
@@ -436,11 +547,10 @@ def non_finite(
     )
 
 
-def publish(
-    session: Session, cell: argparse.Namespace, monitor: str, run_dir: Path, stop: StopFlag
-) -> None:
+def publish(session: Session, setting: Setting, run_dir: Path) -> None:
     """Write the outs, whole or not at all, and note which bytes they have."""
-    progress = session.progress
+    progress, cell, stop = session.progress, setting.cell, setting.stop
+    monitor = setting.params.train.monitor
     session.flush()
     history_path = Path(f"results/{cell.model}/fold{cell.fold}/history.csv")
     model_path = Path(f"models/{cell.model}/fold{cell.fold}/best_model.pt")

@@ -22,6 +22,7 @@ CANNOT_CHANGE_A_RESULT = {
     "mlops/attempt_log.py": "copies what is printed",
     "mlops/attempts.py": "notes when a process was at work",
     "mlops/locks.py": "reads what DVC has recorded",
+    "mlops/launch.py": "starts processes, and tells them to stop",
     "mlops/log_writer.py": "copies what is printed",
     "mlops/processes.py": "ends a process whose parent has ended",
     "mlops/run_lock.py": "waits",

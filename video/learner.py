@@ -18,6 +18,7 @@ from video.loading import Batch
 from video.losses import WeightedCrossEntropy
 from video.memory import OutOfMemory, StepStart, TooLittleMemoryError, is_out_of_memory
 from video.optimisation import Optimisation
+from video.peers import Alone, Peers
 from video.steps import on_device
 
 
@@ -40,11 +41,17 @@ class Learner:
     Where a step runs out of memory, the parts become half as large, the step begins anew, and
     `events` gets an entry, which the caller may print and remove. The smaller parts are kept.
 
+    Of several processes each takes its share of every batch, and the gradients are added up once
+    they are whole, so that a process can begin its part of a step anew without the others. Batch
+    normalisation sees one process's share at a time, unless the model was made to share its
+    statistics; its running statistics are those of the first process.
+
     Args:
         model: on `device`, as is `normalise`; its names in `state_dict` are the model's own.
         head: the modules of `model` that learn while the rest is frozen.
         loss: with a weight a class.
         num_batches: of an epoch.
+        peers: the processes that train the same model; all with equal weights.
 
     Raises:
         UnsuitableOptionError: the precision, or compilation, is not to be had on this machine.
@@ -66,8 +73,10 @@ class Learner:
         loss: WeightedCrossEntropy,
         num_batches: int,
         device: torch.device,
+        peers: Peers | None = None,
     ) -> None:
         _check_options(options, device)
+        self._peers = peers or Alone()
         self.model = model
         self.micro_batch = -(-options.batch_size // options.micro_batches)
         self.steps_done = 0
@@ -91,8 +100,12 @@ class Learner:
         self._scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "float16")
         self._average = MovingAverage(model, options.ema_decay) if options.ema_decay else None
         self._step_start = StepStart(model, device)
+        norms = [part for part in model.modules() if isinstance(part, _BatchNorm)]
+        self._shares_statistics = self._peers.size > 1 and any(
+            isinstance(part, nn.SyncBatchNorm) for part in norms
+        )
         # Batch normalisation has no variance of one value.
-        self._fewest = 2 if any(isinstance(part, _BatchNorm) for part in model.modules()) else 1
+        self._fewest = 2 if norms and not self._shares_statistics else 1
         self.start_epoch(0)
 
     @property
@@ -117,20 +130,33 @@ class Learner:
         for part in self._head:
             part.train().requires_grad_(True)
 
+    def share(self, num_clips: int) -> slice:
+        """Which of a batch of so many clips this process takes: none, where there are too few."""
+        parts = self._num_shares(num_clips)
+        rank = min(self._peers.rank, parts)
+        return slice(num_clips * rank // parts, num_clips * min(rank + 1, parts) // parts)
+
+    def spread_statistics(self) -> None:
+        """Give all processes the first one's running statistics, which validation uses."""
+        models = [self.model, *([self._average.model] if self._average else [])]
+        self._peers.spread_([buffer for model in models for buffer in model.buffers()])
+
     def step(self, batch: Batch) -> float:
         """One optimizer step; returns the mean loss of the batch before it.
 
-        Raises `NonFiniteLossError` before the optimizer has used a NaN or infinite loss, and
-        `TooLittleMemoryError` where no smaller part is left to try. With float16, an infinite
+        What `Peers` raises leaves all as it was before. Raises `NonFiniteLossError` before the
+        optimizer has used a NaN or infinite loss, and `TooLittleMemoryError` where no smaller part
+        is left to try. With float16, an infinite
         gradient of a finite loss makes no error: the step is left out and the loss's scale halved.
         """
         self._step_start.remember()
         loss = self._gradients(batch)
         try:
+            loss = self._summed(loss)
             if not np.isfinite(loss):
                 raise NonFiniteLossError(f"the loss is {loss}")
             self._clip()
-        except NonFiniteLossError:
+        except Exception:
             self._forget()
             raise
         for group in self._optimizer.param_groups:
@@ -179,16 +205,23 @@ class Learner:
                 reason = str(error).partition("\n")[0]
             # Here the error is gone, which held all that the step had made.
             self._forget()
+            if self._shares_statistics:
+                raise TooLittleMemoryError(
+                    f"a step with {self.micro_batch} clips at once: expected memory for it, got "
+                    f"none ({reason}); with train.sync_batch_norm no process can begin anew by "
+                    "itself: raise train.micro_batches"
+                )
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            self._take_smaller_parts(len(batch.labels), reason)
+            self._take_smaller_parts(len(batch.clips), reason)
 
     def _accumulate(self, batch: Batch) -> float:
         total_weight = self._loss.total_weight(batch.labels)
+        labels = batch.labels[batch.share]
         losses: list[torch.Tensor] = []
-        for part in self._parts(len(batch.labels)):
+        for part in self._parts(len(labels), len(batch.labels)):
             clips = self.normalise(on_device(batch.clips[part], self.device))
-            targets = on_device(self._loss.targets(batch.labels[part]), self.device)
+            targets = on_device(self._loss.targets(labels[part]), self.device)
             with self._precision():
                 logits = self._forward(clips)
             loss = self._loss.sum(logits, targets) / total_weight
@@ -198,13 +231,35 @@ class Learner:
                 self._optimizer.zero_grad(set_to_none=True)
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
+        if not losses:  # no share of a small batch
+            self._optimizer.zero_grad(set_to_none=True)
+            return 0.0
         # Read after the backward pass: once a step, and never while a GPU waits for work.
         return torch.stack(losses).sum().item()
 
-    def _parts(self, num_clips: int) -> list[slice]:
-        """Parts of about equal size; of no fewer clips than the model takes."""
-        extra = num_clips == self._options.batch_size + 1
-        count = -(-(num_clips - extra) // self.micro_batch)
+    def _summed(self, loss: float) -> float:
+        """The gradients and the loss of the whole batch, where processes have shares of it."""
+        if self._peers.size == 1:
+            return loss
+        total = torch.tensor([loss], dtype=torch.float64, device=self.device)
+        learning = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in learning:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self._peers.sum_([total, *(p.grad for p in learning if p.grad is not None)])
+        return total.item()
+
+    def _num_shares(self, num_clips: int) -> int:
+        return max(1, min(self._peers.size, num_clips // self._fewest))
+
+    def _parts(self, num_clips: int, num_whole: int) -> list[slice]:
+        """Parts of about equal size of this process's share; of no fewer clips than the model
+        takes, and, where the shares allow it, as many in every process."""
+        if not num_clips:
+            return []
+        largest = -(-num_whole // self._num_shares(num_whole))
+        extra = num_whole == self._options.batch_size + 1
+        count = -(-(largest - extra) // self.micro_batch)
         count = max(1, min(count, num_clips // self._fewest))
         cuts = [num_clips * i // count for i in range(count + 1)]
         return [slice(start, end) for start, end in itertools.pairwise(cuts)]

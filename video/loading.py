@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +35,20 @@ class Batch:
     """clips: uint8 of shape (batch, frames, height, width, 3); labels: int64 of shape (batch,);
     rows: the clips' rows in the `ClipSet`'s table.
 
+    Where several processes share a batch, labels and rows are those of the whole batch, and the
+    clips those of the rows `share` of it.
+
     `ClipSet.batches` says how long the clips stay as they are.
     """
 
     clips: Clips
     labels: NDArray[np.int64]
     rows: Sequence[int]
+    share: slice = field(default_factory=lambda: slice(None))
+
+
+def _whole(count: int) -> slice:
+    return slice(count)
 
 
 class ClipSet:
@@ -92,6 +100,7 @@ class ClipSet:
         first: int = 0,
         allocate: Allocate | None = None,
         workers: int = 1,
+        share: Callable[[int], slice] = _whole,
     ) -> Generator[Batch, None, None]:
         """Batches of the rows in the given order, cut by `batch_rows`, each clip augmented.
 
@@ -100,6 +109,7 @@ class ClipSet:
         arguments. The arrays of clips are made once, by `allocate`, and filled in turn: a batch
         stays as it is while the `NUM_BUFFERS` - 1 batches after it are made, and its clips are
         overwritten when the next one after those is asked for. Copy what shall last longer.
+        `share` tells which clips of a batch of so many are read at all, one behind the other.
         """
         cut = batch_rows(order, batch_size)
         largest = max(map(len, cut[first:]), default=0)
@@ -110,13 +120,15 @@ class ClipSet:
         # No pool for one worker: a thread more would only be in the way.
         threads = ThreadPoolExecutor(workers) if augment and workers > 1 else nullcontext()
         with threads as pool:
-            for number, rows in enumerate(itertools.islice(cut, first, None)):
+            for number, whole in enumerate(itertools.islice(cut, first, None)):
+                part = share(len(whole))
+                rows = whole[part]
                 clips = self._read_into(buffers[number % NUM_BUFFERS][: len(rows)], rows)
                 if augment is not None:
                     made = (pool.map if pool else map)(augment, clips, rows)
                     for clip, augmented in zip(clips, made, strict=True):
                         clip[...] = augmented
-                yield Batch(clips=clips, labels=self.targets[rows], rows=rows)
+                yield Batch(clips=clips, labels=self.targets[whole], rows=whole, share=part)
 
     def read(self, rows: Sequence[int]) -> Clips:
         """uint8 of shape (len(rows), frames, height, width, 3), an array of its own."""

@@ -1,0 +1,79 @@
+"""Several processes for one stage: started by torch.distributed.run, told when to stop.
+
+The stage's own process stays between DVC and the processes, and passes signals on: the program
+that starts them knows how to end them, and so do they end when it ends.
+
+On several machines a batch script says how that program is reached there, by two variables of the
+environment, which are split into words as a shell does:
+
+| variable | example | default |
+| --- | --- | --- |
+| MLOPS_LAUNCH | `srun --ntasks-per-node=1`, put before the command | nothing |
+| MLOPS_TORCHRUN | `--nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=node1:29500` | `--standalone` |
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from mlops.errors import PipelineError
+from mlops.processes import end_with_parent
+from mlops.stop import EXIT_CODES, StopFlag
+
+# How long processes that were told to stop may take to save: then they are killed.
+_SAVING_SEC = 120
+_LOOK_EVERY_SEC = 0.1
+
+
+def launch(
+    module: str, arguments: Sequence[str], num_processes: int, *, num_threads: int, stop: StopFlag
+) -> None:
+    """Run `python -m module arguments` in `num_processes` processes on each machine, to the end.
+
+    Raises `StoppedError` if they ended because `stop` was set, and `PipelineError` if one of them
+    failed; what they have to say of it they have printed.
+    """
+    command = [
+        *shlex.split(os.environ.get("MLOPS_LAUNCH", "")),
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *shlex.split(os.environ.get("MLOPS_TORCHRUN", "--standalone")),
+        f"--nproc-per-node={num_processes}",
+        f"--signals-to-handle={','.join(number.name for number in EXIT_CODES)},SIGHUP,SIGQUIT",
+        f"--shutdown-timeout={_SAVING_SEC}",
+        *("-m", module, *arguments),
+    ]
+    process = subprocess.Popen(
+        command,
+        # torch.distributed.run would else set it to 1 and say so.
+        env=os.environ | {"OMP_NUM_THREADS": str(num_threads)},
+        # Ctrl-C reaches a whole group, and would come twice.
+        start_new_session=True,
+        preexec_fn=end_with_parent,
+    )
+    _pass_on(stop, process)
+    if process.returncode:
+        stop.check()
+        raise PipelineError(
+            f"expected {num_processes} processes to end well, got one that did not (see above); "
+            "run the same command again, which goes on from the last checkpoint"
+        )
+
+
+def _pass_on(stop: StopFlag, process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of the process; what stops this one stops that one, once."""
+    told = False
+    while True:
+        try:
+            process.wait(_LOOK_EVERY_SEC)
+            return
+        except subprocess.TimeoutExpired:
+            if stop.exit_code and not told:
+                process.send_signal(_signal_of(stop.exit_code))
+                told = True
+
+
+def _signal_of(exit_code: int) -> signal.Signals:
+    return next(number for number, code in EXIT_CODES.items() if code == exit_code)

@@ -1,0 +1,128 @@
+"""The train stage in two processes: the same bytes twice, whatever is killed in between."""
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mlops.metrics_log import read_metrics
+from tests.clone import run_stage, set_params
+from tests.trainer import Trainer, metadata, results, seen_once, the_run, train
+
+EPOCHS = 3
+PARAMS: dict[str, Any] = {
+    "init_model": {"dropout": 0.0},
+    "train": {"epochs": EPOCHS, "batch_size": 4, "num_threads": 1, "schedule": "constant"},
+    "runtime": {"checkpoint_every_sec": 0.01, "log_every_steps": 1, "num_processes": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    finished: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any], pl.DataFrame]:
+    """A clone with the parameters above; the results and the log of a training of its own."""
+    root = tmp_path_factory.mktemp("processes") / "clone"
+    shutil.copytree(finished, root, symlinks=True)
+    set_params(root, PARAMS)
+    make_initial_weights(root)
+    shutil.rmtree(root / "runs")
+    train(root)
+    assert seen_once(root, EPOCHS)
+    assert "2 processes" in metadata(the_run(root))["fingerprint"]["device"]
+    whole, rows = results(root), read_metrics(the_run(root) / "metrics.jsonl")
+    shutil.rmtree(root / "runs")
+    return root, whole, rows
+
+
+@pytest.fixture
+def root(undisturbed: tuple[Path, dict[str, Any], pl.DataFrame], tmp_path: Path) -> Path:
+    return shutil.copytree(undisturbed[0], tmp_path / "clone", symlinks=True)
+
+
+def make_initial_weights(root: Path) -> None:
+    code, output = run_stage("init_model", "--model", "small3d", cwd=root)
+    assert code == 0, output
+
+
+def process_of_rank(root: Path, rank: int) -> int:
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "environ").read_bytes().split(b"\0")
+            if f"RANK={rank}".encode() in words and (path / "cwd").readlink() == root:
+                return int(path.name)
+        except (OSError, ValueError):
+            continue
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def test_losses_are_those_of_one_process_in_two_parts(
+    undisturbed: tuple[Path, dict[str, Any], pl.DataFrame], root: Path
+) -> None:
+    set_params(root, {"runtime": {"num_processes": 1}, "train": {"micro_batches": 2, "epochs": 1}})
+    train(root)
+    alone = read_metrics(the_run(root) / "metrics.jsonl")
+    losses = [
+        rows.filter(pl.col("phase") == "step", pl.col("step") <= 5)["value"].to_numpy()
+        for rows in (alone, undisturbed[2])
+    ]
+    assert len(losses[0]) == 5
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+def test_a_killed_process_and_a_signal_cost_nothing(
+    undisturbed: tuple[Path, dict[str, Any], pl.DataFrame], root: Path
+) -> None:
+    trainer = Trainer(root)
+    trainer.wait_for_step(3)
+    os.kill(process_of_rank(root, 1), signal.SIGKILL)
+    assert trainer.end() == 1
+    assert "expected 2 processes to end well, got one that did not" in trainer.output
+    assert "run the same command again, which goes on" in trainer.output
+
+    trainer = Trainer(root)
+    trainer.wait_for_step(7)
+    assert trainer.signal(signal.SIGUSR1) == 75
+    attempts = metadata(the_run(root))["attempts"]
+    assert attempts[1]["reason"].startswith("stopped by ")
+
+    train(root)
+    assert results(root) == undisturbed[1]
+    assert seen_once(root, EPOCHS)
+
+
+def test_a_killed_stage_leaves_no_process(root: Path) -> None:
+    trainer = Trainer(root)
+    trainer.wait_for_step(2)
+    ranks = [process_of_rank(root, rank) for rank in range(2)]
+    assert trainer.signal(signal.SIGKILL) == -signal.SIGKILL
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{rank}").exists() for rank in ranks):
+        assert time.monotonic() < deadline, "they train on"
+        time.sleep(0.05)
+
+
+def test_one_process_goes_on_from_what_two_have_saved(root: Path) -> None:
+    trainer = Trainer(root)
+    trainer.wait_for_step(10)
+    assert trainer.signal(signal.SIGTERM) == 143
+    first = the_run(root)
+    set_params(root, {"runtime": {"num_processes": 1, "resume": "compatible"}})
+    output = train(root)
+    assert f"which goes on from {first.name}" in output
+    assert "2 processes ->" in output
+    assert "and from there on only about so" in output
+    assert seen_once(root, EPOCHS)
+
+
+def test_normalisation_over_all_processes_is_refused_on_a_cpu(root: Path) -> None:
+    set_params(root, {"train": {"sync_batch_norm": True}})
+    trainer = Trainer(root)
+    assert trainer.end() == 1
+    assert "train.sync_batch_norm: expected false on a CPU" in trainer.output
