@@ -1,5 +1,7 @@
 """Several processes for one stage: started by torch.distributed.run, told when to stop.
 
+    python -m mlops.launch OPTIONS -m MODULE …      as torch.distributed.run, with fewer words
+
 The stage's own process stays between DVC and the processes, and passes signals on: the program
 that starts them knows how to end them, and so do they end when it ends.
 
@@ -38,7 +40,7 @@ def launch(
     """
     command = [
         *shlex.split(os.environ.get("MLOPS_LAUNCH", "")),
-        *(sys.executable, "-m", "torch.distributed.run"),
+        *(sys.executable, "-m", __name__),
         *shlex.split(os.environ.get("MLOPS_TORCHRUN", "--standalone")),
         f"--nproc-per-node={num_processes}",
         f"--signals-to-handle={','.join(number.name for number in EXIT_CODES)},SIGHUP,SIGQUIT",
@@ -58,7 +60,7 @@ def launch(
         stop.check()
         raise PipelineError(
             f"expected {num_processes} processes to end well, got one that did not (see above); "
-            "run the same command again, which goes on from the last checkpoint"
+            "run the same command again, which goes on"
         )
 
 
@@ -77,3 +79,27 @@ def _pass_on(stop: StopFlag, process: subprocess.Popen[bytes]) -> None:
 
 def _signal_of(exit_code: int) -> signal.Signals:
     return next(number for number, code in EXIT_CODES.items() if code == exit_code)
+
+
+def main(arguments: list[str]) -> int:
+    """torch.distributed.run, with one line instead of its traceback where a process failed."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        run.main(arguments)
+    except SignalException:
+        return 1
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        code = failure.exitcode
+        how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        stage = arguments[arguments.index("-m") + 1].rpartition(".")[2]
+        print(f"{stage}: process {rank} (pid {failure.pid}) failed first: {how}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -7,6 +7,7 @@ call returns at once.
 
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -151,9 +152,11 @@ def _told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        # Without the place in torch's code, and without its advice.
+        reason = re.sub(r"^\[\S*\] ", "", str(error)).partition("\n")[0].partition(". ")[0]
         raise LostProcessError(
             "expected all processes of this training to go on, got the end of one of them "
-            f"({str(error).partition(chr(10))[0]}); run the same command again, which goes on"
+            f"({reason}); run the same command again, which goes on"
         ) from None
 
 
