@@ -1,6 +1,5 @@
 """Score one trained model on validation and test, beside two baselines that see no pixel."""
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from mlops.determinism import choose_device, derive_seed, make_deterministic
 from mlops.errors import PipelineError
 from mlops.progress import track
 from mlops.stage import parse_options, run_stage
-from stages.params import check_cell, read_params
+from stages.params import Cell, check_cell, read_params
 from video.baselines import majority_probabilities, metadata_probabilities
 from video.cells import cell_clips
 from video.leakage import LeakageError
@@ -40,9 +39,9 @@ SPLIT = (VAL, TEST)
 
 
 def main() -> None:
-    cell = parse_options(__doc__, model=str, fold=int)
+    cell = Cell(**vars(parse_options(__doc__, model=str, fold=int, seed=int)))
     params = read_params()
-    check_cell(cell.model, cell.fold, params)
+    check_cell(cell, params)
     device = choose_device(params.runtime.device)
     make_deterministic(
         derive_seed(params.seed, "evaluate"), num_threads=params.evaluate.num_threads
@@ -78,16 +77,16 @@ def main() -> None:
         }
         for name, by_split in guesses.items()
     }
-    files.write_json(Path(f"results/{cell.model}/fold{cell.fold}/evaluation.json"), document)
+    files.write_json(cell.evaluation, document)
     predictions = prediction_table(clips, probabilities, labels)
-    with files.replacing(Path(f"results/{cell.model}/fold{cell.fold}/predictions.parquet")) as path:
+    with files.replacing(cell.predictions) as path:
         predictions.write_parquet(path)
     print(summary(cell, document))
 
 
-def load_model(cell: argparse.Namespace) -> tuple[nn.Module, int]:
+def load_model(cell: Cell) -> tuple[nn.Module, int]:
     """The best model, and the epoch that it is of."""
-    state = load_checkpoint(Path(f"models/{cell.model}/fold{cell.fold}/best_model.pt"))
+    state = load_checkpoint(cell.best_model)
     model = build_model(cell.model, ModelShape(**state["shape"]))
     model.load_state_dict(state["model"])
     return model, state["epoch"]
@@ -154,9 +153,9 @@ def prediction_table(
     return pl.concat(parts)
 
 
-def summary(cell: argparse.Namespace, document: dict[str, Any]) -> str:
+def summary(cell: Cell, document: dict[str, Any]) -> str:
     baseline = document["baseline"]
-    return f"evaluate: {cell.model} fold {cell.fold}: test balanced accuracy " + ", ".join(
+    return f"evaluate: {cell.name}: test balanced accuracy " + ", ".join(
         f"{name} {figures[TEST]['balanced_accuracy']:.4f}"
         for name, figures in (("model", document), *baseline.items())
     )

@@ -1,11 +1,10 @@
-"""Train one model on one fold, with tracking, checkpoints and automatic resume.
+"""Train one model on one fold with one seed, with tracking, checkpoints and automatic resume.
 
 State lives in runs/, named by the fingerprint of all that can change the result; what is
 published to models/ is written when training is complete. A kill at any place costs the time since
 the last checkpoint: the same command goes on from there and ends with the same bytes.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -39,7 +38,7 @@ from mlops.stage import parse_options, run_stage
 from mlops.stop import StopFlag, StoppedError
 from mlops.timings import Timings
 from mlops.tracker import ExperimentTracker
-from stages.params import Params, Train, check_cell, read_params
+from stages.params import Cell, Params, Train, check_cell, read_params
 from video.augmentation import augment_clip
 from video.cells import COPIES, cell_clips, common_columns
 from video.leakage import LeakageError
@@ -97,14 +96,14 @@ class Clips:
 
 
 def main() -> None:
-    cell = parse_options(__doc__, model=str, fold=int)
+    cell = Cell(**vars(parse_options(__doc__, model=str, fold=int, seed=int)))
     stop = StopFlag()
     watch_parent(lambda: stop.set("the end of the process that started it"))
     params = read_params()
-    check_cell(cell.model, cell.fold, params)
+    check_cell(cell, params)
     device = choose_device(params.runtime.device)
     make_deterministic(
-        derive_seed(params.seed, "train", cell.model, cell.fold),
+        derive_seed(cell.seed, "train", cell.model, cell.fold),
         num_threads=params.train.num_threads,
     )
     wanted = wanted_training(params, cell, device)
@@ -132,14 +131,14 @@ def main() -> None:
         clips = load_clips(params, cell.fold, run_dir)
         learner, shape = build_learner(params, cell, clips, device)
         session = Session(
-            cell=f"{cell.model} fold {cell.fold}",
+            cell=cell.name,
             fingerprint=wanted.fingerprint,
             learner=learner,
             tracker=ExperimentTracker(run_dir, run_dir.name),
             ledger=Ledger(run_dir),
         )
         restore(session, start, run_dir, num_epochs=params.train.epochs, say=say)
-        train(session, learner, clips, params, run_dir, stop, shape)
+        train(session, learner, clips, params, cell, run_dir, stop, shape)
         publish(session, cell, params.train.monitor, run_dir, stop)
 
 
@@ -148,6 +147,7 @@ def train(
     learner: Learner,
     clips: Clips,
     params: Params,
+    cell: Cell,
     run_dir: Path,
     stop: StopFlag,
     shape: dict[str, Any],
@@ -165,7 +165,7 @@ def train(
     try:
         while not finished(progress, params.train):
             learner.start_epoch(progress.epoch)
-            batches = training_batches(params, clips, progress, learner.device)
+            batches = training_batches(params, cell, clips, progress, learner.device)
             began = time.monotonic()
             for batch in track(
                 batches,
@@ -197,22 +197,23 @@ def train(
         checkpoints.close()
 
 
-def wanted_training(params: Params, cell: argparse.Namespace, device: torch.device) -> Wanted:
+def wanted_training(params: Params, cell: Cell, device: torch.device) -> Wanted:
     """What identifies this training.
 
-    The packs are not hashed: the tables hold the sha256 of every clip, and the loader compares.
+    `seed` of params.yaml is not in it: it acts through the inputs. The packs are not hashed: the
+    tables hold the sha256 of every clip, and the loader compares.
     """
     config = {
-        "seed": params.seed,
         "train": vars(params.train),
         "augment": vars(params.augment),
         "split": {"near_duplicate_distance": params.split.near_duplicate_distance},
         "model": cell.model,
         "fold": cell.fold,
+        "seed": cell.seed,
     }
     fingerprint = run_fingerprint(
         config=config,
-        inputs=[CLIPS, SPLITS, AUGMENTED, Path(f"models/{cell.model}/init.pt")],
+        inputs=[CLIPS, SPLITS, AUGMENTED, cell.initial_weights],
         module="stages.train",
         root=Path(),
         libraries=LIBRARIES,
@@ -224,7 +225,7 @@ def wanted_training(params: Params, cell: argparse.Namespace, device: torch.devi
         config=config,
         fingerprint=fingerprint,
         trajectory=trajectory_hash(fingerprint, config, without=length),
-        cell=("model", "fold"),
+        cell=("model", "fold", "seed"),
         num_epochs=params.train.epochs,
     )
 
@@ -271,10 +272,10 @@ def load_clips(params: Params, fold: int, run_dir: Path) -> Clips:
 
 
 def build_learner(
-    params: Params, cell: argparse.Namespace, clips: Clips, device: torch.device
+    params: Params, cell: Cell, clips: Clips, device: torch.device
 ) -> tuple[Learner, dict[str, Any]]:
     """A learner with the initial weights, and the shape that its model was built for."""
-    initial = load_checkpoint(Path(f"models/{cell.model}/init.pt"))
+    initial = load_checkpoint(cell.initial_weights)
     model = build_model(cell.model, ModelShape(**initial["shape"]))
     model.load_state_dict(initial["model"])
     learner = Learner(
@@ -302,14 +303,14 @@ def finished(progress: Progress, train: Train) -> bool:
 
 
 def training_batches(
-    params: Params, clips: Clips, progress: Progress, device: torch.device
+    params: Params, cell: Cell, clips: Clips, progress: Progress, device: torch.device
 ) -> Prefetched:
     """The epoch's batches from where training is, made ahead by a thread."""
     return Prefetched(
         clips.train.batches(
-            clip_order(params, clips.train, progress.epoch),
+            clip_order(params, cell.seed, clips.train, progress.epoch),
             params.train.batch_size,
-            online_augmentation(params, clips.train, progress.epoch),
+            online_augmentation(params, cell.seed, clips.train, progress.epoch),
             first=progress.batch,
             allocate=batch_memory(device),
             workers=params.runtime.workers,
@@ -317,16 +318,18 @@ def training_batches(
     )
 
 
-def clip_order(params: Params, train_set: ClipSet, epoch: int) -> list[int]:
+def clip_order(params: Params, seed: int, train_set: ClipSet, epoch: int) -> list[int]:
     if params.train.sampling == "balanced":
-        return balanced_order(train_set.targets, seed=params.seed, epoch=epoch)
+        return balanced_order(train_set.targets, seed=seed, epoch=epoch)
     if params.train.sampling == "weighted":
         weights = group_weights(train_set.table["group"].to_list())
-        return weighted_order(weights, seed=params.seed, epoch=epoch)
-    return epoch_order(len(train_set), seed=params.seed, epoch=epoch)
+        return weighted_order(weights, seed=seed, epoch=epoch)
+    return epoch_order(len(train_set), seed=seed, epoch=epoch)
 
 
-def online_augmentation(params: Params, train_set: ClipSet, epoch: int) -> Augment | None:
+def online_augmentation(
+    params: Params, seed: int, train_set: ClipSet, epoch: int
+) -> Augment | None:
     """A new copy of every clip in every epoch: epoch e shows copy number e of each.
 
     A function of seed, epoch and clip alone, so that a resumed training sees the same.
@@ -337,7 +340,7 @@ def online_augmentation(params: Params, train_set: ClipSet, epoch: int) -> Augme
     videos = train_set.table["sha256"]
 
     def augment(clip: Clip, row: int) -> Clip:
-        return augment_clip(clip, recipe, seed=params.seed, video_sha256=videos[row], copy=epoch)
+        return augment_clip(clip, recipe, seed=seed, video_sha256=videos[row], copy=epoch)
 
     return augment
 
@@ -451,14 +454,10 @@ def non_finite(
     )
 
 
-def publish(
-    session: Session, cell: argparse.Namespace, monitor: str, run_dir: Path, stop: StopFlag
-) -> None:
+def publish(session: Session, cell: Cell, monitor: str, run_dir: Path, stop: StopFlag) -> None:
     """Write the outs, whole or not at all, and note which bytes they have."""
     progress = session.progress
     session.flush()
-    history_path = Path(f"results/{cell.model}/fold{cell.fold}/history.csv")
-    model_path = Path(f"models/{cell.model}/fold{cell.fold}/best_model.pt")
     history = (
         session.tracker.get_metrics()
         .filter(pl.col("phase") != "step")
@@ -466,7 +465,7 @@ def publish(
         .pivot("name", index="epoch", values="value", maintain_order=True)
     )
     stop.check()
-    files.write_text(history_path, history.write_csv())
+    files.write_text(cell.history, history.write_csv())
     files.write_text(run_dir / "artifacts/history.csv", history.write_csv())
     best_path = run_dir / CHECKPOINTS / BEST
     best = load_best(best_path.parent, say=say)
@@ -479,8 +478,8 @@ def publish(
             "which trains it again"
         )
     stop.check()
-    files.write_bytes(model_path, best_path.read_bytes())
-    published = {path.as_posix(): files.md5(path) for path in (model_path, history_path)}
+    files.write_bytes(cell.best_model, best_path.read_bytes())
+    published = {path.as_posix(): files.md5(path) for path in (cell.best_model, cell.history)}
     wall_sec = round(time.monotonic() - session.started, 1)
     write_metadata(run_dir, published=published, best_epoch=progress.best_epoch, wall_sec=wall_sec)
     session.close()
