@@ -20,7 +20,8 @@ from mlops.attempt_log import attempt_log
 from mlops.attempts import recorded_attempt
 from mlops.checkpoint import State, load_checkpoint
 from mlops.checkpoint_manager import BEST, CheckpointManager, load_best
-from mlops.determinism import choose_device, derive_seed, device_kind, make_deterministic
+from mlops.determinism import derive_seed, device_kind, make_deterministic
+from mlops.devices import claimed_devices
 from mlops.environment import environment
 from mlops.errors import PipelineError
 from mlops.fingerprint import fingerprint_hash, run_fingerprint
@@ -101,13 +102,16 @@ def main() -> None:
     watch_parent(lambda: stop.set("the end of the process that started it"))
     params = read_params()
     check_cell(cell, params)
-    device = choose_device(params.runtime.device)
     make_deterministic(
         derive_seed(cell.seed, "train", cell.model, cell.fold),
         num_threads=params.train.num_threads,
     )
-    wanted = wanted_training(params, cell, device)
     with ExitStack() as held:
+        claim = claimed_devices(
+            params.runtime.device, work=f"train {cell.name}", say=say, check=stop.check
+        )
+        (device,) = held.enter_context(claim)
+        wanted = wanted_training(params, cell, device)
         identity = fingerprint_hash(wanted.fingerprint)
         lock = run_lock(runs_root(), identity, say=say, check=stop.check)
         if held.enter_context(lock) and wanted_training(params, cell, device) != wanted:

@@ -28,6 +28,8 @@ CANNOT_CHANGE_A_RESULT = {
     "mlops/run_lock.py": "waits",
     "mlops/stop.py": "when work is left, to go on with the same bytes",
     "mlops/timings.py": "how long it took",
+    "mlops/device_locks.py": "waits",
+    "mlops/devices.py": "which of the devices, whose kind a training's fingerprint names",
     "mlops/environment.py": "notes where a process is at work",
     "mlops/errors.py": "words",
     "mlops/files.py": "how bytes reach the disk, and sha256",
