@@ -53,10 +53,9 @@ import torch
 from mlops.checkpoint import load_checkpoint
 from mlops.determinism import make_deterministic
 from stages import train as stage
-from stages.params import read_params
-import argparse
+from stages.params import Cell, read_params
 params = read_params()
-cell = argparse.Namespace(model="small3d", fold=0)
+cell = Cell(model="small3d", fold=0, seed=0)
 make_deterministic(0, num_threads=params.train.num_threads)
 run_dir = next(Path("runs").glob("*/run_*"))
 clips = stage.load_clips(params, 0, run_dir)
@@ -70,7 +69,7 @@ optimizer = torch.optim.AdamW(
 batches = [
     (torch.from_numpy(batch.clips.copy()), torch.from_numpy(batch.labels.copy()))
     for batch in clips.train.batches(
-        stage.clip_order(params, clips.train, 0), params.train.batch_size
+        stage.clip_order(params, cell.seed, clips.train, 0), params.train.batch_size
     )
 ]
 model.train()
@@ -389,7 +388,7 @@ def until_step(root: Path, model: str, more: int) -> tuple[float, float]:
     the last of them took."""
     began = time.time()
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages.train", "--model", model, "--fold", "0"],
+        [sys.executable, "-m", "stages.train", "--model", model, "--fold", "0", "--seed", "0"],
         cwd=root,
         env=environment(),
         stdout=subprocess.DEVNULL,
@@ -419,7 +418,7 @@ def prepared(directory: Path, changes: dict[str, Any]) -> Path:
 
 
 def train(root: Path) -> None:
-    python(root, "-m", "stages.train", "--model", "small3d", "--fold", "0")
+    python(root, "-m", "stages.train", "--model", "small3d", "--fold", "0", "--seed", "0")
 
 
 def python(root: Path, *arguments: str) -> str:

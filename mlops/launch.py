@@ -21,6 +21,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+import torch
+
 from mlops.errors import PipelineError
 from mlops.processes import end_with_parent
 from mlops.stop import EXIT_CODES, StopFlag
@@ -31,9 +33,14 @@ _LOOK_EVERY_SEC = 0.1
 
 
 def launch(
-    module: str, arguments: Sequence[str], num_processes: int, *, num_threads: int, stop: StopFlag
+    module: str,
+    arguments: Sequence[str],
+    devices: Sequence[torch.device],
+    *,
+    num_threads: int,
+    stop: StopFlag,
 ) -> None:
-    """Run `python -m module arguments` in `num_processes` processes on each machine, to the end.
+    """Run `python -m module arguments` in a process a device, on each machine, to the end.
 
     Raises `StoppedError` if they ended because `stop` was set, and `PipelineError` if one of them
     failed; what they have to say of it they have printed.
@@ -42,7 +49,7 @@ def launch(
         *shlex.split(os.environ.get("MLOPS_LAUNCH", "")),
         *(sys.executable, "-m", __name__),
         *shlex.split(os.environ.get("MLOPS_TORCHRUN", "--standalone")),
-        f"--nproc-per-node={num_processes}",
+        f"--nproc-per-node={len(devices)}",
         f"--signals-to-handle={','.join(number.name for number in EXIT_CODES)},SIGHUP,SIGQUIT",
         f"--shutdown-timeout={_SAVING_SEC}",
         *("-m", module, *arguments),
@@ -50,7 +57,7 @@ def launch(
     process = subprocess.Popen(
         command,
         # torch.distributed.run would else set it to 1 and say so.
-        env=os.environ | {"OMP_NUM_THREADS": str(num_threads)},
+        env=os.environ | {"OMP_NUM_THREADS": str(num_threads)} | _visible(devices),
         # Ctrl-C reaches a whole group, and would come twice.
         start_new_session=True,
         preexec_fn=end_with_parent,
@@ -59,9 +66,18 @@ def launch(
     if process.returncode:
         stop.check()
         raise PipelineError(
-            f"expected {num_processes} processes to end well, got one that did not (see above); "
+            f"expected {len(devices)} processes to end well, got one that did not (see above); "
             "run the same command again, which goes on"
         )
+
+
+def _visible(devices: Sequence[torch.device]) -> dict[str, str]:
+    """The variable that shows these GPUs alone; none where a batch system gives each its own."""
+    if devices[0].type != "cuda" or "MLOPS_LAUNCH" in os.environ:
+        return {}
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    indices = [device.index or 0 for device in devices]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names[i] if names else str(i) for i in indices)}
 
 
 def _pass_on(stop: StopFlag, process: subprocess.Popen[bytes]) -> None:

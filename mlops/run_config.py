@@ -26,7 +26,7 @@ KEYWORDS: Mapping[str, Sequence[str]] = {
     "description": ["experiment.description"],
     "tags": ["experiment.tags"],
     "data_csv": ["data.index"],
-    "random_seed": ["seed"],
+    "random_seed": ["seed", "seeds"],
     "test_split": ["split.test_share"],
     "num_frames": ["clips.frames"],
     "fixed_size": ["clips.height", "clips.width"],
@@ -51,7 +51,7 @@ class RunConfig:
     | `description`                 | `experiment.description`           |                   |
     | `tags`                        | `experiment.tags`                  |                   |
     | `data_csv`                    | `data.index`                       | path              |
-    | `random_seed`                 | `seed`                             |                   |
+    | `random_seed`                 | `seed` and `seeds`                 |                   |
     | `test_split`                  | `split.test_share`                 | share of videos   |
     | `num_frames`                  | `clips.frames`                     | frames            |
     | `fixed_size`                  | `clips.height` and `clips.width`   | px                |
@@ -256,7 +256,9 @@ def _set_keywords(params: dict[str, Any], keywords: Mapping[str, Any], path: Pat
             faults.append(_unknown_keyword(keyword, params))
             continue
         for key in KEYWORDS[keyword]:
-            faults += _set(params, key, value, path, f"RunConfig: {keyword}")
+            # One number seeds all that draws: of the repeats of a training there is one.
+            given = [value] if key == "seeds" else value
+            faults += _set(params, key, given, path, f"RunConfig: {keyword}")
     return faults
 
 

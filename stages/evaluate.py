@@ -1,6 +1,5 @@
 """Score one trained model on validation and test, beside two baselines that see no pixel."""
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,14 @@ from torch import nn
 
 from mlops import files
 from mlops.checkpoint import load_checkpoint
-from mlops.determinism import choose_device, derive_seed, make_deterministic
+from mlops.determinism import derive_seed, make_deterministic
+from mlops.devices import claimed_devices
 from mlops.errors import PipelineError
+from mlops.processes import watch_parent
 from mlops.progress import track
 from mlops.stage import parse_options, run_stage
-from stages.params import check_cell, read_params
+from mlops.stop import StopFlag
+from stages.params import Cell, check_cell, read_params
 from video.baselines import majority_probabilities, metadata_probabilities
 from video.cells import cell_clips
 from video.leakage import LeakageError
@@ -40,10 +42,11 @@ SPLIT = (VAL, TEST)
 
 
 def main() -> None:
-    cell = parse_options(__doc__, model=str, fold=int)
+    cell = Cell(**vars(parse_options(__doc__, model=str, fold=int, seed=int)))
+    stop = StopFlag()
+    watch_parent(lambda: stop.set("the end of the process that started it"))
     params = read_params()
-    check_cell(cell.model, cell.fold, params)
-    device = choose_device(params.runtime.device)
+    check_cell(cell, params)
     make_deterministic(
         derive_seed(params.seed, "evaluate"), num_threads=params.evaluate.num_threads
     )
@@ -58,14 +61,19 @@ def main() -> None:
     targets = {split: sets[split].targets for split in SPLIT}
 
     model, epoch = load_model(cell)
-    model.to(device)
-    normalise = Normalise(cell.model).to(device)
-    probabilities = {
-        split: predict(
-            model, normalise, all_batches(sets[split], params.evaluate.batch_size), device
-        )
-        for split in SPLIT
-    }
+    batch_size = params.evaluate.batch_size
+    claim = claimed_devices(
+        params.runtime.device, work=f"evaluate {cell.name}", say=say, check=stop.check
+    )
+    with claim as (device,):
+        model.to(device)
+        normalise = Normalise(cell.model).to(device)
+        probabilities = {
+            split: predict(
+                model, normalise, stop.checked(all_batches(sets[split], batch_size)), device
+            )
+            for split in SPLIT
+        }
     guesses = baseline_probabilities(clips, labels, params.seed)
 
     document: dict[str, Any] = {"best_epoch": epoch}
@@ -78,16 +86,17 @@ def main() -> None:
         }
         for name, by_split in guesses.items()
     }
-    files.write_json(Path(f"results/{cell.model}/fold{cell.fold}/evaluation.json"), document)
+    stop.check()
+    files.write_json(cell.evaluation, document)
     predictions = prediction_table(clips, probabilities, labels)
-    with files.replacing(Path(f"results/{cell.model}/fold{cell.fold}/predictions.parquet")) as path:
+    with files.replacing(cell.predictions) as path:
         predictions.write_parquet(path)
-    print(summary(cell, document))
+    say(summary(cell, document))
 
 
-def load_model(cell: argparse.Namespace) -> tuple[nn.Module, int]:
+def load_model(cell: Cell) -> tuple[nn.Module, int]:
     """The best model, and the epoch that it is of."""
-    state = load_checkpoint(Path(f"models/{cell.model}/fold{cell.fold}/best_model.pt"))
+    state = load_checkpoint(cell.best_model)
     model = build_model(cell.model, ModelShape(**state["shape"]))
     model.load_state_dict(state["model"])
     return model, state["epoch"]
@@ -154,12 +163,16 @@ def prediction_table(
     return pl.concat(parts)
 
 
-def summary(cell: argparse.Namespace, document: dict[str, Any]) -> str:
+def summary(cell: Cell, document: dict[str, Any]) -> str:
     baseline = document["baseline"]
-    return f"evaluate: {cell.model} fold {cell.fold}: test balanced accuracy " + ", ".join(
+    return f"{cell.name}: test balanced accuracy " + ", ".join(
         f"{name} {figures[TEST]['balanced_accuracy']:.4f}"
         for name, figures in (("model", document), *baseline.items())
     )
+
+
+def say(text: str) -> None:
+    print(f"evaluate: {text}")
 
 
 if __name__ == "__main__":

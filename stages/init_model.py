@@ -1,4 +1,4 @@
-"""Write the weights that every run of a model starts from."""
+"""Write the weights that a model starts from with a seed, on every fold."""
 
 import pickle
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from mlops.checkpoint import save_checkpoint
 from mlops.determinism import derive_seed, make_deterministic
 from mlops.errors import PipelineError
 from mlops.stage import parse_options, run_stage
-from stages.params import read_params
+from stages.params import initial_weights, read_params
 from video.model_shape import ModelShape
 from video.models import (
     MODELS,
@@ -25,7 +25,7 @@ from video.models import (
 
 
 def main() -> None:
-    model_name = parse_options(__doc__, model=str).model
+    options = parse_options(__doc__, model=str, seed=int)
     params = read_params()
     shape = ModelShape(
         num_classes=len(params.data.labels),
@@ -34,14 +34,17 @@ def main() -> None:
         width=params.clips.width,
         dropout=params.init_model.dropout,
     )
-    make_deterministic(derive_seed(params.seed, "init_model", model_name), num_threads=1)
-    model = build(model_name, shape)
+    make_deterministic(derive_seed(options.seed, "init_model", options.model), num_threads=1)
+    model = build(options.model, shape)
     if params.init_model.weights != "random":
-        adopt(model, read_weights(model_name, params.init_model.weights))
-    path = Path(f"models/{model_name}/init.pt")
+        adopt(model, read_weights(options.model, params.init_model.weights))
+    path = initial_weights(options.model, options.seed)
     save_checkpoint(path, {"model": model.state_dict(), "shape": vars(shape)})
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"init_model: {model_name}, {num_parameters:,} parameters, {params.init_model.weights}")
+    print(
+        f"init_model: {options.model} seed {options.seed}, {num_parameters:,} parameters, "
+        f"{params.init_model.weights}"
+    )
 
 
 def build(model_name: str, shape: ModelShape) -> nn.Module:

@@ -1,9 +1,10 @@
-"""The typed sections of params.yaml, and nothing else.
+"""The typed sections of params.yaml and the cells that they name, and nothing else.
 
 No field has a default: every value that can change a result stands in params.yaml, where DVC
 sees it. What each means stands there too, beside its value and with its unit.
 """
 
+import dataclasses
 import re
 from collections import Counter
 from pathlib import Path
@@ -258,6 +259,7 @@ class Params:
     models: Annotated[list[ModelName], Len(1)]
     split: Split  # before the folds, which are compared with it
     folds: Annotated[list[Number], Len(1)]
+    seeds: Annotated[list[Number], Len(1)]
     experiment: Experiment
     data: Data
     sample: Sample
@@ -287,18 +289,85 @@ class Params:
             )
         return _unique("folds", folds)
 
+    @field_validator("seeds")
+    @classmethod
+    def _each_seed_once(cls, seeds: list[int]) -> list[int]:
+        return _unique("seeds", seeds)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training of the grid: a model that validates on a fold, repeated with a seed."""
+
+    model: str
+    fold: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.short_name} seed {self.seed}"
+
+    @property
+    def short_name(self) -> str:
+        """Where all trainings have one seed."""
+        return f"{self.model} fold {self.fold}"
+
+    @property
+    def initial_weights(self) -> Path:
+        return initial_weights(self.model, self.seed)
+
+    @property
+    def best_model(self) -> Path:
+        return Path(f"models/{self._place}/best_model.pt")
+
+    @property
+    def results(self) -> Path:
+        return Path(f"results/{self._place}")
+
+    @property
+    def history(self) -> Path:
+        return self.results / "history.csv"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.results / "evaluation.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.results / "predictions.parquet"
+
+    @property
+    def _place(self) -> str:
+        return f"{self.model}/fold{self.fold}/seed{self.seed}"
+
+
+def initial_weights(model: str, seed: int) -> Path:
+    """What the cells of a model and a seed start from, on every fold."""
+    return Path(f"models/{model}/seed{seed}/init.pt")
+
 
 def read_params() -> Params:
     """params.yaml of the current directory; every fault of it in one `PipelineError`."""
     return read_parameters(PARAMS_FILE, Params)
 
 
-def check_cell(model: str, fold: int, params: Params) -> None:
+def named_cells(params: Params) -> list[Cell]:
+    """All that params.yaml names, in its order."""
+    return [
+        Cell(model=model, fold=fold, seed=seed)
+        for model in params.models
+        for fold in params.folds
+        for seed in params.seeds
+    ]
+
+
+def check_cell(cell: Cell, params: Params) -> None:
     """Refuse a cell that params.yaml does not name: nothing has been made for it."""
-    if model not in params.models or fold not in params.folds:
+    if cell not in named_cells(params):
         raise PipelineError(
-            f"{PARAMS_FILE}: expected the model {model} in models and the fold {fold} in folds, "
-            f"got {params.models} and {params.folds}; add them there"
+            f"{PARAMS_FILE}: expected the model {cell.model} in models, the fold {cell.fold} in "
+            f"folds and the seed {cell.seed} in seeds, got {params.models}, {params.folds} and "
+            f"{params.seeds}; add them there"
         )
 
 

@@ -13,7 +13,7 @@ import polars as pl
 from mlops import files
 from mlops.errors import PipelineError
 from mlops.stage import run_stage
-from stages.params import Params, read_params
+from stages.params import Cell, Params, named_cells, read_params
 from video.loading import ClipSet
 from video.packs import PackError
 from video.page import (
@@ -31,14 +31,16 @@ from video.page import (
 )
 from video.splits import TEST, TRAIN, VAL, class_names, split_in_fold
 from video.summary import (
-    Cell,
+    Outcome,
     best_model,
     broken_figures,
+    by_fold,
     by_model,
     comparisons,
     identical_predictions,
     mean_figures,
     metrics_document,
+    seed_stds,
     spreads,
 )
 
@@ -59,7 +61,7 @@ BASELINES = {
 
 def main() -> None:
     params = read_params()
-    named = [(model, fold) for model in params.models for fold in params.folds]
+    named = named_cells(params)
     drop_other_cells(named)
     if faults := missing_cells(named):
         raise PipelineError(*faults)
@@ -84,60 +86,64 @@ def main() -> None:
     print(f"report: {model}: test balanced accuracy {document['test']['balanced_accuracy']:.4f}")
 
 
-def drop_other_cells(named: Sequence[tuple[str, int]]) -> None:
+def drop_other_cells(named: Sequence[Cell]) -> None:
     """Remove from results/ what belongs to no cell that params.yaml names.
 
     The report does not read it, but DVC hashes the whole directory: dvc.lock would depend on
     what an earlier grid left behind. Its content stays in DVC's cache, and `dvc checkout` of the
     commit that named it brings it back.
     """
-    kept = {Path(f"results/{model}/fold{fold}") for model, fold in named}
-    for cell in sorted(Path("results").glob("*/fold*")):
-        if cell not in kept:
-            shutil.rmtree(cell)
-            print(f"report: {cell} is no cell of params.yaml: removed from the work tree")
-    for model in sorted(Path("results").glob("*")):
-        if model.is_dir() and not any(model.iterdir()):
-            model.rmdir()
+    kept = {cell.results for cell in named}
+    for path in sorted(Path("results").glob("*/fold*/*")):
+        if path not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            print(f"report: {path} is of no cell of params.yaml: removed from the work tree")
+    for pattern in ("*/fold*", "*"):
+        for directory in sorted(Path("results").glob(pattern)):
+            if directory.is_dir() and not any(directory.iterdir()):
+                directory.rmdir()
 
 
-def missing_cells(named: Sequence[tuple[str, int]]) -> list[str]:
+def missing_cells(named: Sequence[Cell]) -> list[str]:
     return [
-        f"{path}: expected the result of {model} on fold {fold}, found no file; run dvc repro"
-        for model, fold in named
-        for path in cell_files(model, fold)
+        f"{path}: expected the result of {cell.model} on fold {cell.fold} with seed {cell.seed}, "
+        "found no file; run dvc repro"
+        for cell in named
+        for path in (cell.evaluation, cell.history, cell.predictions)
         if not path.exists()
     ]
 
 
-def read_cells(named: Sequence[tuple[str, int]], splits: pl.DataFrame) -> list[Cell]:
-    files_of = {cell: cell_files(*cell) for cell in named}
+def read_cells(named: Sequence[Cell], splits: pl.DataFrame) -> list[Outcome]:
+    several_seeds = len({cell.seed for cell in named}) > 1
     return [
-        Cell(
-            model=model,
-            fold=fold,
-            num_train_videos=splits.filter(split_in_fold(pl.col("fold"), fold) == TRAIN).height,
-            evaluation=json.loads(evaluation.read_text()),
-            history=pl.read_csv(history),
-            predictions=pl.read_parquet(predictions),
+        Outcome(
+            model=cell.model,
+            fold=cell.fold,
+            seed=cell.seed,
+            name=cell.name if several_seeds else cell.short_name,
+            num_train_videos=splits.filter(
+                split_in_fold(pl.col("fold"), cell.fold) == TRAIN
+            ).height,
+            evaluation=json.loads(cell.evaluation.read_text()),
+            history=pl.read_csv(cell.history),
+            predictions=pl.read_parquet(cell.predictions),
         )
-        for (model, fold), (evaluation, history, predictions) in files_of.items()
+        for cell in named
     ]
 
 
-def cell_files(model: str, fold: int) -> tuple[Path, Path, Path]:
-    return (
-        Path(f"results/{model}/fold{fold}/evaluation.json"),
-        Path(f"results/{model}/fold{fold}/history.csv"),
-        Path(f"results/{model}/fold{fold}/predictions.parquet"),
-    )
-
-
-def print_comparison(cells: list[Cell]) -> None:
+def print_comparison(cells: list[Outcome]) -> None:
     for model, of in spreads(cells).items():
+        folds = by_fold(by_model(cells)[model])
         print(
-            f"report: {model}: test balanced accuracy over {len(by_model(cells)[model])} folds "
+            f"report: {model}: test balanced accuracy over {len(folds)} folds "
             f"{of[TEST].mean:.4f} ± {of[TEST].std:.4f}{interval_words(of[TEST].interval, '.4f')}"
+        )
+    for model, std in seed_stds(cells).items():
+        print(
+            f"report: {model}: test balanced accuracy of single seeds ± {std[TEST]:.4f} around the "
+            "mean of their fold"
         )
     for compared in comparisons(cells):
         print(
@@ -190,7 +196,7 @@ def totals(
     }
 
 
-def write_plots(cells: list[Cell], model: str, monitor: str) -> None:
+def write_plots(cells: list[Outcome], model: str, monitor: str) -> None:
     """Long tables, a line a cell: what `dvc plots` draws and compares between revisions."""
     losses = [curve(cell, "loss", split) for cell in cells for split in (TRAIN, VAL)]
     files.write_text(Path("plots/loss.csv"), pl.concat(losses).write_csv())
@@ -206,7 +212,7 @@ def write_plots(cells: list[Cell], model: str, monitor: str) -> None:
     files.write_text(Path("plots/confusion.csv"), pl.concat(confusion).write_csv())
 
 
-def curve(cell: Cell, metric: str, split: str) -> pl.DataFrame:
+def curve(cell: Outcome, metric: str, split: str) -> pl.DataFrame:
     return cell.history.select(
         "epoch",
         pl.lit(cell.name).alias("cell"),
@@ -217,7 +223,7 @@ def curve(cell: Cell, metric: str, split: str) -> pl.DataFrame:
 
 def report_page(
     params: Params,
-    cells: list[Cell],
+    cells: list[Outcome],
     model: str,
     document: dict[str, Any],
     counts: list[SplitCount],
@@ -248,6 +254,7 @@ def report_page(
         ],
         cells=[cell_result(cell) for cell in cells],
         spreads=spreads(cells),
+        seed_stds=seed_stds(cells),
         comparisons=comparisons(cells),
         monitor=f"val_{params.train.monitor}",
         examples=examples(own[0], params.report.examples_per_class),
@@ -259,6 +266,7 @@ def report_page(
             "seed": str(params.seed),
             "models": ", ".join(params.models),
             "folds": ", ".join(map(str, params.folds)),
+            "seeds": ", ".join(map(str, params.seeds)),
             "chosen by": f"mean validation {params.train.monitor}",
             "splits": f"sha256 {files.content_hash(SPLITS)}",
             "clips": f"sha256 {files.content_hash(CLIPS)}",
@@ -268,33 +276,37 @@ def report_page(
     )
 
 
-def headline(own: list[Cell], document: dict[str, Any], splits: pl.DataFrame) -> Headline:
-    """The chosen model's test score. The folds share one test set: their mean is no surer."""
+def headline(own: list[Outcome], document: dict[str, Any], splits: pl.DataFrame) -> Headline:
+    """The chosen model's test score. All its cells share one test set: their mean is no surer."""
     intervals = [cell.evaluation[TEST]["balanced_accuracy_interval"] for cell in own]
     low, high = (statistics.fmean(ends) for ends in zip(*intervals, strict=True))
     test = splits.filter(pl.col("split") == TEST)
-    folds = f"mean of {len(own)} folds" if len(own) > 1 else f"fold {own[0].fold}"
+    folds = by_fold(own)
+    of = f"mean of {len(folds)} folds" if len(folds) > 1 else f"fold {own[0].fold}"
+    if len(own) > len(folds):
+        of += f", {len({cell.seed for cell in own})} seeds each"
     return Headline(
         model=own[0].model,
         value=document[TEST]["balanced_accuracy"],
         interval=(low, high),
-        method=f"{folds}; 95 % posterior interval, videos taken as independent",
+        method=f"{of}; 95 % posterior interval, videos taken as independent",
         num_videos=test.height,
         num_groups=test["group"].n_unique(),
     )
 
 
-def cell_result(cell: Cell) -> CellResult:
+def cell_result(cell: Outcome) -> CellResult:
     return CellResult(
         model=cell.model,
         fold=cell.fold,
+        seed=cell.seed,
         history=cell.history,
         best_epoch=cell.evaluation["best_epoch"],
         scores={split: scores_from(cell.evaluation[split]) for split in (VAL, TEST)},
     )
 
 
-def examples(cell: Cell, num_per_class: int) -> list[Example]:
+def examples(cell: Outcome, num_per_class: int) -> list[Example]:
     """Test clips of each class: half of them right, half of them the most confidently wrong."""
     clips = pl.read_parquet(CLIPS)
     test = cell.predictions.filter(pl.col("split") == TEST).with_columns(

@@ -1,11 +1,10 @@
-"""Train one model on one fold, with tracking, checkpoints and automatic resume.
+"""Train one model on one fold with one seed, with tracking, checkpoints and automatic resume.
 
 State lives in runs/, named by the fingerprint of all that can change the result; what is
 published to models/ is written when training is complete. A kill at any place costs the time since
 the last checkpoint: the same command goes on from there and ends with the same bytes.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from mlops.attempts import recorded_attempt
 from mlops.checkpoint import State, load_checkpoint
 from mlops.checkpoint_manager import BEST, CheckpointManager, NoCheckpoints, load_best
 from mlops.determinism import choose_device, derive_seed, device_kind, make_deterministic
+from mlops.devices import claimed_devices
 from mlops.environment import environment
 from mlops.errors import PipelineError
 from mlops.fingerprint import Fingerprint, fingerprint_hash, run_fingerprint
@@ -44,7 +44,7 @@ from mlops.stage import parse_options, run_stage
 from mlops.stop import StopFlag, StoppedError
 from mlops.timings import Timings
 from mlops.tracker import ExperimentTracker
-from stages.params import Params, Train, check_cell, read_params
+from stages.params import Cell, Params, Train, check_cell, read_params
 from video.augmentation import augment_clip
 from video.cells import COPIES, cell_clips, common_columns
 from video.leakage import LeakageError
@@ -102,7 +102,7 @@ class Clips:
 class Setting:
     """What a training is given, and what stays as it is."""
 
-    cell: argparse.Namespace
+    cell: Cell
     params: Params
     device: torch.device
     group: ProcessGroup
@@ -110,26 +110,40 @@ class Setting:
 
 
 def main() -> None:
-    cell = parse_options(__doc__, model=str, fold=int)
+    cell = Cell(**vars(parse_options(__doc__, model=str, fold=int, seed=int)))
     stop = StopFlag()
     watch_parent(lambda: stop.set("the end of the process that started it"))
     params = read_params()
-    check_cell(cell.model, cell.fold, params)
+    check_cell(cell, params)
     num_threads = params.train.num_threads
-    if params.runtime.num_processes > 1 and not is_launched():
-        num_processes = params.runtime.num_processes
-        launch("stages.train", sys.argv[1:], num_processes, num_threads=num_threads, stop=stop)
-        return
-    device = choose_device(params.runtime.device)
     make_deterministic(
-        derive_seed(params.seed, "train", cell.model, cell.fold), num_threads=num_threads
+        derive_seed(cell.seed, "train", cell.model, cell.fold), num_threads=num_threads
     )
-    with process_group(device.type) as group:
-        setting = Setting(cell=cell, params=params, device=device, group=group, stop=stop)
-        if group.leads:
-            lead(setting)
-        else:
-            follow(setting)
+    if is_launched():
+        device = choose_device(params.runtime.device)
+        with process_group(device.type) as group:
+            take_part(Setting(cell=cell, params=params, device=device, group=group, stop=stop))
+        return
+    claim = claimed_devices(
+        params.runtime.device,
+        count=params.runtime.num_processes,
+        work=f"train {cell.name}",
+        say=say,
+        check=stop.check,
+    )
+    with claim as devices:
+        if len(devices) > 1:
+            launch("stages.train", sys.argv[1:], devices, num_threads=num_threads, stop=stop)
+            return
+        device, group = devices[0], ProcessGroup()
+        take_part(Setting(cell=cell, params=params, device=device, group=group, stop=stop))
+
+
+def take_part(setting: Setting) -> None:
+    if setting.group.leads:
+        lead(setting)
+    else:
+        follow(setting)
 
 
 def lead(setting: Setting) -> None:
@@ -188,7 +202,7 @@ def new_session(
     setting: Setting, learner: Learner, run_dir: Path, fingerprint: Fingerprint
 ) -> Session:
     return Session(
-        cell=f"{setting.cell.model} fold {setting.cell.fold}",
+        cell=setting.cell.name,
         fingerprint=fingerprint,
         learner=learner,
         tracker=ExperimentTracker(run_dir, run_dir.name),
@@ -211,7 +225,7 @@ def train(
     try:
         while not finished(progress, params.train):
             learner.start_epoch(progress.epoch)
-            batches = training_batches(params, clips, progress, learner)
+            batches = training_batches(setting, clips, progress, learner)
             began = time.monotonic()
             for batch in track(
                 batches,
@@ -260,20 +274,21 @@ def new_checkpoints(
 def wanted_training(setting: Setting) -> Wanted:
     """What identifies this training.
 
-    The packs are not hashed: the tables hold the sha256 of every clip, and the loader compares.
+    `seed` of params.yaml is not in it: it acts through the inputs. The packs are not hashed: the
+    tables hold the sha256 of every clip, and the loader compares.
     """
     cell, params, size = setting.cell, setting.params, setting.group.size
     config = {
-        "seed": params.seed,
         "train": vars(params.train),
         "augment": vars(params.augment),
         "split": {"near_duplicate_distance": params.split.near_duplicate_distance},
         "model": cell.model,
         "fold": cell.fold,
+        "seed": cell.seed,
     }
     fingerprint = run_fingerprint(
         config=config,
-        inputs=[CLIPS, SPLITS, AUGMENTED, Path(f"models/{cell.model}/init.pt")],
+        inputs=[CLIPS, SPLITS, AUGMENTED, cell.initial_weights],
         module="stages.train",
         root=Path(),
         libraries=LIBRARIES,
@@ -286,7 +301,7 @@ def wanted_training(setting: Setting) -> Wanted:
         config=config,
         fingerprint=fingerprint,
         trajectory=trajectory_hash(fingerprint, config, without=length),
-        cell=("model", "fold"),
+        cell=("model", "fold", "seed"),
         num_epochs=params.train.epochs,
     )
 
@@ -339,7 +354,7 @@ def load_clips(params: Params, fold: int, *, near_duplicate_distance: float) -> 
 def build_learner(setting: Setting, clips: Clips) -> tuple[Learner, dict[str, Any]]:
     """A learner with the initial weights, and the shape that its model was built for."""
     cell, params, group = setting.cell, setting.params, setting.group
-    initial = load_checkpoint(Path(f"models/{cell.model}/init.pt"))
+    initial = load_checkpoint(cell.initial_weights)
     model = build_model(cell.model, ModelShape(**initial["shape"]))
     model.load_state_dict(initial["model"])
     check_shares(clips, setting)
@@ -394,20 +409,21 @@ def finished(progress: Progress, train: Train) -> bool:
 
 
 def training_batches(
-    params: Params, clips: Clips, progress: Progress, learner: Learner
+    setting: Setting, clips: Clips, progress: Progress, learner: Learner
 ) -> Prefetched:
     """The epoch's batches from where training is, made ahead by a thread."""
+    params, seed = setting.params, setting.cell.seed
     return Prefetched(
         clips.train.batches(
             sampling_order(
                 params.train.sampling,
                 clips.train.targets,
                 clips.train.table["group"].to_list(),
-                seed=params.seed,
+                seed=seed,
                 epoch=progress.epoch,
             ),
             params.train.batch_size,
-            online_augmentation(params, clips.train, progress.epoch),
+            online_augmentation(params, seed, clips.train, progress.epoch),
             first=progress.batch,
             allocate=batch_memory(learner.device),
             workers=params.runtime.workers,
@@ -416,7 +432,9 @@ def training_batches(
     )
 
 
-def online_augmentation(params: Params, train_set: ClipSet, epoch: int) -> Augment | None:
+def online_augmentation(
+    params: Params, seed: int, train_set: ClipSet, epoch: int
+) -> Augment | None:
     """A new copy of every clip in every epoch: epoch e shows copy number e of each.
 
     A function of seed, epoch and clip alone, so that a resumed training sees the same.
@@ -427,7 +445,7 @@ def online_augmentation(params: Params, train_set: ClipSet, epoch: int) -> Augme
     videos = train_set.table["sha256"]
 
     def augment(clip: Clip, row: int) -> Clip:
-        return augment_clip(clip, recipe, seed=params.seed, video_sha256=videos[row], copy=epoch)
+        return augment_clip(clip, recipe, seed=seed, video_sha256=videos[row], copy=epoch)
 
     return augment
 
@@ -439,7 +457,7 @@ def take_step(
     group, cell, step = setting.group, setting.cell, session.progress.step
     if group.size > 1:
         # Each process draws by itself, and no more of them than the first one's state is saved.
-        parts = (setting.params.seed, "step", cell.model, cell.fold, step, group.rank)
+        parts = (cell.seed, "step", cell.model, cell.fold, step, group.rank)
         torch.manual_seed(derive_seed(*parts))
     try:
         loss = learner.step(batch)
@@ -552,8 +570,6 @@ def publish(session: Session, setting: Setting, run_dir: Path) -> None:
     progress, cell, stop = session.progress, setting.cell, setting.stop
     monitor = setting.params.train.monitor
     session.flush()
-    history_path = Path(f"results/{cell.model}/fold{cell.fold}/history.csv")
-    model_path = Path(f"models/{cell.model}/fold{cell.fold}/best_model.pt")
     history = (
         session.tracker.get_metrics()
         .filter(pl.col("phase") != "step")
@@ -561,7 +577,7 @@ def publish(session: Session, setting: Setting, run_dir: Path) -> None:
         .pivot("name", index="epoch", values="value", maintain_order=True)
     )
     stop.check()
-    files.write_text(history_path, history.write_csv())
+    files.write_text(cell.history, history.write_csv())
     files.write_text(run_dir / "artifacts/history.csv", history.write_csv())
     best_path = run_dir / CHECKPOINTS / BEST
     best = load_best(best_path.parent, say=say)
@@ -574,8 +590,8 @@ def publish(session: Session, setting: Setting, run_dir: Path) -> None:
             "which trains it again"
         )
     stop.check()
-    files.write_bytes(model_path, best_path.read_bytes())
-    published = {path.as_posix(): files.md5(path) for path in (model_path, history_path)}
+    files.write_bytes(cell.best_model, best_path.read_bytes())
+    published = {path.as_posix(): files.md5(path) for path in (cell.best_model, cell.history)}
     wall_sec = round(time.monotonic() - session.started, 1)
     write_metadata(run_dir, published=published, best_epoch=progress.best_epoch, wall_sec=wall_sec)
     session.close()

@@ -11,9 +11,13 @@ import numpy as np
 import polars as pl
 from ruamel.yaml import YAML
 
+from stages.params import Cell
 from video.encoding import encode_video
 
 ROOT = Path(__file__).parents[1]
+
+# The one that a finished clone has.
+CELL = Cell(model="small3d", fold=0, seed=0)
 
 SMALL: dict[str, Any] = {
     "sample": {"num_scenes": 12, "versions_per_scene": 3, "max_duration_sec": 2.0},
@@ -63,6 +67,11 @@ def run_stage(stage: str, *arguments: str, cwd: Path) -> tuple[int, str]:
         check=False,
     )
     return result.returncode, result.stdout + result.stderr
+
+
+def options(cell: Cell) -> list[str]:
+    """What says on the command line of a stage which cell it is to run for."""
+    return [word for key, value in vars(cell).items() for word in (f"--{key}", str(value))]
 
 
 def set_params(root: Path, changes: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from video.comparison import difference_over_folds, spread_over_folds
+from video.comparison import difference_over_folds, spread_over_folds, std_over_seeds
 
 VALUES = [0.71, 0.74, 0.69, 0.77, 0.72]
 DIFFERENCES = [0.03, 0.01, 0.0, 0.04, 0.02]
@@ -22,6 +22,18 @@ def test_the_interval_is_students() -> None:
 
 def test_the_interval_of_a_share_ends_at_0_and_1() -> None:
     assert spread_over_folds([0.1, 0.9]).interval == (0.0, 1.0)
+
+
+def test_the_deviation_over_seeds_is_that_of_a_regression_on_the_folds() -> None:
+    # The residual standard error of a linear model with a mean a fold, from an unequal grid.
+    folds = np.array([0, 0, 0, 1, 1, 2])
+    values = np.array([0.7, 0.8, 0.75, 0.9, 0.6, 0.5])
+    design = np.eye(3)[folds]
+    _, (squares,), rank, _ = np.linalg.lstsq(design, values, rcond=None)
+
+    found = std_over_seeds([values[folds == fold].tolist() for fold in range(3)])
+
+    assert found == pytest.approx(math.sqrt(squares / (len(values) - rank)))
 
 
 def test_folds_that_agree_have_no_interval() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from mlops.fingerprint import imported_sources
 from mlops.parameters import load_yaml
+from stages.params import Cell
 
 ROOT = Path(__file__).parents[1]
 PIPELINE = load_yaml(ROOT / "dvc.yaml")
@@ -28,6 +29,8 @@ CANNOT_CHANGE_A_RESULT = {
     "mlops/run_lock.py": "waits",
     "mlops/stop.py": "when work is left, to go on with the same bytes",
     "mlops/timings.py": "how long it took",
+    "mlops/device_locks.py": "waits",
+    "mlops/devices.py": "which of the devices, whose kind a training's fingerprint names",
     "mlops/environment.py": "notes where a process is at work",
     "mlops/errors.py": "words",
     "mlops/files.py": "how bytes reach the disk, and sha256",
@@ -45,6 +48,9 @@ UNDECLARED_SECTIONS = {"runtime", "experiment"}
 
 # What each layer may import of the repository.
 MAY_IMPORT = {"stages": {"video", "mlops"}, "video": {"video"}, "mlops": {"mlops"}}
+
+# Asked for a path, it gives that of dvc.yaml with the keys of the matrix in braces.
+ANY_CELL = Cell(model="{model}", fold="{fold}", seed="{seed}")  # type: ignore[arg-type]
 
 KNOW_DVC = {"mlops/pipeline.py", "mlops/lineage.py"}
 
@@ -168,7 +174,7 @@ def test_the_code_that_can_change_a_result_is_a_dep(stage: str) -> None:
 def test_the_paths_in_the_script_are_the_paths_in_dvc_yaml(stage: str) -> None:
     named = set(paths_named(script(stage)))
     data = {
-        path.replace("${item.model}", "{model}").replace("${item.fold}", "{fold}")
+        re.sub(r"\$\{item\.(\w+)\}", r"{\1}", path)
         for path in declared(stage, "deps") + declared(stage, "outs")
         if not re.match(r"(stages|video|mlops)/|\$\{data\.", path)
     }
@@ -180,8 +186,18 @@ def test_the_paths_in_the_script_are_the_paths_in_dvc_yaml(stage: str) -> None:
 
 
 def paths_named(path: Path) -> Iterator[str]:
-    """The literal paths of the pipeline in `Path(...)`; f"{cell.fold}" counts as {fold}."""
+    """The paths of the pipeline in `Path(...)`, and those that a script asks a cell for."""
     for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Attribute) and attribute_chain(node) == ["cell", node.attr]:
+            found = getattr(ANY_CELL, node.attr, None)
+            if isinstance(found, Path):
+                yield found.as_posix()
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "initial_weights"
+        ):
+            yield ANY_CELL.initial_weights.as_posix()
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)

@@ -28,7 +28,7 @@ stages:
       md5: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.dir
       size: 1
       nfiles: 1
-  'train@small3d-0':
+  'train@small3d-0-0':
     cmd: b
     deps:
     - path: data/clips

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.clone import environment
+from tests.clone import CELL, environment, options
 from video.splits import TEST, TRAIN, VAL
 
 SPLITS, CLIPS, AUGMENTED = "data/splits.parquet", "data/clips.parquet", "data/augmented.parquet"
@@ -53,7 +53,7 @@ class Data:
     def stopped(self, stage: str) -> str:
         """What the script says, which must stop for the user's fault."""
         result = subprocess.run(
-            [sys.executable, "-m", f"stages.{stage}", "--model", "small3d", "--fold", "0"],
+            [sys.executable, "-m", f"stages.{stage}", *options(CELL)],
             cwd=self.root,
             env=environment(),
             text=True,

@@ -267,6 +267,10 @@ def test_an_unknown_model_is_told_the_known_ones(tmp_path: Path) -> None:
             "folds: expected every item once, got [1] again; remove the repetition",
         ),
         (
+            {"seeds": [2, 2]},
+            "seeds: expected every item once, got [2] again; remove the repetition",
+        ),
+        (
             {"data.labels": ["real", "real"]},
             "data.labels: expected every item once, got ['real'] again; remove the repetition",
         ),

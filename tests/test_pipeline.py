@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 from mlops.files import content_hash
-from tests.clone import commit, dvc, git, set_params, stages_run
+from tests.clone import CELL, commit, dvc, git, set_params, stages_run
 
-MODEL = Path("models/small3d/fold0/best_model.pt")
+MODEL = CELL.best_model
 
 
 def test_a_finished_run_has_all_its_results(finished: Path) -> None:
@@ -95,30 +95,43 @@ def test_an_experiment_shows_what_it_changed(workspace: Path) -> None:
 def test_models_are_compared_side_by_side(workspace: Path) -> None:
     changes = ["-S", "models=[small3d,mc3_18]", "-S", "train.epochs=1"]
     output = dvc("exp", "run", *changes, cwd=workspace)
-    assert "train@mc3_18-0" in output
+    assert "train@mc3_18-0-0" in output
     metrics = json.loads((workspace / "metrics.json").read_text())
     assert set(metrics["models"]) == {"small3d", "mc3_18"}
 
 
-def test_one_more_fold_trains_its_own_cell_alone(workspace: Path) -> None:
+def test_one_more_fold_and_seed_train_their_own_cells_alone(workspace: Path) -> None:
     before = {path: content_hash(workspace / path) for path in (MODEL, Path("data/augmented"))}
-    output = dvc("exp", "run", "-S", "folds=[0,1]", cwd=workspace)
+    output = dvc("exp", "run", "-S", "folds=[0,1]", "-S", "seeds=[0,1]", cwd=workspace)
     ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
-    assert ran == ["train@small3d-1", "evaluate@small3d-1", "report"]
+    assert sorted(ran) == [
+        *("evaluate@small3d-0-1", "evaluate@small3d-1-0", "evaluate@small3d-1-1"),
+        *("init_model@small3d-1", "report"),
+        *("train@small3d-0-1", "train@small3d-1-0", "train@small3d-1-1"),
+    ]
     assert {path: content_hash(workspace / path) for path in before} == before
     assert "report: small3d: test balanced accuracy over 2 folds" in output
+    assert "report: small3d: test balanced accuracy of single seeds" in output
+    # No two of the four are one training.
+    models = workspace.glob("models/small3d/fold*/seed*/best_model.pt")
+    assert len({content_hash(path) for path in models}) == 4
+    assert "have identical predictions" not in output
     models = json.loads((workspace / "metrics.json").read_text())["models"]
     assert set(models["small3d"]["test"]) == {
         "balanced_accuracy",
         "balanced_accuracy_std",
         "balanced_accuracy_interval",
+        "balanced_accuracy_seed_std",
     }
+    plotted = pl.read_csv(workspace / "plots/score.csv")["cell"].unique().to_list()
+    assert sorted(plotted) == [f"small3d fold {k} seed {s}" for k in (0, 1) for s in (0, 1)]
 
 
 def test_the_summary_reads_only_the_cells_that_params_yaml_names(workspace: Path) -> None:
     before = {name: content_hash(workspace / name) for name in ("metrics.json", "report.html")}
     shutil.copytree(workspace / "results/small3d", workspace / "results/r3d_18")
-    (workspace / "results/r3d_18/fold0/evaluation.json").write_text("{}")
+    (workspace / "results/small3d/fold0/history.csv").write_text("of no cell")
+    (workspace / "results/r3d_18/fold0/seed0/evaluation.json").write_text("{}")
     assert stages_run(dvc("repro", cwd=workspace)) == {"report"}
     assert before == {name: content_hash(workspace / name) for name in before}
     # Nor does dvc.lock depend on what lay there.
@@ -134,7 +147,7 @@ def test_ones_own_videos_are_versioned_and_train_in_a_temporary_copy(workspace: 
     assert "data/mine.dvc" in git("ls-files", cwd=workspace)
     name = "temporary"
     output = dvc("exp", "run", "--temp", "--name", name, "-S", "train.epochs=1", cwd=workspace)
-    assert "train: small3d fold 0: epoch 0" in output
+    assert "train: small3d fold 0 seed 0: epoch 0" in output
     assert name in dvc("exp", "list", cwd=workspace)
 
 
@@ -149,7 +162,7 @@ def test_an_older_commit_brings_back_its_model_metrics_and_report(workspace: Pat
     results = [MODEL, Path("metrics.json"), Path("report.html")]
     first = {path: content_hash(workspace / path) for path in results}
     set_params(workspace, {"folds": [0, 1], "train": {"learning_rate": 1.0e-4}})
-    assert "train@small3d-1" in dvc("repro", cwd=workspace)
+    assert "train@small3d-1-0" in dvc("repro", cwd=workspace)
     metrics = json.loads((workspace / "metrics.json").read_text())
     assert "balanced_accuracy_std" in metrics["models"]["small3d"]["test"]
     commit(workspace, "second run")

@@ -75,7 +75,7 @@ def test_a_resume_that_forgets_the_optimizer_is_found(workspace: Path) -> None:
     assert code == 1, output
     # Not where: by the time of the kill validation may be over.
     assert "kill 1 of 1: in " in output
-    assert "models/small3d/fold0/best_model.pt: expected md5" in output
+    assert "models/small3d/fold0/seed0/best_model.pt: expected md5" in output
     assert "metrics.jsonl: expected in row" in output
     (left,) = workspace.parent.glob("prove-*/clone")
     assert str(left) in output
@@ -320,17 +320,17 @@ def test_an_orphan_stays_below_and_can_be_frozen_and_killed() -> None:
 
 def test_the_first_cell_stands_for_its_stage(finished: Path) -> None:
     target = find_target(finished, "train")
-    assert target.name == "train@small3d-0"
+    assert target.name == "train@small3d-0-0"
     assert target.command[:3] == ("python", "-m", "stages.train")
-    assert "models/small3d/fold0/best_model.pt" in target.outs
+    assert "models/small3d/fold0/seed0/best_model.pt" in target.outs
     assert target.deps["data/clips"].endswith(".dir")
 
 
 def test_a_forgotten_stage_is_gone_and_the_others_stay(workspace: Path) -> None:
-    forget(workspace / "dvc.lock", "train@small3d-0")
+    forget(workspace / "dvc.lock", "train@small3d-0-0")
     commit(workspace, "forgotten")
     diff = git("show", "--format=", "HEAD", cwd=workspace)
-    assert "-  train@small3d-0:" in diff
+    assert "-  train@small3d-0-0:" in diff
     added = [line for line in diff.splitlines() if line[:1] == "+" and line[:3] != "+++"]
     assert added == []
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from tests.clone import dvc, run_stage, set_params
+from tests.clone import CELL, dvc, options, run_stage, set_params
 from video.encoding import encode_video
 from video.splits import TEST, TRAIN, best_rebalance
 
@@ -84,14 +84,14 @@ def test_a_reencoded_copy_of_a_test_video_never_reaches_training(
         split=moved.then(pl.lit(TRAIN)).otherwise("split"),
     ).write_parquet(root / "data/splits.parquet")
     assert run_stage("generate_augmentations", cwd=root)[0] == 0
-    code, output = run_stage("train", "--model", "small3d", "--fold", "0", cwd=root)
+    code, output = run_stage("train", *options(CELL), cwd=root)
     assert code == 1
     assert f"test and train share the group {group}: '{original}' and '{COPY}'; run" in output
 
     # Under the name of another group too.
     tampered = splits_of(root).with_columns(group=moved.then(pl.lit("uploads")).otherwise("group"))
     tampered.write_parquet(root / "data/splits.parquet")
-    code, output = run_stage("train", "--model", "small3d", "--fold", "0", cwd=root)
+    code, output = run_stage("train", *options(CELL), cwd=root)
     assert code == 1
     assert "test and train show the same pictures: " in output
     assert f"'{original}'" in output

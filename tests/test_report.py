@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.clone import run_stage, set_params
+from stages.params import Cell
+from tests.clone import CELL, run_stage, set_params
 
-TWIN = Path("results/r3d_18")
+TWIN = Cell(model="r3d_18", fold=0, seed=0)
 
 
 @pytest.fixture
 def twins(workspace: Path) -> Path:
     """The results of two models that are one."""
-    shutil.copytree(workspace / "results/small3d", workspace / TWIN)
+    shutil.copytree(workspace / CELL.results, workspace / TWIN.results)
     set_params(workspace, {"models": ["small3d", "r3d_18"]})
     return workspace
 
@@ -36,7 +37,7 @@ def test_two_models_that_say_the_same_are_told_in_the_output_and_in_the_page(twi
 
 
 def test_a_cell_with_nan_is_no_result(twins: Path) -> None:
-    path = twins / TWIN / "fold0/evaluation.json"
+    path = twins / TWIN.evaluation
     evaluation = json.loads(path.read_text())
     evaluation["test"]["balanced_accuracy"] = float("nan")
     path.unlink()  # it may be a link into DVC's cache
@@ -46,13 +47,13 @@ def test_a_cell_with_nan_is_no_result(twins: Path) -> None:
 
 
 def test_every_missing_cell_is_named(twins: Path) -> None:
-    shutil.rmtree(twins / TWIN)
-    (twins / "results/small3d/fold0/predictions.parquet").unlink()
+    shutil.rmtree(twins / TWIN.results)
+    (twins / CELL.predictions).unlink()
 
     output = failure(twins)
 
-    assert "results/small3d/fold0/predictions.parquet: expected the result of small3d" in output
-    assert "results/r3d_18/fold0/evaluation.json: expected the result of r3d_18 on fold 0" in output
+    assert f"{CELL.predictions}: expected the result of small3d" in output
+    assert f"{TWIN.evaluation}: expected the result of r3d_18 on fold 0 with seed 0" in output
 
 
 def test_one_fold_is_compared_with_nothing(twins: Path) -> None:

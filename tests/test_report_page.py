@@ -75,9 +75,9 @@ def history(num_epochs: int = 5) -> pl.DataFrame:
     )
 
 
-def cell(model: str = "tiny3d", fold: int = 0, **split_scores: Scores) -> CellResult:
+def cell(model: str = "tiny3d", fold: int = 0, seed: int = 0, **split_scores: Scores) -> CellResult:
     of = {"val": scores(), "test": scores()} | split_scores
-    return CellResult(model=model, fold=fold, history=history(), best_epoch=3, scores=of)
+    return CellResult(model=model, fold=fold, seed=seed, history=history(), best_epoch=3, scores=of)
 
 
 def baselines(value: float | None = 0.5) -> tuple[Baseline, ...]:
@@ -114,6 +114,7 @@ def page_of(*cells: CellResult, **changes: object) -> ReportPage:
         baselines=baselines(),
         cells=cells or (cell(),),
         spreads={},
+        seed_stds={},
         comparisons=(),
         monitor="val_balanced_accuracy",
         examples=(
@@ -287,6 +288,29 @@ def test_the_spread_over_folds_is_shown_with_its_interval() -> None:
     assert "the true interval is wider" in text
 
 
+def test_several_seeds_are_averaged_and_their_deviation_is_shown() -> None:
+    values = {(0, 0): 0.5, (0, 1): 0.7, (1, 0): 0.7, (1, 1): 0.9}
+    cells = [cell(fold=k, seed=s, test=scores(value)) for (k, s), value in values.items()]
+    html = render_page(page_of(*cells, seed_stds={"tiny3d": {"val": 0.012, "test": 0.131}}))
+    text = Reader(html).text
+    # Of the folds' means, 0.6 and 0.8; all four values have one of 0.163.
+    assert "0.700 ± 0.141" in text
+    assert "val deviation test deviation tiny3d 0.012 0.131" in text
+    assert "sum over 2 folds, 2 seeds" in text
+    assert "true fight, predicted no fight: 32 of 124" in html
+    # The videos of a fold are not twice as many for its two seeds.
+    assert "videos are the sum over folds, each seed’s being the same" in text
+    assert html.count('<data value="62">62</data>') == 2
+    every = html[html.index("Every fold and seed") : html.index('id="learn"')]
+    assert every.count('<th scope="row">') == 4
+
+
+def test_a_broken_seed_is_not_hidden_in_the_mean_of_its_fold() -> None:
+    cells = [cell(seed=0), cell(seed=1, test=scores(math.nan)), cell(fold=1), cell(fold=1, seed=1)]
+    text = Reader(render_page(page_of(*cells))).text
+    assert "not a number fold 0" in text
+
+
 def test_models_are_compared_on_the_page() -> None:
     val = Difference(mean=0.021, std=0.01, interval=(-0.004, 0.046), t=2.031, p=0.112)
     bare = Difference(mean=0.1, std=0.0, interval=None, t=None, p=None)
@@ -369,7 +393,7 @@ def test_a_grid_of_two_models_and_five_folds_renders_every_cell() -> None:
 
 
 def test_a_cell_given_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected each model and fold once"):
+    with pytest.raises(ValueError, match="expected each model, fold and seed once"):
         render_page(page_of(cell(), cell()))
 
 

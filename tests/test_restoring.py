@@ -15,7 +15,7 @@ from mlops.removal import REMOVED, remove
 from mlops.run_lock import run_lock
 from mlops.run_records import read_record
 from mlops.runs import make_run, read_metadata, write_metadata
-from tests.clone import commit, dvc, git, run_stage, set_params
+from tests.clone import CELL, commit, dvc, git, options, run_stage, set_params
 from tests.runs_directory import config, finished_run, wanted
 from tests.trainer import MODEL, newest_run
 
@@ -104,7 +104,7 @@ def test_a_run_that_no_dvc_lock_names_is_told_and_so_is_the_commit_of_its_code(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_params(root, {"train": {"epochs": 1}})
-    code, printed = run_stage("train", "--model", "small3d", "--fold", "0", cwd=root)
+    code, printed = run_stage("train", *options(CELL), cwd=root)
     assert code == 0, printed
     head = git("rev-parse", "HEAD", cwd=root).strip()
     output = command(capsys, "show", first_run(root).name)

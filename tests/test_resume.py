@@ -268,7 +268,7 @@ def test_what_is_finished_but_not_recorded_is_published_without_training(
 
 def test_what_dvc_has_recorded_is_trained_again_when_forced(root: Path) -> None:
     commit(root, "long")
-    dvc("repro", "--force", "--single-item", "train@small3d-0", cwd=root)
+    dvc("repro", "--force", "--single-item", "train@small3d-0-0", cwd=root)
     before = (root / MODEL).read_bytes()
     output = train(root)
     assert "train: starting" in output
@@ -379,7 +379,7 @@ def test_other_versions_go_on_only_if_asked_to_and_the_record_says_so(
 FULL_DISK = """
 set -e
 mount -t tmpfs -o size=6m none runs
-python -m stages.train --model small3d --fold 0 > output 2>&1 &
+python -m stages.train --model small3d --fold 0 --seed 0 > output 2>&1 &
 trainer=$!
 until [ "$(cat runs/*/*/ledger.jsonl 2>/dev/null | wc -l)" -gt 20 ]; do
     kill -0 $trainer
@@ -421,7 +421,7 @@ def test_a_full_disk_is_told_and_ends_nothing(root: Path, whole: dict[str, Any])
 
 
 def test_a_trainer_whose_dvc_was_killed_saves_and_ends(root: Path, whole: dict[str, Any]) -> None:
-    command = [sys.executable, "-m", "dvc", "repro", "-f", "-s", "train@small3d-0"]
+    command = [sys.executable, "-m", "dvc", "repro", "-f", "-s", "train@small3d-0-0"]
     process = subprocess.Popen(
         command, cwd=root, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
     )

@@ -13,19 +13,19 @@ from mlops.resume import Mode, Start, Wanted, choose_start, trajectory_hash
 from mlops.runs import make_run, read_metadata, write_metadata
 
 CONFIG: dict[str, Any] = {
-    "seed": 0,
     "train": {"epochs": 4, "learning_rate": 0.1, "schedule": "constant"},
     "augment": {"copies": 3},
     "model": "small3d",
     "fold": 0,
+    "seed": 0,
 }
 FINGERPRINT: dict[str, Any] = {
-    "inputs": {"data/clips.parquet": "aa", "models/small3d/init.pt": "bb"},
+    "inputs": {"data/clips.parquet": "aa", "models/small3d/seed0/init.pt": "bb"},
     "code": {"stages/train.py": "cc", "video/learner.py": "dd"},
     "versions": {"python": "3.11.7", "torch": "2.15.0"},
     "device": "cpu",
 }
-PUBLISHED = {"models/small3d/fold0/best_model.pt": "ee"}
+PUBLISHED = {"models/small3d/fold0/seed0/best_model.pt": "ee"}
 
 
 def wanted(
@@ -39,7 +39,7 @@ def wanted(
         config=config,
         fingerprint=whole,
         trajectory=trajectory_hash(whole, config, without=without),
-        cell=("model", "fold"),
+        cell=("model", "fold", "seed"),
         num_epochs=config["train"]["epochs"],
     )
 
@@ -87,7 +87,7 @@ def test_the_name_of_the_experiment_makes_no_difference(tmp_path: Path) -> None:
     assert choose(tmp_path, wanted()).run_dir == run_dir
 
 
-@pytest.mark.parametrize("key", sorted(set(flatten(CONFIG)) - {"model", "fold"}))
+@pytest.mark.parametrize("key", sorted(set(flatten(CONFIG)) - {"model", "fold", "seed"}))
 def test_every_parameter_changed_alone_starts_afresh_and_is_named(key: str, tmp_path: Path) -> None:
     run_dir = make_run(tmp_path, "demo", wanted(without=()))
     before = flatten(CONFIG)[key]
@@ -97,13 +97,17 @@ def test_every_parameter_changed_alone_starts_afresh_and_is_named(key: str, tmp_
     assert start == Start(how="afresh", differs=f"beside {run_dir.name}: {key} {before} -> {after}")
 
 
-@pytest.mark.parametrize("key", ["model", "fold"])
+@pytest.mark.parametrize("key", ["model", "fold", "seed"])
 def test_another_cell_is_compared_with_none(key: str, tmp_path: Path) -> None:
     make_run(tmp_path, "demo", wanted())
     assert choose(tmp_path, wanted(changed(CONFIG, key, 7))) == Start(how="afresh")
 
 
-FIELDS = ["inputs|data/clips.parquet", "inputs|models/small3d/init.pt", "code|stages/train.py"]
+FIELDS = [
+    "inputs|data/clips.parquet",
+    "inputs|models/small3d/seed0/init.pt",
+    "code|stages/train.py",
+]
 FIELDS += ["code|video/learner.py", "versions|python", "versions|torch", "device"]
 
 
@@ -148,12 +152,12 @@ def test_an_entry_more_or_less_starts_afresh(part: str, change: str, tmp_path: P
 
 def test_of_many_differences_three_are_named(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path, "demo", wanted())
-    config = changed(changed(CONFIG, "seed", 1), "augment", {"copies": 1, "online": True})
+    config = changed(changed(CONFIG, "train|epochs", 5), "augment", {"copies": 1, "online": True})
     fingerprint = changed(FINGERPRINT, "device", "cuda")
     start = choose(tmp_path, wanted(config, fingerprint))
     assert start.differs == (
-        f"beside {run_dir.name}: augment.copies 3 -> 1, augment.online none -> True, seed 0 -> 1 "
-        "and 1 more"
+        f"beside {run_dir.name}: augment.copies 3 -> 1, augment.online none -> True, "
+        "train.epochs 4 -> 5 and 1 more"
     )
 
 
@@ -180,7 +184,7 @@ def test_a_finished_run_is_published_again_if_dvc_has_recorded_another_of_its_ou
     tmp_path: Path,
 ) -> None:
     run_dir = make_run(tmp_path, "demo", wanted())
-    history = "results/small3d/fold0/history.csv"
+    history = "results/small3d/fold0/seed0/history.csv"
     write_metadata(run_dir, status="finished", published=PUBLISHED | {history: "ff"})
     for recorded in (PUBLISHED, PUBLISHED | {history: "other"}):
         assert choose(tmp_path, wanted(), recorded=recorded).how == "publishes"
@@ -218,9 +222,9 @@ def test_more_epochs_extend_the_longest_shorter_run(status: str, tmp_path: Path)
 
 def test_more_epochs_and_another_parameter_start_afresh(tmp_path: Path) -> None:
     make_run(tmp_path, "demo", wanted(changed(CONFIG, "train|epochs", 2)))
-    start = choose(tmp_path, wanted(changed(CONFIG, "seed", 1)))
+    start = choose(tmp_path, wanted(changed(CONFIG, "train|learning_rate", 0.2)))
     assert start.how == "afresh"
-    assert start.differs.endswith(": seed 0 -> 1, train.epochs 2 -> 4")
+    assert start.differs.endswith(": train.epochs 2 -> 4, train.learning_rate 0.1 -> 0.2")
 
 
 @pytest.mark.parametrize("key", FIELDS)

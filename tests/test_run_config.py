@@ -72,7 +72,8 @@ def test_a_keyword_that_is_none_counts_as_not_given() -> None:
 def test_a_keyword_sets_its_values_and_no_other(keyword: str) -> None:
     before, after = RunConfig(project_root=ROOT), RunConfig(project_root=ROOT, **{keyword: "new"})
     assert sorted(after.diff(before)) == sorted(KEYWORDS[keyword])
-    assert all(value_at(after.params, key) == "new" for key in KEYWORDS[keyword])
+    values = {key: value_at(after.params, key) for key in KEYWORDS[keyword]}
+    assert values == {key: ["new"] if key == "seeds" else "new" for key in values}
     assert getattr(after, keyword) == "new"
 
 
@@ -102,7 +103,7 @@ def test_an_unknown_keyword_is_told_with_the_nearest_ones(
 
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(PipelineError) as caught:
-        RunConfig(project_root=ROOT, use_amp=True, epochs=3, set_params=["seeds=1", "seed"])
+        RunConfig(project_root=ROOT, use_amp=True, epochs=3, set_params=["sed=1", "seed"])
     assert len(caught.value.faults) == 4
 
 

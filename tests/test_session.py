@@ -63,7 +63,7 @@ def new_run(base: Path) -> Path:
 
 def new_session(run_dir: Path, fingerprint: dict[str, Any] = FINGERPRINT) -> Session:
     return Session(
-        cell="small3d fold 0",
+        cell="small3d fold 0 seed 0",
         fingerprint=copy.deepcopy(fingerprint),
         learner=Weights(),
         tracker=ExperimentTracker(run_dir, run_dir.name),
@@ -137,7 +137,7 @@ def test_all_of_the_place_comes_back(tmp_path: Path) -> None:
     session, said = restored(left(tmp_path))
     assert vars(session.progress) == PLACE
     assert values(session) == [1.0, 2.0, 3.0]
-    assert said == ["small3d fold 0: goes on with epoch 3, step 8"]
+    assert said == ["small3d fold 0 seed 0: goes on with epoch 3, step 8"]
 
 
 def test_log_and_ledger_are_cut_where_the_state_was_saved(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_another_runs_state_is_taken_with_its_log_up_to_there(tmp_path: Path) ->
         "epoch": 3,
         "step": 8,
     }
-    assert said == ["small3d fold 0: goes on with epoch 3, step 8"]
+    assert said == ["small3d fold 0 seed 0: goes on with epoch 3, step 8"]
     assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
 
 

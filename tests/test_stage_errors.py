@@ -360,7 +360,7 @@ def test_a_video_changed_behind_the_pipeline_is_refused(project: Project) -> Non
 
 def test_a_project_model_has_no_kinetics_weights(project: Project) -> None:
     project.write_params({"init_model": {"weights": "kinetics400"}})
-    output = project.fail("init_model", "--model", "small3d")
+    output = project.fail("init_model", "--model", "small3d", "--seed", "0")
     assert "expected random or a file for small3d, got kinetics400" in output
 
 
@@ -371,7 +371,7 @@ def test_without_network_the_error_says_how_to_provide_the_weights(
     # Nothing listens there: the download fails on any machine as it does without a network.
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     project.write_params({"init_model": {"weights": "kinetics400"}})
-    output = project.fail("init_model", "--model", "r3d_18")
+    output = project.fail("init_model", "--model", "r3d_18", "--seed", "0")
     assert "no network to download kinetics400 for r3d_18" in output
     assert "r3d_18-" in output
     assert "set init_model.weights" in output
@@ -395,24 +395,22 @@ def test_weights_that_cannot_be_used_are_refused(
     elif content is not None:
         torch.save(content, path)
     project.write_params({"init_model": {"weights": "data/weights.pt"}})
-    assert message in project.fail("init_model", "--model", "small3d")
+    assert message in project.fail("init_model", "--model", "small3d", "--seed", "0")
 
 
 def test_weights_of_a_local_file_are_taken(project: Project) -> None:
-    assert project.run("init_model", "--model", "small3d")[0] == 0
-    first = (project.root / "models/small3d/init.pt").rename(project.root / "data/first.pt")
+    assert project.run("init_model", "--model", "small3d", "--seed", "0")[0] == 0
+    first = (project.root / "models/small3d/seed0/init.pt").rename(project.root / "data/first.pt")
     project.write_params({"init_model": {"weights": "data/first.pt"}})
-    document = YAML().load(project.root / "params.yaml")
-    document["seed"] = 5
-    YAML().dump(document, project.root / "params.yaml")
-    code, output = project.run("init_model", "--model", "small3d")
+    code, output = project.run("init_model", "--model", "small3d", "--seed", "5")
     assert code == 0, output
-    assert (project.root / "models/small3d/init.pt").read_bytes() == first.read_bytes()
+    assert (project.root / "models/small3d/seed5/init.pt").read_bytes() == first.read_bytes()
 
 
 def test_a_missing_cell_is_named(project: Project) -> None:
     output = project.fail("report")
-    assert "report: results/small3d/fold0/evaluation.json: expected the result of small3d" in output
+    path = "results/small3d/fold0/seed0/evaluation.json"
+    assert f"report: {path}: expected the result of small3d on fold 0 with seed 0" in output
 
 
 @pytest.mark.parametrize(
@@ -431,8 +429,8 @@ def test_a_stage_before_its_turn_names_what_it_misses(
 
 
 def test_a_cell_that_params_yaml_does_not_name_is_refused(project: Project) -> None:
-    output = project.fail("train", "--model", "small3d", "--fold", "9")
-    assert "train: params.yaml: expected the model small3d in models and the fold 9" in output
+    output = project.fail("train", "--model", "small3d", "--fold", "0", "--seed", "9")
+    assert "the fold 0 in folds and the seed 9 in seeds, got ['small3d'], [0] and [0]" in output
 
 
 def test_a_video_that_may_not_be_read_costs_one_row(project: Project) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from video.metrics import SUMMARY
 from video.summary import (
-    Cell,
+    Outcome,
     best_model,
     broken_figures,
     by_model,
@@ -23,12 +23,20 @@ def figures(value: float) -> dict[str, Any]:
 
 
 def cell(
-    model: str, fold: int, *, val: float = 0.5, test: float = 0.5, probability: float | None = None
-) -> Cell:
-    told = fold + val if probability is None else probability
-    return Cell(
+    model: str,
+    fold: int,
+    seed: int = 0,
+    *,
+    val: float = 0.5,
+    test: float = 0.5,
+    probability: float | None = None,
+) -> Outcome:
+    told = fold + seed / 10 + val if probability is None else probability
+    return Outcome(
         model=model,
         fold=fold,
+        seed=seed,
+        name=f"{model} fold {fold} seed {seed}",
         num_train_videos=80,
         evaluation={
             "val": figures(val) | {"num_videos": 20},
@@ -148,6 +156,47 @@ def test_without_a_second_fold_no_models_are_compared() -> None:
     assert "comparisons" not in metrics_document([cell("a", 0), cell("b", 0)], "a", {})
 
 
+# Two folds of two seeds: 0.8 and 0.7 are the folds' means over seeds.
+SEEDS = [
+    cell("a", fold, seed, val=value, test=value)
+    for fold, seed, value in [(0, 0, 0.85), (0, 1, 0.75), (1, 0, 0.72), (1, 1, 0.68)]
+]
+
+
+def test_seeds_are_averaged_before_the_deviation_over_folds_is_taken() -> None:
+    document = metrics_document(SEEDS, "a", {})
+
+    assert document["test"] == pytest.approx(figures(0.75))
+    spread = document["models"]["a"]["test"]
+    assert spread["balanced_accuracy"] == pytest.approx(0.75)
+    assert spread["balanced_accuracy_std"] == pytest.approx(0.1 / math.sqrt(2))
+    # Each seed lies 0.05 or 0.02 from its fold's mean; one of two is free on each of two folds.
+    pooled = math.sqrt((2 * 0.05**2 + 2 * 0.02**2) / 2)
+    assert spread["balanced_accuracy_seed_std"] == pytest.approx(pooled)
+
+
+def test_seeds_of_one_fold_have_their_deviation_and_no_interval() -> None:
+    assert metrics_document(SEEDS[:2], "a", {})["models"]["a"]["val"] == {
+        "balanced_accuracy": pytest.approx(0.8),
+        "balanced_accuracy_seed_std": pytest.approx(0.1 / math.sqrt(2)),
+    }
+
+
+def test_models_are_compared_by_their_means_over_seeds_fold_by_fold() -> None:
+    others = [cell("b", fold, seed, val=0.6 + fold / 10) for fold in (0, 1) for seed in (0, 1)]
+
+    (compared,) = comparisons([*SEEDS, *others])
+
+    assert compared.val.mean == pytest.approx((0.2 + 0.0) / 2)
+    assert compared.val.std == pytest.approx(0.2 / math.sqrt(2))
+    # 20 videos validate and 80 train, however many seeds there are.
+    assert compared.val.t == pytest.approx(0.1 / math.sqrt((1 / 2 + 20 / 80) * 0.02))
+
+
+def test_the_best_model_has_the_best_mean_over_folds_and_seeds() -> None:
+    assert best_model([*SEEDS, cell("b", 0, val=0.84)], "accuracy") == "b"
+
+
 def test_one_fold_has_no_deviation() -> None:
     models = metrics_document([cell("a", 0), cell("b", 0)], "a", {})["models"]
 
@@ -175,7 +224,7 @@ def test_a_broken_figure_is_named_with_cell_split_and_value(value: Any) -> None:
     broken.evaluation["test"]["loss"] = value
 
     assert broken_figures([cell("small", 0), broken]) == [
-        f"small fold 1: expected a finite test loss, got {value}; run evaluate again"
+        f"small fold 1 seed 0: expected a finite test loss, got {value}; run evaluate again"
     ]
 
 
@@ -184,7 +233,7 @@ def test_a_missing_figure_is_named() -> None:
     del broken.evaluation["val"]["accuracy"]
 
     assert broken_figures([broken]) == [
-        "small fold 1: expected a finite val accuracy, got None; run evaluate again"
+        "small fold 1 seed 0: expected a finite val accuracy, got None; run evaluate again"
     ]
 
 
@@ -193,7 +242,8 @@ def test_a_broken_figure_of_a_baseline_is_named() -> None:
     broken.evaluation["baseline"]["majority"]["test"]["loss"] = math.nan
 
     assert broken_figures([broken]) == [
-        "small fold 1: expected a finite test (baseline majority) loss, got nan; run evaluate again"
+        "small fold 1 seed 0: expected a finite test (baseline majority) loss, got nan; "
+        "run evaluate again"
     ]
 
 
@@ -202,7 +252,7 @@ def test_a_split_without_figures_is_named() -> None:
     del broken.evaluation["val"]
 
     assert [fault.split(",")[0] for fault in broken_figures([broken])] == [
-        f"small fold 1: expected a finite val {name}" for name in SUMMARY
+        f"small fold 1 seed 0: expected a finite val {name}" for name in SUMMARY
     ]
 
 
@@ -210,7 +260,8 @@ def test_two_models_that_say_the_same_are_warned_about() -> None:
     cells = [cell("a", 0, probability=0.3), cell("b", 0, probability=0.3)]
 
     assert identical_predictions(cells) == [
-        "a fold 0 and b fold 0 have identical predictions; check that both were trained"
+        "a fold 0 seed 0 and b fold 0 seed 0 have identical predictions; "
+        "check that both were trained"
     ]
 
 
@@ -218,6 +269,15 @@ def test_models_that_differ_in_the_last_digit_are_not_warned_about() -> None:
     cells = [cell("a", 0, probability=0.3), cell("b", 0, probability=math.nextafter(0.3, 1))]
 
     assert identical_predictions(cells) == []
+
+
+def test_a_seed_without_effect_is_warned_about() -> None:
+    cells = [cell("a", 0, seed, probability=0.3) for seed in (0, 1)]
+
+    assert identical_predictions(cells) == [
+        "a fold 0 seed 0 and a fold 0 seed 1 have identical predictions; check that the seed "
+        "reaches the training"
+    ]
 
 
 def test_folds_are_not_compared_with_each_other() -> None:

@@ -21,17 +21,16 @@ import polars as pl
 from mlops.files import content_hash
 from mlops.ledger import read_ledger
 from mlops.metrics_log import read_metrics
-from tests.clone import environment
+from tests.clone import CELL, environment, options
 
-MODEL = Path("models/small3d/fold0/best_model.pt")
-HISTORY = Path("results/small3d/fold0/history.csv")
+MODEL, HISTORY = CELL.best_model, CELL.history
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["stages.train", "torch._dynamo", "torch.optim"])
 
 
 class Trainer:
-    """One process that trains fold 0 of small3d in the clone `root`."""
+    """One process that trains CELL in the clone `root`."""
 
     def __init__(self, root: Path, **env: str) -> None:
         self.root = root
@@ -143,6 +142,6 @@ def _train(root: str, output: str, env: dict[str, str]) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout, sys.stderr = open(1, "w", buffering=1), open(2, "w", buffering=1)  # noqa: SIM115
-    sys.argv = ["train", "--model", "small3d", "--fold", "0"]
+    sys.argv = ["train", *options(CELL)]
     warnings.simplefilter("ignore", RuntimeWarning)  # the module is known already: as intended
     runpy.run_module("stages.train", run_name="__main__", alter_sys=True)

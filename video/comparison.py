@@ -1,5 +1,10 @@
-"""How sure a mean over folds is, and whether one model is better than another on the same folds."""
+"""How sure a mean over folds is, and whether one model is better than another on the same folds.
 
+A figure on a fold is the mean over the seeds that the model was trained with on it: more seeds make
+it steadier, and are no more folds.
+"""
+
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +19,10 @@ NO_SPREAD = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A figure over two or more folds."""
+    """A figure over two or more folds, of each the mean over its seeds."""
 
     mean: float
-    std: float  # of the sample of folds
+    std: float  # of the sample of folds: other videos, and what the mean leaves of other seeds
     interval: tuple[float, float] | None  # of the mean, CONFIDENCE; None where nothing varies
 
 
@@ -47,6 +52,18 @@ def spread_over_folds(values: Sequence[float]) -> Spread:
         return Spread(mean=mean, std=std, interval=None)
     half = _quantile(len(values)) * std / len(values) ** 0.5
     return Spread(mean=mean, std=std, interval=(max(0.0, mean - half), min(1.0, mean + half)))
+
+
+def std_over_seeds(values_by_fold: Sequence[Sequence[float]]) -> float:
+    """The standard deviation of single seeds around their fold's mean, pooled over the folds.
+
+    √(Σ (value - mean of its fold)² / Σ (seeds of a fold - 1)): what another seed alone changes, on
+    the same videos. It takes the folds as equally spread. At least one fold has two seeds.
+    """
+    squares = [
+        (value - statistics.fmean(values)) ** 2 for values in values_by_fold for value in values
+    ]
+    return float((math.fsum(squares) / (len(squares) - len(values_by_fold))) ** 0.5)
 
 
 def difference_over_folds(differences: Sequence[float], *, val_per_train: float) -> Difference:

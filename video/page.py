@@ -9,7 +9,7 @@ import base64
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
@@ -52,10 +52,11 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """One training run: a model on a fold."""
+    """One training run: a model on a fold, with a seed."""
 
     model: str
     fold: int
+    seed: int
     history: pl.DataFrame  # column epoch, and train_loss, val_loss and the monitor where logged
     best_epoch: int | None
     scores: Mapping[str, Scores]  # by split
@@ -141,6 +142,7 @@ class ReportPage:
     baselines: Sequence[Baseline]
     cells: Sequence[CellResult]  # shown in this order
     spreads: Mapping[str, Mapping[str, Spread]]  # balanced accuracy over folds, by model and split
+    seed_stds: Mapping[str, Mapping[str, float]]  # its deviation over seeds within folds, likewise
     comparisons: Sequence[Comparison]  # of every two models on the same folds
     monitor: str  # the column of the histories that chose the best epoch
     examples: Sequence[Example]  # shown by true label, and within it in this order
@@ -188,6 +190,7 @@ def render_page(page: ReportPage) -> str:
         page=page,
         models=_by_model(page.cells),
         several_folds=len({cell.fold for cell in page.cells}) > 1,
+        several_seeds=len({cell.seed for cell in page.cells}) > 1,
         verdict=judge(page.headline, page.baselines),
         panels=_panels(page),
         epoch_rows=[_epoch_row(cell, page.monitor) for cell in page.cells],
@@ -221,6 +224,8 @@ def number(value: float | None) -> Markup:
 def over_folds(values: Mapping[int, float | None]) -> Markup:
     """Mean and sample standard deviation of values by fold; of a single fold, its value.
 
+    The value of a fold is its mean over seeds already, by `_over_seeds`.
+
     A fold that is missing or not finite is named, and nothing is averaged around it.
     """
     if len(values) <= 1:
@@ -233,6 +238,26 @@ def over_folds(values: Mapping[int, float | None]) -> Markup:
     # A broken value tells more than an absent one.
     shown = next((values[fold] for fold in bad if values[fold] is not None), None)
     return Markup('{} <span class="std">{}</span>').format(number(shown), _folds(bad))
+
+
+def _by_fold(
+    cells: Sequence[CellResult], value: Callable[[CellResult], float | None]
+) -> dict[int, float | None]:
+    """Of each fold the mean over its seeds."""
+    seeds: dict[int, list[float | None]] = {}
+    for cell in cells:
+        seeds.setdefault(cell.fold, []).append(value(cell))
+    return {fold: _over_seeds(values) for fold, values in seeds.items()}
+
+
+def _over_seeds(values: Sequence[float | None]) -> float | None:
+    """Their mean; where one is missing or not finite, that one: it would hide in a mean."""
+    known = [value for value in values if value is not None]
+    broken = [value for value in known if not math.isfinite(value)]
+    if broken or len(known) < len(values):
+        return broken[0] if broken else None
+    # A count that is the same with each seed stays one.
+    return known[0] if len(set(known)) == 1 else statistics.fmean(known)
 
 
 def _total(values: Mapping[int, int | None]) -> int | None:
@@ -293,9 +318,9 @@ def _score_on_test(baseline: Baseline) -> float | None:
 
 
 def _by_model(cells: Sequence[CellResult]) -> dict[str, list[CellResult]]:
-    twice = [key for key, num in Counter((c.model, c.fold) for c in cells).items() if num > 1]
-    if twice:
-        raise ValueError(f"cells: expected each model and fold once, got more of {twice}")
+    count = Counter((cell.model, cell.fold, cell.seed) for cell in cells)
+    if twice := [key for key, num in count.items() if num > 1]:
+        raise ValueError(f"cells: expected each model, fold and seed once, got more of {twice}")
     models: dict[str, list[CellResult]] = {}
     for cell in cells:
         models.setdefault(cell.model, []).append(cell)
@@ -303,10 +328,9 @@ def _by_model(cells: Sequence[CellResult]) -> dict[str, list[CellResult]]:
 
 
 def _of_split(cells: Sequence[CellResult], split: str, metric: str) -> dict[int, float | None]:
-    return {
-        cell.fold: getattr(cell.scores[split], metric) if split in cell.scores else None
-        for cell in cells
-    }
+    return _by_fold(
+        cells, lambda cell: getattr(cell.scores[split], metric) if split in cell.scores else None
+    )
 
 
 def _num_videos(cells: Sequence[CellResult], split: str) -> str:
@@ -315,7 +339,7 @@ def _num_videos(cells: Sequence[CellResult], split: str) -> str:
     known = [num for num in found if num is not None]
     if not known or len(known) < len(found):
         return "–"
-    return "–".join(f"{num:,}" for num in sorted({min(known), max(known)}))
+    return "–".join(f"{num:,.0f}" for num in sorted({min(known), max(known)}))
 
 
 # --- 2. curves -----------------------------------------------------------------------------------
@@ -346,18 +370,20 @@ def _panels(page: ReportPage) -> list[_Panel]:
 
 def _drawn(curves: Mapping[str, list[figures.Curve]], model: str, what: str) -> Markup:
     limits = figures.shared_limits([curve for of in curves.values() for curve in of])
-    about = f"{model}: {what} by epoch, one line per fold"
+    about = f"{model}: {what} by epoch, one line per fold and seed"
     return Markup(figures.curves_svg(curves[model], y_limits=limits, description=about))
 
 
 def _curves(cells: Sequence[CellResult], *columns: str) -> list[figures.Curve]:
+    several_folds = len({cell.fold for cell in cells}) > 1
     return [
         figures.Curve(
             part="train" if column.startswith("train") else "val",
             epochs=cell.history["epoch"].to_list(),
             values=_column(cell.history, column),
             best_epoch=None if column == "train_loss" else cell.best_epoch,
-            tag=str(cell.fold) if len(cells) > 1 else "",
+            # There is room for one number: of several folds and seeds, the fold's.
+            tag=str(cell.fold if several_folds else cell.seed) if len(cells) > 1 else "",
         )
         for cell in cells
         for column in columns
@@ -407,15 +433,18 @@ def _epoch_row(cell: CellResult, monitor: str) -> _EpochRow:
 def _confusion(
     model: str, cells: Sequence[CellResult], split: str, labels: Sequence[str]
 ) -> tuple[Markup | None, str]:
-    """The matrix summed over folds, and which folds that are; None without any."""
-    of = {cell.fold: cell.scores[split].confusion for cell in cells if split in cell.scores}
-    known = {fold: rows for fold, rows in of.items() if rows is not None}
-    absent = [cell.fold for cell in cells if cell.fold not in known]
-    note = f"sum over {len(known)} folds" if len(known) > 1 else _folds(list(known))
+    """The matrix summed over folds and seeds, and which folds that are; None without any."""
+    of = [(cell, cell.scores[split].confusion if split in cell.scores else None) for cell in cells]
+    known = [(cell, rows) for cell, rows in of if rows is not None]
+    absent = list(dict.fromkeys(cell.fold for cell, rows in of if rows is None))
+    folds = list(dict.fromkeys(cell.fold for cell, _ in known))
+    note = f"sum over {len(folds)} folds" if len(folds) > 1 else _folds(folds)
+    if len(known) > len(folds):
+        note += f", {len({cell.seed for cell, _ in known})} seeds"
     note += f"; missing: {_folds(absent)}" if absent else ""
     if not known:
         return None, note
-    total = sum(np.asarray(rows, dtype=np.int64) for rows in known.values())
+    total = sum(np.asarray(rows, dtype=np.int64) for _, rows in known)
     about = f"Confusion matrix of {model} on {split}, {note}; precision and recall stand below"
     svg = figures.confusion_svg(np.asarray(total).tolist(), labels, description=about)
     return Markup(svg), note
@@ -424,9 +453,13 @@ def _confusion(
 def _of_class(
     cells: Sequence[CellResult], split: str, label: str, metric: str
 ) -> dict[int, float | None]:
-    of = {cell.fold: cell.scores.get(split) for cell in cells}
-    scores = {fold: s.per_class.get(label) if s is not None else None for fold, s in of.items()}
-    return {fold: None if s is None else getattr(s, metric) for fold, s in scores.items()}
+    def value(cell: CellResult) -> float | None:
+        scores = cell.scores.get(split)
+        of = scores.per_class.get(label) if scores is not None else None
+        found: float | None = None if of is None else getattr(of, metric)
+        return found
+
+    return _by_fold(cells, value)
 
 
 # --- 4 and 5. clips ------------------------------------------------------------------------------

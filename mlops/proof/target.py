@@ -23,7 +23,7 @@ class Target:
 
 
 def find_target(root: Path, name: str) -> Target:
-    """The stage `name`, or the first of its cells: `train` finds `train@small3d-0`."""
+    """The stage `name`, or the first of its cells: `train` finds `train@small3d-0-0`."""
     if not (root / LOCK).exists():
         raise PipelineError(
             f"{LOCK}: expected what DVC recorded of {name}, found no file; run dvc repro"
