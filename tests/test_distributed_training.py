@@ -47,7 +47,7 @@ def root(undisturbed: tuple[Path, dict[str, Any], pl.DataFrame], tmp_path: Path)
 
 
 def make_initial_weights(root: Path) -> None:
-    code, output = run_stage("init_model", "--model", "small3d", cwd=root)
+    code, output = run_stage("init_model", "--model", "small3d", "--seed", "0", cwd=root)
     assert code == 0, output
 
 
