@@ -253,11 +253,11 @@ def _sent_by_value(module: ModuleType) -> Iterator[None]:
 
 
 def _address(given: str) -> str:
-    """The address itself, or the one that a scheduler file holds."""
+    """The address itself, or the one in a scheduler file; its path counts from DVC's root."""
     if not given.endswith(".json"):
         return given
     try:
-        return str(json.loads(Path(given).read_text())["address"])
+        return str(json.loads((runs_root().parent / given).read_text())["address"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(
             f"runtime.dask_address: expected {given} to be a scheduler file, got a fault "
