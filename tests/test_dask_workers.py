@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -61,13 +61,15 @@ def start_stage(stage: str, root: Path) -> "subprocess.Popen[str]":
     return start("-m", f"stages.{stage}", root=root)
 
 
-def start(*arguments: str, root: Path) -> "subprocess.Popen[str]":
+def start(
+    *arguments: str, root: Path, stdout: int | IO[str] = subprocess.PIPE
+) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=root,
         env=environment() | {"PYTHONPATH": str(ROOT)},
         text=True,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.STDOUT,
     )
 
@@ -100,7 +102,7 @@ def test_a_killed_worker_costs_its_one_video_and_no_byte(
 
     workers = dask.workers()
     stage = start_stage("create_dataset", project)
-    wait_until(lambda: packs(project) and all(map(serving, workers)))
+    wait_until(lambda: len(packs(project)) >= 12 and all(map(serving, workers)))
     members = serving(workers[0])
     os.kill(workers[0], signal.SIGKILL)
     before = packs(project)
@@ -108,7 +110,8 @@ def test_a_killed_worker_costs_its_one_video_and_no_byte(
     assert stage.returncode == 0, output
     after = packs(project)
     assert len(before) < len(after) - 2, "killed too late to be in the middle"
-    assert sum(after[name] != before[name] for name in before) <= 1
+    # The one at work, and one whose result was on its way.
+    assert sum(after[name] != before[name] for name in before) <= 2
     assert f"create_dataset: {len(after)} videos decoded, 0 packs reused" in output
     assert same("create_dataset", project, finished)
     wait_until(lambda: not any(map(command, members)))
@@ -281,19 +284,22 @@ def test_a_cluster_that_comes_late_is_waited_for_and_one_that_goes_is_told(tmp_p
         f"workers = dask_workers.DaskWorkers({str(file)!r})\n"
         "run_stage('wait', lambda: list(workers.map(mark_and_hang, [Path('a')])))"
     )
-    stage = start("-c", code, root=tmp_path)
-    assert stage.stdout is not None
     address = json.loads(file.read_text())["address"]
-    assert stage.stdout.readline() == f"dask: 0 threads of workers at {address}\n"
-    line = f"dask: no worker at {address} for 1 s; waiting for one\n"
-    assert stage.stdout.readline() == line
+    said = tmp_path / "said"
+    with said.open("w") as output:
+        stage = start("-c", code, root=tmp_path, stdout=output)
+    lines = (
+        f"dask: 0 threads of workers at {address}\n"
+        f"dask: no worker at {address} for 1 s; waiting for one\n"
+    )
+    wait_until(lambda: said.read_text().startswith(lines))
     worker = subprocess.Popen(
         [*dask, "worker", "--nthreads", "1", "--no-dashboard", *options], **quiet
     )
     wait_until((tmp_path / "a").exists)
     scheduler.kill()
-    output, _ = stage.communicate()
-    assert f"wait: {address}: expected the Dask scheduler to stay, it is gone; start" in output
-    assert stage.returncode == 1
+    assert stage.wait() == 1
+    gone = f"wait: {address}: expected the Dask scheduler to stay, it is gone; start"
+    assert gone in said.read_text()
     worker.terminate()
     assert (worker.wait(), scheduler.wait()) == (0, -signal.SIGKILL)

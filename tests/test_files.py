@@ -218,5 +218,6 @@ def test_a_file_that_is_never_listed_is_named(tmp_path: Path) -> None:
         wait_until_listed(tmp_path, {"a", "b"}, patience_sec=0.1)
     assert str(caught.value) == (
         f"{tmp_path}: expected 2 files that the workers have written, 1 of them are not there "
-        "after 0.1 s, as b; see that all machines share the directory, and run the same command again"
+        "after 0.1 s, as b; see that all machines share the directory, and run the same command "
+        "again"
     )
