@@ -11,13 +11,19 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mlops.errors import PipelineError
+
 # Of a disk, a quota or a limit that leaves no room.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# Longer than NFS keeps a directory's list, which is 60 s unless it is mounted otherwise.
+LISTING_SEC = 90.0
 
 
 @contextmanager
@@ -71,6 +77,27 @@ def write_json(path: Path, document: Any) -> None:
     NaN and infinities are an error, since no JSON reader but Python's takes them.
     """
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def wait_until_listed(
+    directory: Path, names: Collection[str], *, patience_sec: float = LISTING_SEC
+) -> None:
+    """Return when `directory` lists all the names, which other machines may just have written.
+
+    A network file system shows a file to who asks for it before it lists the file, and DVC, which
+    records what is listed, would leave it out without a word. A `PipelineError` names one that
+    does not come.
+    """
+    deadline_sec = time.monotonic() + patience_sec
+    while missing := set(names) - {entry.name for entry in os.scandir(directory)}:
+        if time.monotonic() > deadline_sec:
+            raise PipelineError(
+                f"{directory}: expected {len(names)} files that the workers have written, "
+                f"{len(missing)} of them are not there after {patience_sec:g} s, as "
+                f"{min(missing)}; see that all machines share the directory, and run the same "
+                "command again"
+            )
+        time.sleep(min(1.0, patience_sec / 10))
 
 
 def content_hash(path: Path) -> str:

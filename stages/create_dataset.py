@@ -9,10 +9,11 @@ import polars as pl
 from mlops import files
 from mlops.cache import CachedFiles, cache_directory
 from mlops.errors import PipelineError
+from mlops.executors import Executor, map_tasks
+from mlops.parameters import pick
 from mlops.progress import counted, track
 from mlops.stage import run_stage
 from mlops.unfinished import UnfinishedFiles
-from mlops.workers import map_processes
 from stages.params import Clips, read_params
 from video.decoding import DECODING_VERSION, read_frames
 from video.packs import (
@@ -62,9 +63,10 @@ def main() -> None:
     cached = CachedFiles([task.pack for task in tasks], cache_directory())
     found = [reuse_pack(task, cached) for task in tasks]
     missing = [task for task, rows in zip(tasks, found, strict=True) if rows is None]
-    made = map_processes(make_pack, missing, workers=params.runtime.workers)
+    made = map_tasks(make_pack, missing, pick(params.runtime, Executor))
     reused = [rows for rows in found if rows is not None]
     packs = pl.concat([*reused, *track(made, total=len(missing), task="create_dataset")])
+    files.wait_until_listed(PACKS, {task.pack for task in tasks})
     facts = [pl.col(name).alias(f"video_{name}") for name in VIDEO_FACTS]
     told = ("video_path", "sha256", "label", "group", "fingerprint")
     table = videos.select(*told, *facts).join(packs, on="sha256", how="left", maintain_order="left")

@@ -13,11 +13,11 @@ import polars as pl
 
 from mlops import files
 from mlops.cache import CachedFiles, cache_directory
+from mlops.executors import Executor, map_tasks
 from mlops.parameters import pick
 from mlops.progress import counted, track
 from mlops.stage import run_stage
 from mlops.unfinished import UnfinishedFiles
-from mlops.workers import map_processes
 from stages.params import read_params
 from video.augmentation import augment_clip
 from video.draws import TRANSFORM_VERSION
@@ -91,9 +91,10 @@ def main() -> None:
     cached = CachedFiles([task.pack for task in tasks], cache_directory())
     found = [reuse_pack(task, cached) for task in tasks]
     missing = [task for task, rows in zip(tasks, found, strict=True) if rows is None]
-    made = map_processes(make_pack, missing, workers=params.runtime.workers)
+    made = map_tasks(make_pack, missing, pick(params.runtime, Executor))
     reused = [rows for rows in found if rows is not None]
     packs = [*reused, *track(made, total=len(missing), task="generate_augmentations")]
+    files.wait_until_listed(AUGMENTED_PACKS, {task.pack for task in tasks})
     table = augmented_table(sources, packs)
     with files.replacing(AUGMENTED) as path:
         table.write_parquet(path)

@@ -19,7 +19,9 @@ import polars as pl
 from mlops import files
 from mlops.cache import CachedFiles, cache_directory, recorded_outs
 from mlops.errors import PipelineError
-from mlops.guarded_workers import Fault, GuardedWorkers, Limits
+from mlops.executors import Executor
+from mlops.guarded_executors import GuardedExecutor, guarded_executor
+from mlops.guarded_workers import Fault, Limits
 from mlops.parameters import pick
 from mlops.progress import counted, track
 from mlops.stage import run_stage
@@ -73,7 +75,7 @@ def main() -> None:
     rows, rejections = check_rows(index, root, params.data.labels)
     limits = pick(params.load_data, InspectionLimits)
     cache = cache_directory()
-    with GuardedWorkers(params.runtime.workers, guard(limits)) as workers:
+    with guarded_executor(pick(params.runtime, Executor), guard(limits)) as workers:
         contents, unread = read_contents(index, root, workers)
         facts, counts = inspect_all(rows, root, contents, limits, cache, workers)
         facts |= unread
@@ -108,7 +110,7 @@ def index_rows(data: Data) -> pl.DataFrame:
 
 
 def read_contents(
-    index: pl.DataFrame, root: Path, workers: GuardedWorkers
+    index: pl.DataFrame, root: Path, workers: GuardedExecutor
 ) -> tuple[dict[str, Content], dict[str, VideoFacts]]:
     """The content of every file that can be read, and the verdict on every other."""
     named = index["video_path"].unique(maintain_order=True)
@@ -141,7 +143,7 @@ def inspect_all(
     contents: dict[str, Content],
     limits: InspectionLimits,
     cache: Path | None,
-    workers: GuardedWorkers,
+    workers: GuardedExecutor,
 ) -> tuple[dict[str, VideoFacts], str]:
     """The facts of the videos by their paths in the index; how many were decoded, in words."""
     names = [name for name in rows["video_path"] if name in contents]
@@ -173,7 +175,7 @@ def decode(
     paths: dict[Content, Path],
     known: dict[Content, VideoFacts],
     limits: InspectionLimits,
-    workers: GuardedWorkers,
+    workers: GuardedExecutor,
 ) -> dict[Content, VideoFacts]:
     """The known facts and those found in the files at `paths`, saved now and then."""
     inspect = functools.partial(inspect_video, max_duration_sec=limits.max_duration_sec)
@@ -259,7 +261,7 @@ def picture(
     facts: dict[str, VideoFacts],
     root: Path,
     cache: Path | None,
-    workers: GuardedWorkers,
+    workers: GuardedExecutor,
 ) -> None:
     """Write frames of the rejected videos that have some, and which row they are of."""
     seen = {

@@ -236,6 +236,8 @@ class Report:
 class Runtime:
     device: Text
     workers: Count
+    executor: Literal["processes", "dask"]
+    dask_address: str
     num_processes: Count
     log_every_steps: Count
     checkpoint_every_sec: Positive
@@ -251,6 +253,17 @@ class Runtime:
                 f"{device!r}; write auto"
             )
         return device
+
+    @field_validator("dask_address")
+    @classmethod
+    def _given_for_dask(cls, address: str, info: ValidationInfo) -> str:
+        if info.data.get("executor") == "dask" and not address:
+            raise ValueError(
+                "runtime.dask_address: expected the address of a Dask scheduler for "
+                "runtime.executor = dask, got ''; write one as in tcp://host:8786, or the path of "
+                "its scheduler file"
+            )
+        return address
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -8,12 +8,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from mlops.files import content_hash, replacing, write_bytes, write_json, write_text
+from mlops.errors import PipelineError
+from mlops.files import (
+    content_hash,
+    replacing,
+    wait_until_listed,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -193,3 +202,22 @@ def test_equal_directories_have_one_hash_whenever_and_wherever_made(tmp_path: Pa
 def test_any_change_of_a_directory_changes_its_hash(files: dict[str, str], tmp_path: Path) -> None:
     one = tree(tmp_path / "one", {"a.txt": "1", "b/c.txt": "2"})
     assert content_hash(one) != content_hash(tree(tmp_path / "two", files))
+
+
+def test_a_file_that_is_listed_late_is_waited_for(tmp_path: Path) -> None:
+    late = threading.Timer(0.3, (tmp_path / "b").touch)
+    (tmp_path / "a").touch()
+    late.start()
+    wait_until_listed(tmp_path, {"a", "b"}, patience_sec=30)
+    late.join()
+
+
+def test_a_file_that_is_never_listed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(PipelineError) as caught:
+        wait_until_listed(tmp_path, {"a", "b"}, patience_sec=0.1)
+    assert str(caught.value) == (
+        f"{tmp_path}: expected 2 files that the workers have written, 1 of them are not there "
+        "after 0.1 s, as b; see that all machines share the directory, and run the same command "
+        "again"
+    )

@@ -298,6 +298,11 @@ def test_an_unknown_model_is_told_the_known_ones(tmp_path: Path) -> None:
             "runtime.device: expected auto, cpu, cuda or cuda and a number as in cuda:1, got "
             "'gpu'; write auto",
         ),
+        (
+            {"runtime.executor": "dask"},
+            "runtime.dask_address: expected the address of a Dask scheduler for runtime.executor = "
+            "dask, got ''; write one as in tcp://host:8786, or the path of its scheduler file",
+        ),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
