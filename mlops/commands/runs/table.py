@@ -2,10 +2,11 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mlops.commands.runs.wording import DIGITS, document, duration, epochs, figure, text
 from mlops.errors import PipelineError
+from mlops.locks import workspace_md5s
 from mlops.places import runs_root
 from mlops.progress import counted
 from mlops.run_records import RunRecord, differing_parameters, read_records
@@ -43,9 +44,11 @@ def print_table(records: Sequence[RunRecord], phase: str, metric: str | None) ->
     best = f"best {phase} {metrics.pop()}" if len(metrics) == 1 else f"best {phase}"
     differing = differing_parameters(records)
     shown = differing[:MOST_PARAMETERS]
-    header = ["run", "status", "epochs", best, *shown, "data", "took", "where"]
+    workspace = workspace_md5s()
+    header = ["", "run", "status", "epochs", best, *shown, "data", "took", "where"]
     rows = [
         [
+            "*" if is_of(workspace, record) else "",
             record.id,
             record.status,
             epochs(record),
@@ -58,8 +61,15 @@ def print_table(records: Sequence[RunRecord], phase: str, metric: str | None) ->
         for record in records
     ]
     print(aligned(header, rows, numbers={"epochs", best, "took"}))
+    if any(row[0] for row in rows):
+        print("* made what the workspace's dvc.lock names")
     if more := len(differing) - len(shown):
         print(f"{counted(more, 'more parameter')} not the same in all of them: --json has them")
+
+
+def is_of(workspace: Mapping[str, str], record: RunRecord) -> bool:
+    """Whether these md5 by path name all that the run has published."""
+    return bool(record.published) and record.published.items() <= workspace.items()
 
 
 def best_text(record: RunRecord, phase: str, metric: str | None, *, named: bool) -> str:
