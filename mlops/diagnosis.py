@@ -1,6 +1,7 @@
 """What a machine and a clone have of what the pipeline needs.
 
-Nothing is changed: a temporary file below runs/ is made and removed to try its locks.
+Nothing is changed: temporary files, below runs/ to try its locks and in a folder that is a remote,
+are made and removed.
 """
 
 import fcntl
@@ -18,14 +19,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from mlops.cache import ask_dvc, cache_directory
+from mlops.cache import cache_directory
 from mlops.environment import gpu
 from mlops.places import runs_root
+from mlops.remotes import remotes, without_secrets
 from mlops.tables import size
 
 LEAST_PYTHON = (3, 11)
 REQUIREMENTS = Path("requirements.lock")
 DECODERS = {"PyAV": "av", "OpenCV": "opencv-python-headless"}
+
+# The package dvc-NAME that DVC needs for a URL, dvc[NAME] for pip; http comes with DVC.
+EXTRAS = {name: name for name in ("s3", "ssh", "gs", "azure", "oss", "hdfs", "webhdfs", "gdrive")}
+EXTRAS |= {"webdav": "webdav", "webdavs": "webdav"}
+REMOTE_PATIENCE_SEC = 30.0
+REMOTE_ADVICE = "look at the URL, the network and the credentials (docs/restoring.md)"
 
 LEAST_DISK_BYTES = 2e9
 LEAST_MEMORY_BYTES = 2e9
@@ -47,7 +55,7 @@ class Finding:
     advice: str = ""
 
 
-def findings(*, with_torch: bool) -> list[Finding]:
+def findings(*, with_torch: bool, ask_remotes: bool) -> list[Finding]:
     """Of all that is looked at, in the current directory, the root of the repository."""
     cache = cache_directory()
     return [
@@ -57,6 +65,7 @@ def findings(*, with_torch: bool) -> list[Finding]:
         *_decoders(),
         _git(),
         *_dvc(cache),
+        *(_remotes(ask=ask_remotes) if cache else []),
         disk_space("disk of runs/", runs_root()),
         *([disk_space("disk of DVC's cache", cache)] if cache else []),
         file_locks(runs_root()),
@@ -170,16 +179,83 @@ def _dvc(cache: Path | None) -> Iterator[Finding]:
         )
         return
     yield Finding(level="ok", subject="DVC", said=f"{installed}, cache {cache}")
-    remotes = [line.split()[0] for line in ask_dvc("remote", "list") if line.strip()]
-    if remotes:
-        yield Finding(level="ok", subject="DVC remote", said=", ".join(remotes))
-    else:
+
+
+def _remotes(*, ask: bool) -> Iterator[Finding]:
+    found = remotes()
+    if not found:
         yield Finding(
             level="hint",
             subject="DVC remote",
             said="none: data and models are on this disk alone",
             advice="dvc remote add --default NAME URL, then dvc push",
         )
+    for name, url in found.items():
+        subject, shown = f"DVC remote {name}", without_secrets(url)
+        scheme = url.partition("://")[0] if "://" in url else None
+        if scheme is None:
+            yield _folder(subject, Path(url))
+        elif (extra := EXTRAS.get(scheme)) and _version(f"dvc-{extra}") is None:
+            yield Finding(
+                level="wrong",
+                subject=subject,
+                said=f"{shown}, for which dvc-{extra} is not installed",
+                advice=f'python -m pip install "dvc[{extra}]"',
+            )
+        elif ask:
+            yield _answer(subject, name, shown)
+        else:
+            yield Finding(level="ok", subject=subject, said=f"{shown}; --remote asks it")
+
+
+def _folder(subject: str, folder: Path) -> Finding:
+    if not folder.exists():
+        return Finding(
+            level="hint",
+            subject=subject,
+            said=f"{folder} is not there",
+            advice="mount it, if it is to be; else dvc push makes it",
+        )
+    try:
+        # Tried, for the rights alone do not tell: a server may map or refuse this user.
+        with tempfile.TemporaryFile(dir=folder, prefix=".doctor."):
+            pass
+    except OSError as error:
+        return Finding(
+            level="wrong",
+            subject=subject,
+            said=f"{folder}: no file can be written ({error.strerror or error})",
+            advice="make it writable for you, or ask its owner; dvc pull works without",
+        )
+    return disk_space(subject, folder)
+
+
+def _answer(subject: str, name: str, url: str) -> Finding:
+    """Whether a remote on the network can be listed with the credentials that there are."""
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-m", "dvc", "list-url", f"remote://{name}"],
+            env=os.environ | {"DVC_NO_ANALYTICS": "1"},
+            text=True,
+            capture_output=True,
+            timeout=REMOTE_PATIENCE_SEC,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        said = f"{url} gave no answer within {REMOTE_PATIENCE_SEC:.0f} s"
+        return Finding(level="wrong", subject=subject, said=said, advice=REMOTE_ADVICE)
+    if answer.returncode == 0:
+        return Finding(level="ok", subject=subject, said=f"{url} answers")
+    errors = re.findall(r"^ERROR: (?:unexpected error - )?(.*)$", answer.stderr, re.MULTILINE)
+    said = errors[0] if errors else f"exit code {answer.returncode}"
+    if "does not exist" in said:
+        return Finding(
+            level="hint",
+            subject=subject,
+            said=f"{url} has nothing yet",
+            advice="dvc push fills it, if the bucket or the directory above is there",
+        )
+    return Finding(level="wrong", subject=subject, said=f"{url}: {said}", advice=REMOTE_ADVICE)
 
 
 def disk_space(subject: str, path: Path, *, least_bytes: float = LEAST_DISK_BYTES) -> Finding:

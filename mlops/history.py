@@ -4,7 +4,7 @@ A question is one process of git, for however many commits.
 """
 
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -43,12 +43,27 @@ def commits_with(path: str) -> list[Commit]:
 
 def blobs_of(commits: Iterable[str], path: str) -> dict[str, str]:
     """The blob of `path` in each of the commits that hold it."""
-    names = list(commits)
-    asked = "".join(f"{name}:./{path}\n" for name in names)
-    answer = _git("cat-file", "--batch-check=%(objectname)", stdin=asked.encode())
-    # Of a file that a commit lacks it says "NAME missing".
-    found = zip(names, answer.decode().splitlines(), strict=True)
-    return {name: blob for name, blob in found if not blob.endswith(" missing")}
+    return _objects({name: f"{name}:./{path}" for name in commits})
+
+
+def contents_at(commit: str, paths: Iterable[str]) -> dict[str, bytes]:
+    """What those of the files held that the commit has."""
+    blobs = _objects({path: f"{commit}:./{path}" for path in paths})
+    contents = read_blobs(blobs.values())
+    return {path: contents[blob] for path, blob in blobs.items()}
+
+
+def tracked(paths: Iterable[str]) -> set[str]:
+    """Those of the paths that git tracks in the work tree."""
+    answer = _git("ls-files", "-z", "--", *paths)
+    return set(answer.decode(errors="surrogateescape").split("\0")) - {""}
+
+
+def changed(paths: Iterable[str]) -> list[str]:
+    """Those of the paths that differ from the last commit, or are not in it."""
+    answer = _git("status", "--porcelain", "-z", "--no-renames", "--", *paths)
+    # "XY PATH", each ended by a NUL.
+    return [item[3:] for item in answer.decode(errors="surrogateescape").split("\0") if item]
 
 
 def read_blobs(blobs: Iterable[str]) -> dict[str, bytes]:
@@ -70,6 +85,15 @@ def find_commit(revision: str) -> str | None:
     command = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     answer = _git(*command, may_fail=True)
     return answer.decode().split()[-1] if answer else None
+
+
+def _objects(names: Mapping[str, str]) -> dict[str, str]:
+    """The object of each name as git spells it, by its key; what there is not is left out."""
+    asked = "".join(f"{name}\n" for name in names.values())
+    answer = _git("cat-file", "--batch-check=%(objectname)", stdin=asked.encode())
+    # Of what there is not it says "NAME missing".
+    found = zip(names, answer.decode().splitlines(), strict=True)
+    return {key: item for key, item in found if not item.endswith(" missing")}
 
 
 def references(below: str) -> dict[str, str]:

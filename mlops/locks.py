@@ -73,14 +73,16 @@ class _Item(msgspec.Struct):
     size: int | None = None
 
 
-class _Stage(msgspec.Struct):
+class StageRecord(msgspec.Struct):
+    """Of a stage's entry what is read here."""
+
     deps: list[_Item] = []
     params: dict[str, Any] = {}
     outs: list[_Item] = []
 
 
 class _Document(msgspec.Struct):
-    stages: dict[str, _Stage] = {}
+    stages: dict[str, StageRecord] = {}
 
 
 class LockError(ValueError):
@@ -102,7 +104,7 @@ def recorded_md5s(content: bytes) -> dict[str, str]:
     Raises `LockError`.
     """
     try:
-        document = msgspec.convert(_parse_yaml(content.decode()), _Document)
+        document = msgspec.convert(parse_yaml(content.decode()), _Document)
     except (UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise LockError(" ".join(str(error).split())) from None
     stages = document.stages.values()
@@ -132,7 +134,7 @@ def _stage_versions(text: str) -> list[Version]:
     outs = text.partition("\n    outs:\n")[2]
     if not any(f" {table}\n" in outs for table in TABLES.values()):
         return []
-    ((_, stage),) = msgspec.convert(_parse_yaml(text), dict[str, _Stage]).items()
+    ((_, stage),) = msgspec.convert(parse_yaml(text), dict[str, StageRecord]).items()
     made = {item.path: item for item in stage.outs}
     read = {item.path: item.md5 for item in stage.deps if item.md5}
     versions = []
@@ -153,7 +155,8 @@ def _stage_versions(text: str) -> list[Version]:
     return versions
 
 
-def _parse_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
+    """A document as DVC reads it, by the rules of YAML 1.2."""
     loader = yaml.CSafeLoader(text)
     loader.yaml_implicit_resolvers = YAML_12
     try:

@@ -24,6 +24,16 @@ class Objects:
         path = self._root / md5[:2] / md5[2:]
         return path if path.is_file() else None
 
+    def has(self, md5: str) -> bool:
+        """Whether the file is there, or of a directory the list and all its files."""
+        if not md5.endswith(".dir"):
+            return self.find(md5) is not None
+        path = self.find(md5)
+        if path is None:
+            return False
+        entries = json.loads(path.read_bytes())
+        return all(self._size(entry.get("md5", "")) is not None for entry in entries)
+
     def table(self, md5: str, columns: Sequence[str]) -> pl.DataFrame | None:
         """Those of the columns that the Parquet table has; None if it is absent."""
         path = self.find(md5)

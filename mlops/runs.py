@@ -7,6 +7,7 @@
         ledger.jsonl     the samples of every step
         timings.jsonl    how long the epochs took, of which how much was waiting for data
         heartbeat        the process at work; its time of change is when it was last seen
+        applied.json     of a run that was made in another clone, and came as a bundle
         checkpoints/  artifacts/  logs/
 
 `runs/` lies in the main repository, also when DVC runs a stage in a temporary directory, and is
@@ -33,6 +34,7 @@ from mlops.resume import Wanted
 
 RUNNING, FINISHED = "running", "finished"
 CHECKPOINTS = "checkpoints"  # in a run directory
+DIRECTORIES = (CHECKPOINTS, "artifacts", "logs")
 
 
 def check_experiment_name(name: str) -> None:
@@ -60,7 +62,7 @@ def create_run_directory(
     suffix = (identity or secrets.token_hex(4))[:8]
     base = Path(output_base) / experiment_name
     making = base / f".run_{secrets.token_hex(8)}.tmp"
-    for name in (CHECKPOINTS, "artifacts", "logs"):
+    for name in DIRECTORIES:
         (making / name).mkdir(parents=True)
     moment = int(datetime.now(UTC).timestamp())
     while True:

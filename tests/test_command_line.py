@@ -1,5 +1,6 @@
 """`python -m mlops` tells its commands, and what is wrong with a command line."""
 
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ def test_the_help_names_every_command() -> None:
 
 
 def test_every_command_is_a_module_and_every_module_a_command() -> None:
-    modules = {path.stem for path in (ROOT / "mlops/commands").glob("*.py")} - {"__init__"}
+    modules = {module.name for module in pkgutil.iter_modules([str(ROOT / "mlops/commands")])}
     assert set(COMMANDS) == modules
 
 

@@ -1,5 +1,6 @@
 """`python -m mlops doctor` finds what is missing, says what to do, and fails if it must be done."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlops.diagnosis import disk_space, file_locks, memory
-from tests.clone import copy_repository, dvc, environment
+from tests.clone import copy_repository, environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,9 +45,35 @@ def test_a_sound_clone_has_nothing_that_must_be_done(clone: Path) -> None:
 
 def test_a_remote_is_a_hint_until_there_is_one(clone: Path) -> None:
     assert "hint  DVC remote" in doctor(clone)[1]
-    dvc("remote", "add", "--default", "store", str(clone.parent / "store"), cwd=clone)
-    lines = doctor(clone)[1].splitlines()
-    assert any(line.split() == ["ok", "DVC", "remote", "store"] for line in lines)
+    store = clone.parent / "store"
+    set_remotes(clone, store=str(store), cloud="s3://bucket/a")
+    output = doctor(clone)[1]
+    assert "hint  DVC remote store " in output
+    assert f"{store} is not there; mount it" in output
+    assert "s3://bucket/a; --remote asks it" in output
+    store.mkdir()
+    assert re.search("^ok +DVC remote store ", doctor(clone)[1], re.MULTILINE)
+    assert list(store.iterdir()) == []
+
+
+def test_a_remote_that_cannot_be_used_is_told(clone: Path) -> None:
+    """/proc takes no file, no package for OSS is pinned, and nobody listens at port 9."""
+    set_remotes(clone, full="/proc", other="oss://bucket/a", cloud="s3://bucket/a")
+    with (clone / ".dvc/config.local").open("a") as config:  # of the last of them
+        config.write("endpointurl = http://127.0.0.1:9\naccess_key_id = key\n")
+        config.write("secret_access_key = word\n")
+    code, _, faults = doctor(clone, "--remote")
+    set_remotes(clone)
+    assert code == 1
+    assert "DVC remote full: /proc: no file can be written" in faults
+    assert "oss://bucket/a, for which dvc-oss is not installed; python -m pip install" in faults
+    assert "DVC remote cloud: s3://bucket/a: Could not connect to the endpoint URL" in faults
+
+
+def set_remotes(clone: Path, **urls: str) -> None:
+    """As `dvc remote add --local` writes them."""
+    lines = [f"['remote \"{name}\"']\nurl = {url}\n" for name, url in urls.items()]
+    (clone / ".dvc/config.local").write_text("".join(lines))
 
 
 def test_packages_that_are_not_as_pinned_are_named(clone: Path) -> None:

@@ -10,16 +10,18 @@ import pytest
 
 from mlops.__main__ import main
 from mlops.attempts import Heartbeat, start_attempt
+from mlops.files import content_hash
 from mlops.fingerprint import fingerprint_hash
 from mlops.removal import REMOVED, remove
 from mlops.run_lock import run_lock
 from mlops.run_records import read_record
 from mlops.runs import make_run, read_metadata, write_metadata
-from tests.clone import CELL, commit, dvc, git, options, run_stage, set_params
+from tests.clone import CELL, commit, dvc, git, options, run_stage, set_params, stages_run
 from tests.runs_directory import config, finished_run, wanted
 from tests.trainer import MODEL, newest_run
 
 DAY_SEC = 86400
+RESULTS = (str(MODEL), "metrics.json", "report.html")
 
 
 @pytest.fixture
@@ -72,6 +74,52 @@ def test_the_commit_that_is_shown_brings_the_model_back(
     git("checkout", "--quiet", held, cwd=root)
     dvc("checkout", cwd=root)
     assert (root / MODEL).read_bytes() == model
+
+
+def test_an_experiment_of_ten_commits_ago_is_restored_by_two_commands(root: Path) -> None:
+    first = contents(root)
+    # One of the commits trains, the others change what is around it.
+    for number in range(1, 11):
+        if number == 7:
+            set_params(root, {"train": {"epochs": 1, "learning_rate": 5.0e-3}})
+            dvc("repro", cwd=root)
+        else:
+            set_params(root, {"experiment": {"description": f"try {number}"}})
+        commit(root, f"change {number}")
+    last = contents(root)
+    assert not {name for name in RESULTS if first[name] == last[name]}
+
+    git("checkout", "--quiet", "HEAD~10", cwd=root)
+    dvc("checkout", cwd=root)
+    assert contents(root) == first
+    assert stages_run(dvc("repro", cwd=root)) == set()
+    assert git("status", "--porcelain", cwd=root) == ""
+    git("checkout", "--quiet", "main", cwd=root)
+    dvc("checkout", cwd=root)
+    assert contents(root) == last
+
+
+def contents(root: Path) -> dict[str, str]:
+    """sha256 of all that an experiment ends with."""
+    paths = [path for name in ("models", "results", "plots") for path in (root / name).rglob("*.*")]
+    paths += [root / name for name in (*RESULTS, "dvc.lock", "params.yaml")]
+    return {str(path.relative_to(root)): content_hash(path) for path in paths if path.is_file()}
+
+
+def test_the_table_marks_the_run_that_made_what_the_workspace_has(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = first_run(root)
+    set_params(root, {"train": {"epochs": 1}})
+    dvc("repro", "train", cwd=root)
+    second = first_run(root)
+    assert marked(command(capsys)) == [second.name]
+    git("checkout", "--quiet", ".", cwd=root)
+    assert marked(command(capsys)) == [first.name]
+
+
+def marked(table: str) -> list[str]:
+    return [line.split()[1] for line in table.splitlines() if line.startswith("*  run_")]
 
 
 def test_the_commit_of_the_code_is_shown(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def test_the_table_has_a_line_a_run_and_a_column_a_differing_parameter(
     first = finished_run(base, [0.5, 0.75, 0.25], learning_rate=1e-3)
     second = make_run(base, "demo", wanted(config(learning_rate=2e-3)))
     header, *lines = command(capsys).splitlines()
-    assert re.split(r"  +", header)[:5] == [
+    assert re.split(r"  +", header.strip())[:5] == [
         "run",
         "status",
         "epochs",

@@ -1,6 +1,7 @@
 """What this machine and this clone lack, and what to do about it.
 
-Exits with 1 if something must be done. With --torch it also imports torch and asks it for GPUs.
+Exits with 1 if something must be done. With --torch it also imports torch and asks it for GPUs, and
+with --remote it asks the remotes of DVC whether they answer.
 """
 
 import argparse
@@ -15,10 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = __doc__
     parser.add_argument("--torch", action="store_true", help="import torch, which takes seconds")
+    parser.add_argument("--remote", action="store_true", help="ask DVC's remotes, over the network")
 
 
 def main(options: argparse.Namespace) -> None:
-    found = findings(with_torch=options.torch)
+    found = findings(with_torch=options.torch, ask_remotes=options.remote)
     print_findings(found)
     wrong = [finding for finding in found if finding.level == "wrong"]
     if wrong:

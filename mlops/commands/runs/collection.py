@@ -1,0 +1,42 @@
+"""The removal of runs that are of no more use."""
+
+import argparse
+from collections.abc import Sequence
+
+from mlops.errors import PipelineError
+from mlops.places import runs_root
+from mlops.progress import counted
+from mlops.removal import Verdict, judge, remove, remove_left_behind
+from mlops.restoring import Recorded
+from mlops.run_records import read_records
+from mlops.tables import aligned, size
+
+
+def collect(options: argparse.Namespace) -> None:
+    if options.keep < 0 or (options.older_than or 0.0) < 0:
+        raise PipelineError("gc: expected --keep and --older-than of 0 or more, got less")
+    records = read_records(runs_root(), options.experiment)
+    verdicts = judge(records, Recorded(), keep=options.keep, older_than_days=options.older_than)
+    print_verdicts(verdicts)
+    removable = [verdict for verdict in verdicts if verdict.removable]
+    total = size(sum(verdict.size_bytes for verdict in removable))
+    if not options.yes:
+        print(f"\nwould remove {counted(len(removable), 'run')}, {total}; --yes removes them")
+        return
+    remove_left_behind(runs_root())
+    for verdict in removable:
+        gone = remove(runs_root(), verdict.run)
+        print(f"{verdict.run.path}: {'removed' if gone else 'at work by now, left'}")
+
+
+def print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    rows = [
+        [
+            "remove" if verdict.removable else "keep",
+            str(verdict.run.path),
+            size(verdict.size_bytes),
+            verdict.reason,
+        ]
+        for verdict in verdicts
+    ]
+    print(aligned(["", "run", "size", "why"], rows, numbers={"size"}))
