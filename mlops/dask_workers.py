@@ -41,7 +41,7 @@ IN_HAND = 64
 # As often a task's process may end before the task is told as the cause.
 MOST_TRIES = 3
 
-
+# What a worker has Python run in the clone.
 SERVE = "import sys; from mlops.dask_tasks import serve; serve(int(sys.argv[1]))"
 
 
