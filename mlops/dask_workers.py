@@ -41,7 +41,7 @@ IN_HAND = 64
 # As often a task's process may end before the task is told as the cause.
 MOST_TRIES = 3
 
-
+# What a worker has Python run in the clone.
 SERVE = "import sys; from mlops.dask_tasks import serve; serve(int(sys.argv[1]))"
 
 
@@ -93,7 +93,7 @@ class _Session:
         self._address = _address(given)
         self._name = f"video-pipeline-{self._shared_file.name}"
         self._work = dask_crew.work_of(self._name)
-        self._threads = 0
+        self._threads = -1  # not known yet
         self._next_look_sec = 0.0
         self._said_sec = time.monotonic()
         try:
@@ -122,7 +122,6 @@ class _Session:
         except BaseException:
             self.close()
             raise
-        print(f"dask: {counted(self._threads, 'thread')} of workers at {self._address}")
 
     def close(self) -> None:
         self._shared_file.unlink(missing_ok=True)
@@ -192,7 +191,7 @@ class _Session:
         return answer
 
     def _look(self) -> None:
-        """How many threads there are now; a `PipelineError` if the scheduler is gone."""
+        """See how many threads there are; a `PipelineError` if the scheduler is gone."""
         now_sec = time.monotonic()
         if now_sec < self._next_look_sec:
             return
@@ -200,10 +199,13 @@ class _Session:
         if self._client.status != "running":
             raise self._gone()
         try:
-            self._threads = sum(self._client.nthreads().values())
+            threads = sum(self._client.nthreads().values())
         except (OSError, TimeoutError, CancelledError):
             raise self._gone() from None
-        if self._threads:
+        if threads != self._threads:
+            print(f"dask: {counted(threads, 'thread')} at {self._address}")
+        self._threads = threads
+        if threads:
             self._said_sec = now_sec
         elif now_sec - self._said_sec >= SAY_EVERY_SEC:
             self._said_sec = now_sec

@@ -81,7 +81,7 @@ def misbehave(task: str) -> str:
     if task == "hang":
         time.sleep(600)
     if task == "eat":
-        bytearray(os.urandom(1000) * 300_000)
+        task = bytes([1]).decode() * 300_000_000
     if task == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     return task

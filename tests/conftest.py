@@ -14,6 +14,7 @@ LONGEST = [
     "test_pipeline.py",
     "test_data_versions.py",
     "test_changed_videos.py",
+    "test_dask_workers.py",
     "test_odd_videos.py",
     "test_cache_links.py",
     "test_leakage_gate.py",

@@ -22,7 +22,8 @@ from mlops.errors import PipelineError
 from mlops.executors import Executor, map_tasks
 from mlops.files import content_hash
 from mlops.guarded_executors import guarded_executor
-from mlops.guarded_workers import Limits
+from mlops.guarded_workers import Fault, Limits
+from mlops.processes import start_ticks
 from tests import cluster
 from tests.clone import environment, run, run_stage, set_params
 from tests.cluster import Cluster, command, serving
@@ -103,8 +104,9 @@ def test_a_killed_worker_costs_its_one_video_and_no_byte(
     workers = dask.workers()
     stage = start_stage("create_dataset", project)
     wait_until(lambda: len(packs(project)) >= 12 and all(map(serving, workers)))
-    members = serving(workers[0])
-    os.kill(workers[0], signal.SIGKILL)
+    # The one that began first, which has made some of the packs.
+    worker = min(workers, key=lambda worker: start_ticks(serving(worker)[0]) or 0)
+    os.kill(worker, signal.SIGKILL)
     before = packs(project)
     output, _ = stage.communicate()
     assert stage.returncode == 0, output
@@ -114,7 +116,6 @@ def test_a_killed_worker_costs_its_one_video_and_no_byte(
     assert sum(after[name] != before[name] for name in before) <= 2
     assert f"create_dataset: {len(after)} videos decoded, 0 packs reused" in output
     assert same("create_dataset", project, finished)
-    wait_until(lambda: not any(map(command, members)))
 
     shutil.copy(finished / "data/splits.parquet", project / "data")
     code, output = run_stage("generate_augmentations", cwd=project)
@@ -139,14 +140,16 @@ def test_the_faults_of_a_task_pass_through_the_cluster(dask: Cluster) -> None:
 
 
 def test_the_limits_of_a_task_hold_on_a_cluster(dask: Cluster) -> None:
-    tasks = ["a", "hang", "b", "die", "eat", "c"]
-    outcomes = []
-    for chosen in (executor(dask), dataclasses.replace(executor(dask), executor="processes")):
-        with guarded_executor(chosen, Limits(time_sec=1.0, memory_mb=100)) as workers:
-            outcomes.append(list(workers.map(cluster.misbehave, tasks)))
-    assert outcomes[0] == outcomes[1]
-    assert [getattr(outcome, "kind", outcome) for outcome in outcomes[0]] == [
-        *("a", "timeout", "b", "crashed", "out_of_memory", "c"),
+    limits = Limits(time_sec=2.0, memory_mb=100)
+    with guarded_executor(executor(dask), limits) as workers:
+        outcomes = list(workers.map(cluster.misbehave, ["a", "hang", "b", "die", "eat", "c"]))
+    assert outcomes == [
+        "a",
+        Fault(kind="timeout", reason="took more than 2 s"),
+        "b",
+        Fault(kind="crashed", reason="ended the process that read it (signal SIGKILL)"),
+        Fault(kind="out_of_memory", reason="took more than 100 MB of memory"),
+        "c",
     ]
 
 
@@ -155,25 +158,41 @@ def test_a_task_that_ends_every_process_is_told(dask: Cluster) -> None:
         list(map_tasks(cluster.misbehave, ["die"], executor(dask)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
-def test_no_task_outlives_the_stage(number: signal.Signals, dask: Cluster, tmp_path: Path) -> None:
+def start_hanging(cluster: Cluster, root: Path) -> "subprocess.Popen[str]":
+    """A stage with a task on each worker that does not end."""
     code = (
         "from pathlib import Path\n"
         "from mlops.executors import Executor, map_tasks\n"
         "from mlops.stage import run_stage\n"
         "from tests.cluster import mark_and_hang\n"
-        f"executor = Executor(executor='dask', workers=2, dask_address='{dask.address}')\n"
+        f"executor = Executor(executor='dask', workers=2, dask_address='{cluster.address}')\n"
         "tasks = [Path(name) for name in 'abcd']\n"
         "run_stage('hang', lambda: list(map_tasks(mark_and_hang, tasks, executor)))"
     )
-    stage = start("-c", code, root=tmp_path)
-    wait_until(lambda: len(list(tmp_path.glob("[a-d]"))) == 2)
+    stage = start("-c", code, root=root)
+    wait_until(lambda: len(list(root.glob("[a-d]"))) == 2)
+    return stage
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
+def test_no_task_outlives_the_stage(number: signal.Signals, dask: Cluster, tmp_path: Path) -> None:
+    stage = start_hanging(dask, tmp_path)
     stage.send_signal(number)
     output, _ = stage.communicate()
     wait_until(lambda: not any(map(serving, dask.workers())), sec=10)
     if number == signal.SIGINT:
         assert stage.returncode == 130
         assert output.endswith("hang: interrupted; run the same command again\n")
+
+
+def test_no_task_outlives_a_killed_worker(dask: Cluster, tmp_path: Path) -> None:
+    stage = start_hanging(dask, tmp_path)
+    worker = dask.workers()[0]
+    (member,) = serving(worker)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: not command(member), sec=10)
+    stage.kill()
+    stage.communicate()
 
 
 def test_an_address_without_a_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +293,7 @@ def test_a_cluster_that_comes_late_is_waited_for_and_one_that_goes_is_told(tmp_p
     scheduler = subprocess.Popen(
         [*dask, "scheduler", "--port", "0", "--no-dashboard", *options], **quiet
     )
-    wait_until(file.exists)
+    wait_until(lambda: file.exists() and file.read_text().endswith("}"))
     code = (
         "from pathlib import Path\n"
         "from mlops import dask_workers\n"
@@ -288,10 +307,7 @@ def test_a_cluster_that_comes_late_is_waited_for_and_one_that_goes_is_told(tmp_p
     said = tmp_path / "said"
     with said.open("w") as output:
         stage = start("-c", code, root=tmp_path, stdout=output)
-    lines = (
-        f"dask: 0 threads of workers at {address}\n"
-        f"dask: no worker at {address} for 1 s; waiting for one\n"
-    )
+    lines = f"dask: 0 threads at {address}\ndask: no worker at {address} for 1 s; waiting for one\n"
     wait_until(lambda: said.read_text().startswith(lines))
     worker = subprocess.Popen(
         [*dask, "worker", "--nthreads", "1", "--no-dashboard", *options], **quiet
@@ -300,6 +316,7 @@ def test_a_cluster_that_comes_late_is_waited_for_and_one_that_goes_is_told(tmp_p
     scheduler.kill()
     assert stage.wait() == 1
     gone = f"wait: {address}: expected the Dask scheduler to stay, it is gone; start"
+    assert f"dask: 1 thread at {address}\n" in said.read_text()
     assert gone in said.read_text()
     worker.terminate()
     assert (worker.wait(), scheduler.wait()) == (0, -signal.SIGKILL)
