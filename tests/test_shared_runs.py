@@ -105,10 +105,10 @@ def test_a_run_without_its_checkpoint_is_trained_again_beside_its_record(
     sender: Path, bundle: Path, workspace: Path
 ) -> None:
     runs(workspace, "apply", str(bundle))
+    git("checkout", "--quiet", "dvc.lock", cwd=workspace)  # as if only the record had come
     record = workspace / the_run(sender).relative_to(sender)
     before = content_hash(record)
-    # Of what the training made, nothing is here: neither its outs nor its entry in the run cache.
-    assert "starting runs/" in train(workspace, DVC_ROOT=".")
+    assert "starting runs/" in train(workspace)
     assert model_of(workspace) == model_of(sender)
     assert newest_run(workspace) != record
     assert content_hash(record) == before
