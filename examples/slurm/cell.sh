@@ -29,7 +29,8 @@ main() {
     elif [ "$told" = USR1 ]; then
         put_back
     elif [ "$told" = TERM ]; then
-        say "$cell was ended by SIGTERM; what it has done is kept, submit.sh queues it again"
+        # By scancel, or by a preemption, after which SLURM itself puts the job back.
+        say "$cell was ended by SIGTERM; what it has done is kept"
         exit 143
     else
         say "$cell failed"
@@ -88,8 +89,8 @@ run() {
     set +m
     local group=$! second=0
     while kill -0 -- "-$group" 2> /dev/null; do
-        # Again every ten seconds: a training that is still importing takes no signal.
-        if [ "$told" ] && ((second++ % 10 == 0)); then
+        # Again after a while: a training that is still importing takes no signal.
+        if [ "$told" ] && ((second++ % 20 == 0)); then
             kill -s "$told" -- "-$group" 2> /dev/null || true
         fi
         sleep 1
