@@ -1,0 +1,170 @@
+"""The cells as jobs of SLURM: what examples/slurm and docs/cluster.md promise."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlops.parameters import load_yaml
+from tests.batch_system import BatchSystem, Slurm, StandIn, missing_programs, wait_until
+from tests.clone import commit, dvc, environment, git, set_params, stages_run
+from tests.trainer import lines, metadata
+
+SUBMIT = "examples/slurm/submit.sh"
+EPOCHS = 40
+
+# In the place of a training on two nodes: waits for the signal, saves in one of its two processes,
+# which leave together, and is done when it finds what was saved. Without the barrier the node of
+# the first would end, and with it torchrun's store, on which the other node depends.
+RANKS = """
+import os, signal, sys, time
+from pathlib import Path
+import torch.distributed
+
+told = []
+signal.signal(signal.SIGUSR1, lambda number, frame: told.append(number))
+torch.distributed.init_process_group("gloo")
+nodes = [None, None]
+torch.distributed.all_gather_object(nodes, os.environ["SLURMD_NODENAME"])
+saved = Path("runs/saved")
+if saved.exists():
+    torch.distributed.destroy_process_group()
+    sys.exit()
+print("nodes", *sorted(nodes), flush=True)
+while not told:
+    time.sleep(0.1)
+if torch.distributed.get_rank() == 0:
+    time.sleep(4)
+    saved.touch()
+torch.distributed.barrier()
+os._exit(75)
+"""
+
+
+NO_SLURM = f"not installed, but is in Debian's slurm-wlm: {' and '.join(missing_programs())}"
+
+
+@pytest.fixture(params=[StandIn, Slurm], ids=["stand-in", "real"])
+def slurm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BatchSystem]:
+    if request.param is Slurm and missing_programs():
+        pytest.skip(NO_SLURM)
+    system: BatchSystem = request.param(tmp_path / "slurm")
+    yield system
+    system.stop()
+
+
+@pytest.fixture
+def cells(workspace: Path) -> Path:
+    """A clone with its data, and two cells that are not trained."""
+    train = {"epochs": EPOCHS, "patience_epochs": EPOCHS}
+    set_params(workspace, {"folds": [0, 1], "train": train})
+    return workspace
+
+
+def submit(
+    slurm: BatchSystem, root: Path, *options: str, script: str = "examples/slurm/train.sbatch"
+) -> str:
+    """The number of the array."""
+    code, said = slurm.run(SUBMIT, script, *options, cwd=root)
+    assert code == 0, said
+    return said.split()[-1]
+
+
+def log(root: Path, array: str, task: int) -> str:
+    path = root / f"runs/slurm/{array}_{task}.log"
+    return path.read_text() if path.exists() else ""
+
+
+def wait_for(root: Path, array: str, task: int, words: str) -> None:
+    wait_until(lambda: words in log(root, array, task), lambda: log(root, array, task))
+
+
+def run_of(root: Path, fold: int) -> Path | None:
+    for path in root.glob("runs/sample/run_*/config.json"):
+        config = json.loads(path.read_text())["config"]
+        if config["fold"] == fold and config["train"]["epochs"] == EPOCHS:
+            return path.parent
+    return None
+
+
+def wait_for_training(root: Path, fold: int) -> None:
+    wait_until(lambda: lines(run_of(root, fold), "ledger.jsonl") > 3)
+
+
+def reasons(run_dir: Path) -> list[str]:
+    return [attempt["reason"] for attempt in metadata(run_dir)["attempts"]]
+
+
+def test_cells_that_are_ended_go_on_and_dvc_collects_them(slurm: BatchSystem, cells: Path) -> None:
+    code, said = slurm.run(SUBMIT, "examples/slurm/train.sbatch", cwd=cells)
+    assert (code, "expected a work tree without changes, got params.yaml" in said) == (1, True)
+    commit(cells, "two cells")
+
+    array = submit(slurm, cells)
+    wait_for_training(cells, 0)
+    slurm.run("scancel", f"{array}_0", cwd=cells)
+    wait_for_training(cells, 1)
+    slurm.run("scancel", "--batch", "--signal=USR1", f"{array}_1", cwd=cells)
+    wait_for(cells, array, 0, "was ended by SIGTERM")
+    wait_for(cells, array, 1, "put back 1 times")
+
+    again = submit(slurm, cells, "--array=0")
+    wait_for(cells, again, 0, " is done")
+    wait_for(cells, array, 1, " is done")
+    assert "put back 1" not in log(cells, array, 0)
+    for fold, reason in enumerate(["SIGTERM", "SIGUSR1"]):
+        run_dir = run_of(cells, fold)
+        assert run_dir is not None
+        assert f"stopped by {reason}" in log(cells, array, fold)
+        assert "exited with" in log(cells, array, fold)  # DVC has lived to see it
+        assert reasons(run_dir) == [f"stopped by {reason}", "finished"]
+        assert metadata(run_dir)["attempts"][1]["environment"]["git"]["dirty"] is False
+
+    assert stages_run(dvc("repro", cwd=cells)) == {"report"}
+    commit(cells, "collected")
+    code, said = slurm.run(SUBMIT, "examples/slurm/train.sbatch", cwd=cells)
+    assert (code, said) == (0, "submit: all cells have their result\n")
+    wait_until(lambda: not list(cells.with_name(f"{cells.name}.cells").iterdir()))
+
+
+@pytest.mark.parametrize("slurm", [pytest.param(Slurm, id="real")], indirect=True)
+def test_a_cell_on_two_nodes_saves_on_both_before_it_is_put_back(
+    slurm: BatchSystem, workspace: Path
+) -> None:
+    pipeline = workspace / "dvc.yaml"
+    launch = "$MLOPS_LAUNCH python -m torch.distributed.run $MLOPS_TORCHRUN ranks.py"
+    train = "cmd: python -m stages.train "
+    assert train in pipeline.read_text()
+    alone = f"env -u MLOPS_LAUNCH -u MLOPS_TORCHRUN {train[5:]}"
+    pipeline.write_text(pipeline.read_text().replace(train, f"cmd: {launch} && {alone}"))
+    (workspace / "ranks.py").write_text(RANKS)
+    commit(workspace, "two nodes")
+
+    array = submit(slurm, workspace, script="examples/slurm/train_multinode.sbatch")
+    wait_for(workspace, array, 0, "nodes n0 n1")
+    slurm.run("scancel", "--batch", "--signal=USR1", f"{array}_0", cwd=workspace)
+    wait_for(workspace, array, 0, " is done")
+    assert "put back 1 times" in log(workspace, array, 0)
+    assert (workspace / "runs/saved").exists()
+
+
+def test_what_a_spot_machine_has_trained_is_collected_through_the_remote(cells: Path) -> None:
+    task = load_yaml(cells / "examples/skypilot/train.yaml")
+    commit(cells, "two cells")
+    machine, remote = cells.with_name("machine"), cells.with_name("remote")
+    remote.mkdir()
+    dvc("remote", "add", "--local", "--default", "spot", str(remote), cwd=cells)
+    prepared = ("create_dataset", "create_splits", "generate_augmentations", "init_model")
+    dvc("push", *prepared, cwd=cells)
+    git("clone", "--quiet", str(cells), str(machine), cwd=cells.parent)
+    cell = dvc("stage", "list", "--name-only", "train", cwd=cells).splitlines()[1]
+    state = cells.with_name("state")
+    places = {"CELL_CLONE": str(machine), "REMOTE": str(remote), "STATE": str(state)}
+    variables = task["envs"] | places | {"CELL": cell}
+    subprocess.run(["bash", "-c", task["run"]], env=environment() | variables, check=True)
+
+    assert len(list(state.glob("runs/sample/run_*"))) == 1
+    dvc("fetch", "--run-cache", cell, cwd=cells)
+    assert stages_run(dvc("repro", "--pull", "--single-item", cell, cwd=cells)) == set()
