@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops.errors import PipelineError
-from mlops.locks import DIRECTORIES, LOCK, TABLES, recorded_md5s
+from mlops.locks import DIRECTORIES, LOCK, TABLES, LockError, recorded_md5s
 from mlops.stage_table import html_table
 from mlops.tables import size
 
@@ -232,7 +232,10 @@ class Files:
     def find(self, path: str) -> Path:
         place = self._root / path
         if self._recorded is not None:
-            present = recorded_md5s((self._root / LOCK).read_bytes())
+            try:
+                present = recorded_md5s((self._root / LOCK).read_bytes())
+            except (FileNotFoundError, LockError):  # removed, or with the marks of a conflict
+                present = {}
             if present.get(path) != self._recorded.get(path):
                 raise PipelineError(
                     f"{path}: expected what this run of the pipeline has made, got that of "

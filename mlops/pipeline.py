@@ -281,12 +281,11 @@ def _read_stages(repo: Any, wanted: Sequence[str]) -> list[_Stage]:
         for other in before:
             visit(other)
         above[stage] = {*before, *(far for other in before for far in above[other])}
-        stale = [other.name for other in before if found[other].status != UP_TO_DATE]
+        needs = [other for other in before if not any(other in above[near] for near in before)]
+        stale = [other.name for other in needs if found[other].status != UP_TO_DATE]
         found[stage] = _Stage(
             name=stage.name,
-            needs=[
-                other.name for other in before if not any(other in above[near] for near in before)
-            ],
+            needs=[other.name for other in needs],
             outs=[out.def_path for out in stage.outs],
             status=_own_status(stage) or (f"after {_listed(stale)}" if stale else UP_TO_DATE),
         )

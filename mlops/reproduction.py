@@ -137,7 +137,7 @@ def _follow(process: subprocess.Popen[bytes], account: _Account, log: Write) -> 
                         selector.unregister(key.fileobj)
             except KeyboardInterrupt:
                 number = _SIGNALS[min(interrupts, len(_SIGNALS) - 1)]
-                print(f"pipeline: {number.name} is sent to DVC and its stages; they end by it")
+                print(f"pipeline: {number.name} goes to the stage, whose end is waited for")
                 _signal(process, number)
                 interrupts += 1
         return interrupts
@@ -163,13 +163,15 @@ class _Lines:
 
 
 def _pass_on(source: _Lines, account: _Account, log: Write) -> None:
-    for line in source.read():
+    lines = source.read()
+    for line in lines:
         if source.is_stderr:
             account.errors.append(line)
         else:
             account.hear(line)
-        print(line, file=source.stream, flush=True)
-        log(f"{line}\n")
+    text = "".join(f"{line}\n" for line in lines)
+    log(text)
+    print(text, end="", file=source.stream, flush=True)
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

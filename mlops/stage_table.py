@@ -31,8 +31,8 @@ class StageRow:
     - "not run yet"
     - "changed: …": parameters by their keys, code and data by their paths, outs that are not
       there or not what was written
-    - "after …": nothing of its own has changed, but it is run again if those stages, which are
-      not up to date, come to something else
+    - "after …": nothing of its own has changed, but it is run again if those stages that it
+      needs, which are not up to date, come to something else
     """
 
     name: str  # as DVC has it: "load_data", "train@small3d-0"
