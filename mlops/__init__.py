@@ -13,6 +13,7 @@ from typing import Any
 _HOMES = {
     "ExperimentTracker": "mlops.tracker",
     "RunConfig": "mlops.run_config",
+    "build_mlops_pipeline": "mlops.pipeline",
     "create_run_directory": "mlops.runs",
 }
 

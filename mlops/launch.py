@@ -20,11 +20,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from mlops.errors import PipelineError
-from mlops.processes import end_with_parent
+from mlops.processes import signal_with_parent
 from mlops.stop import EXIT_CODES, StopFlag
 
 # How long processes that were told to stop may take to save: then they are killed.
@@ -60,7 +61,7 @@ def launch(
         env=os.environ | {"OMP_NUM_THREADS": str(num_threads)} | _visible(devices),
         # Ctrl-C reaches a whole group, and would come twice.
         start_new_session=True,
-        preexec_fn=end_with_parent,
+        preexec_fn=partial(signal_with_parent, signal.SIGTERM),
     )
     _pass_on(stop, process)
     if process.returncode:

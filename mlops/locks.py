@@ -113,6 +113,17 @@ def recorded_md5s(content: bytes) -> dict[str, str]:
     return read | made
 
 
+def recorded_stages(content: bytes) -> dict[str, Any]:
+    """What a dvc.lock records of each stage, by its name. Raises `LockError`."""
+    try:
+        document = _parse_yaml(content.decode())
+        msgspec.convert(document, _Document)
+    except (UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+        raise LockError(" ".join(str(error).split())) from None
+    stages: dict[str, Any] = document.get("stages", {})
+    return stages
+
+
 def workspace_md5s() -> dict[str, str]:
     """`recorded_md5s` of the current directory's dvc.lock; empty where there is no sound one."""
     try:

@@ -63,7 +63,7 @@ def watch_parent(on_death: Callable[[], None], *, every_sec: float = 1.0) -> boo
     if "DVC_ROOT" not in os.environ:
         return False
     # Before the look at the parent, which might else end in between.
-    end_with_parent()
+    signal_with_parent(signal.SIGTERM)
     ancestor = _nearest_program(os.getppid())
     if ancestor == 0:  # in another container: docker exec
         return False
@@ -79,9 +79,12 @@ def watch_parent(on_death: Callable[[], None], *, every_sec: float = 1.0) -> boo
     return True
 
 
-def end_with_parent() -> None:
-    """Have the kernel send SIGTERM to this process when the one that started it has ended."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def signal_with_parent(number: int) -> None:
+    """Have the kernel send this signal to this process when the thread that started it ends.
+
+    It stays so for a program that takes this one's place (`exec`), and not for a child.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _adopts_orphans(pid: int) -> bool:

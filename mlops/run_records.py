@@ -154,12 +154,14 @@ def read_records(output_base: Path, experiment: str | None = None) -> list[RunRe
 
 def read_record(path: Path) -> RunRecord:
     log = path / LOG
+    config = _read_json(path / "config.json").get("config", {})
     return RunRecord(
         path=path,
         metadata=(metadata := _read_json(path / "metadata.json")),
         # Asked only of one whose record can be read; one without is being made, or was killed so.
         status=run_status(path),
-        parameters=flatten(_read_json(path / "config.json").get("config", {})),
+        # A notebook logs a whole RunConfig: its parameters, and where its run is.
+        parameters=flatten(config.get("params", config)),
         extremes=read_extremes(log) if metadata and log.exists() else [],
     )
 

@@ -1,0 +1,353 @@
+"""The pipeline for notebooks: run it, look at its stages, take what they have made.
+
+    from mlops import ExperimentTracker, RunConfig, build_mlops_pipeline, create_run_directory
+
+    run_dir, run_id = create_run_directory("runs", "my_experiment")
+    config = RunConfig(run_id=run_id, experiment_name="my_experiment", num_epochs=4)
+    tracker = ExperimentTracker(run_dir, run_id)
+    pipeline = build_mlops_pipeline(config, tracker)
+    artifacts = pipeline.run_pipeline()
+    tracker.get_best_metric("accuracy", phase="val", maximize=True)
+
+DVC does the work: what runs is `dvc repro`, and what is up to date does not run again.
+
+How the configuration reaches it. DVC takes its values from params.yaml, and a result belongs to
+the values that stand there. So `run_pipeline` writes those of the configuration that differ into
+params.yaml, prints each with the value it takes the place of, and leaves all else of the file as
+it is, comments included. Afterwards params.yaml, dvc.lock and the workspace agree, as after
+`dvc repro` by hand, and `git diff` shows what was changed. The file may hold edits that no commit
+has, also some made after the configuration was built; so it is kept as it was in the run's
+directory, and nothing is lost. Keeping params.yaml and running in a copy, as `dvc exp run --temp`
+does, would leave a workspace whose results are those of other values than its params.yaml, and
+artifacts that are not there.
+"""
+
+import io
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from dvc.dependency import ParamsDependency
+from dvc.exceptions import DvcException
+from dvc.fs import LocalFileSystem
+from dvc.repo import Repo
+
+from mlops import files
+from mlops.artifacts import Artifacts, Cells, Files, Layout
+from mlops.attempts import Attempt, log_name, recorded_attempt
+from mlops.config import canonical_json, flatten
+from mlops.environment import environment
+from mlops.errors import PipelineError
+from mlops.locks import LOCK, recorded_md5s
+from mlops.reproduction import reproduce
+from mlops.run_config import PARAMS_FILE, RunConfig
+from mlops.runs import read_metadata, write_metadata
+from mlops.stage_table import UP_TO_DATE, StageRow, StageTable
+from mlops.stage_times import known_times, note_times, publisher
+from mlops.stop import EXIT_CODES, StoppedError
+from mlops.tracker import ExperimentTracker
+from mlops.yaml_values import flow_style, replace_values
+
+LAST = "report"  # the stage that needs all the others
+TRAIN = "train"
+HISTORY = "history.csv"  # among the outs of `train`: a row an epoch
+
+_CODE = (".py", ".j2")
+_MOST_SHOWN = 3
+
+
+def build_mlops_pipeline(config: RunConfig, tracker: ExperimentTracker) -> "Pipeline":
+    """The pipeline of the repository at `config.project_root`; nothing is run or written yet."""
+    return Pipeline(config, tracker)
+
+
+class Pipeline:
+    """The stages under one configuration; `tracker` is the notebook's own run, which records it."""
+
+    def __init__(self, config: RunConfig, tracker: ExperimentTracker) -> None:
+        self.config = config
+        self.tracker = tracker
+        # At once: a notebook may change its directory.
+        self.root = Path(config.project_root).resolve()
+        if not (self.root / "dvc.yaml").is_file():
+            raise PipelineError(
+                f"project_root: expected the root of the repository, where dvc.yaml lies, got "
+                f"{config.project_root!r}; build the configuration with its path"
+            )
+        self._made: Artifacts | None = None
+
+    @property
+    def stages(self) -> StageTable:
+        """Every stage that the report needs, with what `run_pipeline` would find of it.
+
+        Looked up anew each time. The status is that under this configuration, also before
+        params.yaml has its values.
+        """
+        times = known_times(self.root)
+        return StageTable(
+            [
+                StageRow(
+                    name=stage.name,
+                    needs=stage.needs,
+                    status=stage.status,
+                    took_sec=times.get(stage.name),
+                )
+                for stage in self._read((LAST,))
+            ]
+        )
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """What the stages have made, loaded when it is asked for.
+
+        That of the last `run_pipeline`, or, before the first, what the workspace has; a stage
+        that is not up to date under this configuration is refused then.
+        """
+        if self._made is not None:
+            return self._made
+        stages = self._read((LAST,))
+        stale = {stage.name: stage.status for stage in stages if stage.status != UP_TO_DATE}
+        return Artifacts(Files(self.root), _layout(stages), stale)
+
+    @property
+    def cell_runs(self) -> dict[str, Path]:
+        """The run directory of each cell that `run_pipeline` has come to, with all its steps:
+        `mlops.metrics_log.read_runs` reads them. Without those that no run here has trained, as
+        after `dvc pull`."""
+        return {
+            cell: self.root / known["run"]
+            for cell, known in self._known_cells().items()
+            if known["run"]
+        }
+
+    def run_pipeline(self, *stages: str) -> Artifacts:
+        """Bring the pipeline, or these stages and all that they need, up to date.
+
+        What the stages print appears as they print it, and in the run's logs. A stage that fails
+        raises a `StageFailedError` with what it said itself. An interrupt is passed on to the
+        stage, which saves its state, and is raised when it has ended; the next call goes on from
+        there.
+
+        For each cell that was trained, the tracker is given a row an epoch and metric, phases
+        "train" and "val", with the epoch as its step too: so `get_best_metric` answers over all
+        cells. `artifacts["train"].frame("history.csv")` tells them apart.
+        """
+        wanted = stages or (LAST,)
+        self._read(wanted)  # a stage that there is not is no reason to touch params.yaml
+        with self._recorded() as attempt, self._log(attempt) as log:
+            self._write_params(attempt)
+            took_sec: dict[str, float] = {}
+            try:
+                reproduce(self.root, wanted, log=log.write, took_sec=took_sec)
+            finally:  # what comes before a stage that fails is done all the same
+                note_times(attempt.run_dir, self.root, took_sec)
+        recorded = recorded_md5s((self.root / LOCK).read_bytes())
+        layout = _layout(self._read(wanted))
+        self._made = Artifacts(Files(self.root, recorded), layout)
+        cells = self._made.outs(TRAIN) if TRAIN in layout else None
+        if isinstance(cells, Cells):
+            self._track_cells(cells, recorded)
+        return self._made
+
+    @contextmanager
+    def _recorded(self) -> Iterator[Attempt]:
+        with chdir(self.root):
+            surroundings = environment(("dvc", "polars"))
+        try:
+            with recorded_attempt(self.tracker.run_dir, environment=surroundings) as attempt:
+                try:
+                    yield attempt
+                except KeyboardInterrupt:
+                    raise StoppedError("SIGINT", EXIT_CODES[signal.SIGINT]) from None
+        except StoppedError:
+            raise KeyboardInterrupt from None
+
+    @contextmanager
+    def _log(self, attempt: Attempt) -> Iterator[IO[str]]:
+        path = attempt.run_dir / log_name(attempt.number)
+        path.parent.mkdir(exist_ok=True)
+        with path.open("w", encoding="utf-8", buffering=1) as log:
+            yield log
+
+    def _write_params(self, attempt: Attempt) -> None:
+        """Make params.yaml that of the configuration, and say what that changes."""
+        before, after, changes = self._params()
+        if not changes:
+            return
+        kept = attempt.run_dir / f"artifacts/params_before_{attempt.number:03}.yaml"
+        files.write_text(kept, before)
+        files.write_text(self.root / PARAMS_FILE, after)
+        for key, (old, new) in changes.items():
+            _say(f"{PARAMS_FILE}: {key} {flow_style(old)} -> {flow_style(new)}")
+        _say(f"{PARAMS_FILE}: what it was is kept in {kept.parent.name}/{kept.name} of the run")
+
+    def _params(self) -> tuple[str, str, dict[str, tuple[Any, Any]]]:
+        """The text of params.yaml as it is, that with the configuration's values, and what
+        differs."""
+        path = self.root / PARAMS_FILE
+        present = RunConfig.from_params(path)
+        wanted = flatten(self.config.params)
+        if others := sorted(flatten(present.params).keys() ^ wanted.keys()):
+            raise PipelineError(
+                f"{PARAMS_FILE}: expected the keys that the configuration has, got a file that "
+                f"differs in {', '.join(others)}; build the configuration anew"
+            )
+        changes = present.diff(self.config)
+        text = path.read_bytes().decode()  # with the ends of its lines as they are
+        return text, replace_values(text, {key: wanted[key] for key in changes}), changes
+
+    def _track_cells(self, cells: Cells, recorded: Mapping[str, str]) -> None:
+        """Log the history of each cell, unless the tracker has it from an earlier call."""
+        known = self._known_cells()
+        for cell, paths in cells.paths.items():
+            history = next(path for path in paths if path.endswith(HISTORY))
+            md5 = recorded[history]
+            if known.get(cell, {}).get("history") == md5:
+                continue
+            for row in cells[cell][HISTORY].iter_rows(named=True):
+                _log_epoch(self.tracker, row)
+            run_dir = publisher(self.root, history, md5)
+            place = run_dir and run_dir.relative_to(self.root).as_posix()
+            known[cell] = {"history": md5, "run": place}
+        self.tracker.flush()
+        write_metadata(self.tracker.run_dir, cells=known)
+
+    def _known_cells(self) -> dict[str, dict[str, Any]]:
+        """By cell, the md5 of the `history` that the tracker has, and the `run` that made it."""
+        if not (self.tracker.run_dir / "metadata.json").exists():
+            return {}
+        cells: dict[str, dict[str, Any]] = read_metadata(self.tracker.run_dir).get("cells", {})
+        return cells
+
+    def _read(self, wanted: Sequence[str]) -> list["_Stage"]:
+        """These stages and all that they need, in the order of dvc.yaml, as DVC finds them under
+        this configuration."""
+        _, params, _ = self._params()
+        files_now = _Overlay(self.root / PARAMS_FILE, params)
+        try:
+            with Repo(str(self.root), fs=files_now) as repo, repo.lock:
+                return _read_stages(repo, wanted)
+        except DvcException as error:
+            raise PipelineError(
+                f"dvc.yaml: expected the stages of a pipeline, got a fault that DVC names: {error}"
+            ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stage:
+    """A stage, or one cell of it; `outs` as dvc.yaml spells them."""
+
+    name: str
+    needs: Sequence[str]
+    outs: Sequence[str]
+    status: str
+
+
+class _Overlay(LocalFileSystem):  # type: ignore[misc]  # DVC has no types
+    """The files as they are, but for one, which reads as a text that is not written there yet."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__()
+        self._path = str(path)
+        self._text = text
+
+    def open(self, path: Any, mode: str = "r", **options: Any) -> Any:
+        # DVC asks by paths that count from the current directory, and by whole ones.
+        if os.path.abspath(path) == self._path and mode == "r":  # noqa: PTH100
+            return io.StringIO(self._text)
+        return super().open(path, mode, **options)
+
+
+def _read_stages(repo: Any, wanted: Sequence[str]) -> list[_Stage]:
+    named = [stage for stage in repo.index.stages if stage.name]  # the others are of `dvc add`
+    groups = dict.fromkeys(_group(stage.name) for stage in named)
+    if unknown := set(wanted) - {stage.name for stage in named} - set(groups):
+        raise PipelineError(
+            f"stages: expected some of {', '.join(groups)}, got {', '.join(sorted(unknown))}; "
+            "write one of them"
+        )
+    graph = repo.index.graph  # from a stage to those whose outs it reads
+    found: dict[Any, _Stage] = {}
+    above: dict[Any, set[Any]] = {}  # all that a stage needs, at whatever distance
+
+    def visit(stage: Any) -> None:
+        if stage in found:
+            return
+        before = [other for other in graph.successors(stage) if other.name]
+        for other in before:
+            visit(other)
+        above[stage] = {*before, *(far for other in before for far in above[other])}
+        needs = [other for other in before if not any(other in above[near] for near in before)]
+        stale = [other.name for other in needs if found[other].status != UP_TO_DATE]
+        found[stage] = _Stage(
+            name=stage.name,
+            needs=[other.name for other in needs],
+            outs=[out.def_path for out in stage.outs],
+            status=_own_status(stage) or (f"after {_listed(stale)}" if stale else UP_TO_DATE),
+        )
+
+    for stage in named:
+        if {stage.name, _group(stage.name)} & set(wanted):
+            visit(stage)
+    return [found[stage] for stage in named if stage in found]
+
+
+def _own_status(stage: Any) -> str:
+    """What has changed of a stage itself since it was last run; empty if nothing has."""
+    if not any(out.hash_info for out in stage.outs):
+        return "not run yet"
+    changed: dict[str, list[str]] = {"params": [], "code": [], "data": [], "outs": []}
+    for dep in stage.deps:
+        if isinstance(dep, ParamsDependency):
+            changed["params"] += _changed_keys(dep.hash_info.value or {}, dep.read_params())
+        elif dep.status():
+            changed["code" if dep.def_path.endswith(_CODE) else "data"].append(dep.def_path)
+    changed["outs"] = [out.def_path for out in stage.outs if out.status()]
+    parts = [f"{kind} {_listed(names)}" for kind, names in changed.items() if names]
+    if stage.cmd_changed:
+        parts.append("command")
+    return f"changed: {'; '.join(parts)}" if parts else ""
+
+
+def _changed_keys(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    # DVC compares whole sections, where these may be declared; a reader wants the key.
+    before, after = flatten(recorded), flatten(present)
+    return [
+        key
+        for key in dict.fromkeys([*after, *before])
+        if canonical_json(before.get(key)) != canonical_json(after.get(key))
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_SHOWN
+    return ", ".join(names[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _layout(stages: Sequence[_Stage]) -> Layout:
+    layout: dict[str, dict[str, Sequence[str]]] = {}
+    for stage in stages:
+        group, _, cell = stage.name.partition("@")
+        layout.setdefault(group, {})[cell] = stage.outs
+    return layout
+
+
+def _group(name: str) -> str:
+    return name.partition("@")[0]
+
+
+def _log_epoch(tracker: ExperimentTracker, row: Mapping[str, float]) -> None:
+    """Log a row of a history, whose columns are named after phase and metric: val_loss."""
+    epoch = int(row["epoch"])
+    for name, value in row.items():
+        phase, _, metric = name.partition("_")
+        if metric:
+            tracker.log({metric: value}, step=epoch, epoch=epoch, phase=phase)
+
+
+def _say(text: str) -> None:
+    print(f"pipeline: {text}")
