@@ -116,7 +116,7 @@ def recorded_md5s(content: bytes) -> dict[str, str]:
 def recorded_stages(content: bytes) -> dict[str, Any]:
     """What a dvc.lock records of each stage, by its name. Raises `LockError`."""
     try:
-        document = _parse_yaml(content.decode())
+        document = parse_yaml(content.decode())
         msgspec.convert(document, _Document)
     except (UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise LockError(" ".join(str(error).split())) from None
