@@ -3,7 +3,7 @@
     python -m mlops.with_parent PID COMMAND …
 
 PID is that process. A kernel that is killed, as one that is restarted may be, would else leave
-DVC and its stages at work where nobody sees them.
+DVC and its training at work where nobody sees them.
 """
 
 import os
