@@ -11,6 +11,7 @@ from tests.clone import commit, dvc, make_clone, set_params
 
 # Those that take longest first, so that two workers end at about the same time.
 LONGEST = [
+    "test_killed_grid.py",
     "test_pipeline.py",
     "test_data_versions.py",
     "test_changed_videos.py",
