@@ -11,7 +11,16 @@ from tests.clone import commit, dvc, make_clone, set_params
 
 # Those that take longest first, so that two workers end at about the same time.
 LONGEST = [
+    "test_killed_grid.py",
+    "test_notebook.py",
+    "test_facade.py",
+    "test_slurm.py",
+    "test_distributed_training.py",
+    "test_resume.py",
     "test_pipeline.py",
+    "test_shared_runs.py",
+    "test_remotes.py",
+    "test_restoring.py",
     "test_data_versions.py",
     "test_changed_videos.py",
     "test_dask_workers.py",

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -165,6 +164,22 @@ def test_one_who_gathers_several_keeps_what_he_has(tmp_path: Path, start: type[P
     assert both.says() == "holds cuda:1 cuda:0"
 
 
+def test_of_two_who_want_several_the_second_waits_with_empty_hands(
+    tmp_path: Path, start: type[Process]
+) -> None:
+    first = start(tmp_path, TWO)
+    first.says()
+    both = start(tmp_path, TWO, 2)
+    both.says()
+    # Should he take what is left now and then, each might end with one and wait for the other.
+    after = start(tmp_path, dict(reversed(TWO.items())), 2)
+    assert f"waits for the turn to take several, which process {both.popen.pid}" in after.says()
+    first.lets_go()
+    assert both.says() == "holds cuda:1 cuda:0"
+    both.lets_go()
+    assert "cuda:1" in after.says()  # his turn
+
+
 def test_nobody_waits_for_ever_among_many_who_want_several(
     tmp_path: Path, start: type[Process]
 ) -> None:
@@ -185,15 +200,12 @@ def test_another_user_waits_for_the_same_lock(start: type[Process]) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         directory = Path(name)
         directory.chmod(0o1777)
-        first = start(directory, {"cuda:0": "GPU-aa"}, user=NOBODY)
-        assert first.says() == "holds cuda:0"
-        locks, said = own(directory, give_up_after=100)
-        timer = threading.Timer(0.5, first.lets_go)
-        timer.start()
-        with locks.hold({"cuda:0": "GPU-aa"}, 1) as names:
-            assert names == ["cuda:0"]
-        timer.join()
-        assert f"process {first.popen.pid}" in said[0]
+        first = start(directory, {"cuda:0": "GPU-aa"})
+        first.says()
+        second = start(directory, {"cuda:0": "GPU-aa"}, user=NOBODY)
+        assert f"waits for cuda:0, which process {first.popen.pid} (" in second.says()
+        first.lets_go()
+        assert second.says() == "holds cuda:0"
 
 
 def test_cpus_are_nobodys_own() -> None:

@@ -305,10 +305,10 @@ def test_several_seeds_are_averaged_and_their_deviation_is_shown() -> None:
     assert every.count('<th scope="row">') == 4
 
 
-def test_a_broken_seed_is_not_hidden_in_the_mean_of_its_fold() -> None:
-    cells = [cell(seed=0), cell(seed=1, test=scores(math.nan)), cell(fold=1), cell(fold=1, seed=1)]
-    text = Reader(render_page(page_of(*cells))).text
-    assert "not a number fold 0" in text
+@pytest.mark.parametrize(("value", "words"), [(None, "–"), (math.nan, "not a number")])
+def test_a_bad_seed_is_not_hidden_in_the_mean_of_its_fold(value: float | None, words: str) -> None:
+    cells = [cell(seed=0), cell(seed=1, test=scores(value)), cell(fold=1), cell(fold=1, seed=1)]
+    assert f"{words} fold 0" in Reader(render_page(page_of(*cells))).text
 
 
 def test_models_are_compared_on_the_page() -> None:

@@ -194,7 +194,7 @@ def test_models_are_compared_by_their_means_over_seeds_fold_by_fold() -> None:
 
 
 def test_the_best_model_has_the_best_mean_over_folds_and_seeds() -> None:
-    assert best_model([*SEEDS, cell("b", 0, val=0.84)], "accuracy") == "b"
+    assert best_model([*SEEDS, cell("b", 0, val=0.77)], "accuracy") == "b"
 
 
 def test_one_fold_has_no_deviation() -> None:
