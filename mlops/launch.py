@@ -33,6 +33,11 @@ _SAVING_SEC = 120
 _LOOK_EVERY_SEC = 0.1
 
 
+def spans_machines() -> bool:
+    """Whether a batch script says that there are others, with a process or more on each."""
+    return "MLOPS_TORCHRUN" in os.environ
+
+
 def launch(
     module: str,
     arguments: Sequence[str],

@@ -28,7 +28,7 @@ from mlops.devices import claimed_devices
 from mlops.environment import environment
 from mlops.errors import PipelineError
 from mlops.fingerprint import Fingerprint, fingerprint_hash, run_fingerprint
-from mlops.launch import launch
+from mlops.launch import launch, spans_machines
 from mlops.ledger import Ledger
 from mlops.locks import workspace_md5s
 from mlops.parameters import pick
@@ -132,7 +132,7 @@ def main() -> None:
         check=stop.check,
     )
     with claim as devices:
-        if len(devices) > 1:
+        if len(devices) > 1 or spans_machines():
             launch("stages.train", sys.argv[1:], devices, num_threads=num_threads, stop=stop)
             return
         device, group = devices[0], ProcessGroup()

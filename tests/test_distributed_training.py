@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import polars as pl
 import pytest
 
 from mlops.metrics_log import read_metrics
-from tests.clone import run_stage, set_params
+from tests.clone import ROOT, run_stage, set_params
 from tests.trainer import Trainer, metadata, results, seen_once, the_run, train
 
 EPOCHS = 3
@@ -95,6 +97,26 @@ def test_a_killed_process_and_a_signal_cost_nothing(
     train(root)
     assert results(root) == undisturbed[1]
     assert seen_once(root, EPOCHS)
+
+
+def test_two_machines_come_to_the_same_bytes_and_stop_together(
+    undisturbed: tuple[Path, dict[str, Any], pl.DataFrame], root: Path
+) -> None:
+    set_params(root, {"runtime": {"num_processes": 1}})
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    env = {
+        "MLOPS_LAUNCH": f"{sys.executable} {ROOT / 'tests/two_machines.py'}",
+        "MLOPS_TORCHRUN": f"--nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:{port}",
+    }
+    trainer = Trainer(root, **env)
+    trainer.wait_for_step(5)
+    assert trainer.signal(signal.SIGUSR1) == 75
+    assert "stopped by " in metadata(the_run(root))["attempts"][0]["reason"]
+    output = train(root, **env)
+    assert "goes on with epoch" in output
+    assert results(root) == undisturbed[1]
 
 
 def test_a_killed_stage_leaves_no_process(root: Path) -> None:
