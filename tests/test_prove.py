@@ -160,6 +160,28 @@ def test_a_checkpoint_that_no_start_went_on_with_is_found() -> None:
     assert difference.startswith("run_b: expected every start to go on with it")
 
 
+def test_outs_that_a_killed_experiment_took_along_with_its_lock_are_put_back(
+    tmp_path: Path,
+) -> None:
+    target = Target(name="train", command=("sh",), deps={}, outs=("out",))
+    clone = Clone(root=tmp_path, target=target)
+    git("init", "--quiet", cwd=tmp_path)
+    clone.dvc("init", "--quiet")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  first:\n    cmd: echo 1 > input\n    outs: [input]\n"
+        "  train:\n    cmd: cat input > out\n    deps: [input]\n    outs: [out]\n"
+    )
+    clone.dvc("repro", "--quiet")
+    commit(tmp_path, "first")
+    (tmp_path / "dvc.lock").unlink()
+    starts = [new_attempt(clone, "exp", number) for number in (1, 2)]
+    for attempt, mended in zip(starts, (True, False), strict=True):
+        attempt.start()
+        assert mended_dvc(attempt) == mended
+    assert starts[1].succeeded()
+    assert (tmp_path / "out").read_text() == "1\n"
+
+
 def test_samples_that_an_epoch_has_twice_are_counted() -> None:
     assert repeated_samples(ledger(["a", "b"], ["a", "b"])) == 0
     assert repeated_samples(ledger(["a", "b", "a"], ["b", "b"])) == 2

@@ -121,7 +121,8 @@ def mended_dvc(attempt: Attempt) -> bool:
     """Whether the attempt ended at a file of DVC's own that a kill has cut off, and it was mended.
 
     DVC writes its list of locks and dvc.lock in place. Killed in between, it refuses to start
-    until the one is removed or the other put back, which no stage can do for it.
+    until the one is removed or the other put back, which no stage can do for it. Where dvc.lock is
+    gone altogether, `dvc exp run` removes all outs from the workspace, which are in its cache.
     """
     while not attempt.is_over():
         time.sleep(POLL_SEC)
@@ -136,6 +137,10 @@ def mended_dvc(attempt: Attempt) -> bool:
     elif re.search(rf"{LOCK}' (validation failed|is invalid)|{LOCK}.*corrupted", words):
         attempt.clone.git("checkout", "--", LOCK)
         print(f"prove: a kill has cut off DVC's own {LOCK}, and DVC did not start; put it back")
+    elif "No file hash info found" in words:
+        attempt.clone.git("checkout", "--", LOCK)
+        attempt.clone.dvc("checkout", "--quiet")
+        print(f"prove: a kill has left no {LOCK}, by which DVC knows the outs; put both back")
     else:
         return False
     return True
