@@ -171,5 +171,5 @@ def test_memory_that_a_step_has_freed_is_there_for_the_next() -> None:
         )
         for how in ("given back", "kept")
     }
-    # How many depends on the size of the system's pages.
-    assert faults["kept"] < faults["given back"] / 5
+    # How many depends on the size of the system's pages, and on what else is short of memory.
+    assert faults["kept"] < faults["given back"] / 2

@@ -163,28 +163,39 @@ def test_a_checkpoint_that_no_start_went_on_with_is_found() -> None:
 def test_outs_that_a_killed_experiment_took_along_with_its_lock_are_put_back(
     tmp_path: Path,
 ) -> None:
-    target = Target(name="train", command=("sh",), deps={}, outs=("out",))
-    clone = Clone(root=tmp_path, target=target)
-    git("init", "--quiet", cwd=tmp_path)
-    clone.dvc("init", "--quiet")
-    (tmp_path / "dvc.yaml").write_text(
-        "stages:\n  first:\n    cmd: echo 1 > input\n    outs: [input]\n"
-        "  train:\n    cmd: cat input > out\n    deps: [input]\n    outs: [out]\n"
-    )
-    clone.dvc("repro", "--quiet")
-    commit(tmp_path, "first")
+    clone = clone_of_two_stages(tmp_path)
     (tmp_path / "dvc.lock").unlink()
-    starts = [new_attempt(clone, "exp", number) for number in (1, 2)]
-    for attempt, mended in zip(starts, (True, False), strict=True):
-        attempt.start()
-        assert mended_dvc(attempt) == mended
-    assert starts[1].succeeded()
+    assert_mended_once(clone, "exp")
     assert (tmp_path / "out").read_text() == "1\n"
 
 
 def test_samples_that_an_epoch_has_twice_are_counted() -> None:
     assert repeated_samples(ledger(["a", "b"], ["a", "b"])) == 0
     assert repeated_samples(ledger(["a", "b", "a"], ["b", "b"])) == 2
+
+
+def clone_of_two_stages(root: Path) -> Clone:
+    """In which DVC has run once."""
+    target = Target(name="train", command=("sh",), deps={}, outs=("out",))
+    clone = Clone(root=root, target=target)
+    git("init", "--quiet", cwd=root)
+    clone.dvc("init", "--quiet")
+    (root / "dvc.yaml").write_text(
+        "stages:\n  first:\n    cmd: echo 1 > input\n    outs: [input]\n"
+        "  train:\n    cmd: cat input > out\n    deps: [input]\n    outs: [out]\n"
+    )
+    clone.dvc("repro", "--quiet")
+    commit(root, "first")
+    return clone
+
+
+def assert_mended_once(clone: Clone, mode: str) -> None:
+    """The first start ends at what a kill has left, which is mended; the second one succeeds."""
+    starts = [new_attempt(clone, mode, number) for number in (1, 2)]
+    for attempt, mended in zip(starts, (True, False), strict=True):
+        attempt.start()
+        assert mended_dvc(attempt) == mended
+    assert starts[1].succeeded()
 
 
 @pytest.mark.parametrize(
@@ -194,21 +205,9 @@ def test_samples_that_an_epoch_has_twice_are_counted() -> None:
 def test_a_file_that_dvc_was_killed_in_is_mended_and_dvc_starts(
     name: str, content: str, tmp_path: Path
 ) -> None:
-    target = Target(name="train", command=("sh",), deps={}, outs=("out",))
-    clone = Clone(root=tmp_path, target=target)
-    git("init", "--quiet", cwd=tmp_path)
-    clone.dvc("init", "--quiet")
-    (tmp_path / "dvc.yaml").write_text(
-        "stages:\n  train:\n    cmd: echo 1 > out\n    outs: [out]\n"
-    )
-    clone.dvc("repro", "--quiet")
-    commit(tmp_path, "first")
+    clone = clone_of_two_stages(tmp_path)
     (tmp_path / name).write_text(content)
-    starts = [new_attempt(clone, "repro", number) for number in (1, 2)]
-    for attempt, mended in zip(starts, (True, False), strict=True):
-        attempt.start()
-        assert mended_dvc(attempt) == mended
-    assert starts[1].succeeded()
+    assert_mended_once(clone, "repro")
 
 
 # --- a run on disk -----------------------------------------------------------------------------

@@ -249,6 +249,8 @@ def test_a_second_trainer_waits_for_the_first_and_publishes_its_result(
 def test_a_trainer_that_waits_can_be_stopped(root: Path) -> None:
     first = Trainer(root)
     first.wait_for_step(5)
+    assert first.process.pid is not None
+    os.kill(first.process.pid, signal.SIGSTOP)  # it would else be done before the second looks
     second = Trainer(root)
     second.wait_for("train: waits for")
     assert second.signal(signal.SIGTERM) == 143

@@ -1,5 +1,6 @@
 """RunConfig is params.yaml and what was set beside it, under the names its users know."""
 
+import ast
 import copy
 import json
 import pickle
@@ -305,8 +306,9 @@ def test_no_module_of_the_repository_takes_a_name_from_the_package() -> None:
         f"{path.relative_to(ROOT)}: {name}"
         for layer in ("stages", "video", "mlops")
         for path in (ROOT / layer).rglob("*.py")
-        for names in re.findall(r"^\s*from mlops import \(?([\w, ]+)", path.read_text(), re.M)
-        for name in names.replace(" ", "").split(",")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "mlops"
+        for name in (alias.name for alias in node.names)
         if not (ROOT / "mlops" / f"{name}.py").exists()
     ]
     assert found == []
