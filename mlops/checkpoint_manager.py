@@ -76,12 +76,6 @@ def epoch_checkpoints(directory: Path) -> list[Path]:
     return sorted(found, key=_epoch_of)
 
 
-def remove_half_written(directory: Path) -> None:
-    """Remove what a kill left of a save; only while no other process saves there."""
-    for path in directory.glob(".*.tmp*"):
-        path.unlink()
-
-
 def _load_sound(path: Path, device: torch.device, say: Say, set_aside: bool) -> State | None:
     try:
         return load_checkpoint(path, device=device)

@@ -79,6 +79,12 @@ def write_json(path: Path, document: Any) -> None:
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def remove_half_written(directory: Path) -> None:
+    """Remove what a kill left of `replacing`; only while no other process writes there."""
+    for path in directory.glob(".*.tmp*"):
+        path.unlink(missing_ok=True)
+
+
 def wait_until_listed(
     directory: Path, names: Collection[str], *, patience_sec: float = LISTING_SEC
 ) -> None:

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 import torch
 
+from mlops import files
 from mlops.checkpoint import State, save_checkpoint
 from mlops.checkpoint_manager import (
     BEST,
     Say,
     load_best,
     load_newest,
-    remove_half_written,
     set_later_aside,
 )
 from mlops.determinism import rng_state, set_rng_state
@@ -96,7 +96,7 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, s
     """Bring the session to the run's newest usable checkpoint, or to that of the run that it goes
     on from; without one, to its beginning."""
     directory, device = run_dir / CHECKPOINTS, session.learner.device
-    remove_half_written(directory)
+    files.remove_half_written(directory)
     refuse = _refuse_other_runs(session.fingerprint, _best_epoch(load_best(directory, say=say)))
     state = load_newest(directory, refuse, device=device, say=say)
     if state is None and start.source is not None:

@@ -66,6 +66,7 @@ def main() -> None:
     made = map_tasks(make_pack, missing, pick(params.runtime, Executor))
     reused = [rows for rows in found if rows is not None]
     packs = pl.concat([*reused, *track(made, total=len(missing), task="create_dataset")])
+    files.remove_half_written(PACKS)  # by a worker that was killed while others went on
     files.wait_until_listed(PACKS, {task.pack for task in tasks})
     facts = [pl.col(name).alias(f"video_{name}") for name in VIDEO_FACTS]
     told = ("video_path", "sha256", "label", "group", "fingerprint")

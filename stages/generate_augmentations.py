@@ -94,6 +94,7 @@ def main() -> None:
     made = map_tasks(make_pack, missing, pick(params.runtime, Executor))
     reused = [rows for rows in found if rows is not None]
     packs = [*reused, *track(made, total=len(missing), task="generate_augmentations")]
+    files.remove_half_written(AUGMENTED_PACKS)  # by a worker that was killed while others went on
     files.wait_until_listed(AUGMENTED_PACKS, {task.pack for task in tasks})
     table = augmented_table(sources, packs)
     with files.replacing(AUGMENTED) as path:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from mlops import files
 from mlops.checkpoint import load_checkpoint, save_checkpoint
 from mlops.checkpoint_manager import (
     LATEST,
@@ -22,7 +23,6 @@ from mlops.checkpoint_manager import (
     epoch_checkpoints,
     load_best,
     load_newest,
-    remove_half_written,
 )
 from tests.bad_checkpoints import Touches, write_with_checksum
 
@@ -257,7 +257,7 @@ def test_kill_9_at_any_moment_leaves_a_sound_state(tmp_path: Path, said: list[st
         best = load_best(directory, say=said.append)
         assert best is not None
         assert best["epoch"] >= loaded["step"]
-        remove_half_written(directory)
+        files.remove_half_written(directory)
         assert not list(directory.glob(".*"))
     assert said == []
     assert inside > 0, "no kill was inside a save"
