@@ -105,11 +105,12 @@ def test_a_signal_to_one_process_stops_all_at_the_same_place() -> None:
     assert second == ("SIGUSR1", 75)
 
 
-def steps(group: ProcessGroup, changes: dict[str, Any], sizes: list[int]) -> Any:
-    """The losses of some steps, the parameters after them, and what the last part's size was."""
+def learner_of(
+    group: ProcessGroup, kind: type[Small3D] = Small3D, *, dropout: float = 0.0, **changes: Any
+) -> Learner:
     torch.manual_seed(0)
-    model = Small3D(num_classes=3, channels=(4, 4, 4), dropout=0.0)
-    learner = Learner(
+    model = kind(num_classes=3, channels=(4, 4, 4), dropout=dropout)
+    return Learner(
         model,
         Normalise("small3d"),
         Optimisation(**OPTIONS | changes),
@@ -119,12 +120,20 @@ def steps(group: ProcessGroup, changes: dict[str, Any], sizes: list[int]) -> Any
         device=CPU,
         peers=group,
     )
-    losses = []
-    for number, size in enumerate(sizes):
-        share = learner.share(size)
-        whole = batch_of(size, seed=number)
-        own = Batch(clips=whole.clips[share], labels=whole.labels, rows=whole.rows, share=share)
-        losses.append(learner.step(own))
+
+
+def own_share(learner: Learner, num_clips: int, *, seed: int) -> Batch:
+    """A batch as the loader gives it to one of several processes."""
+    whole, share = batch_of(num_clips, seed=seed), learner.share(num_clips)
+    return Batch(clips=whole.clips[share], labels=whole.labels, rows=whole.rows, share=share)
+
+
+def steps(group: ProcessGroup, changes: dict[str, Any], sizes: list[int]) -> Any:
+    """The losses of some steps, the parameters after them, and what the last part's size was."""
+    learner = learner_of(group, **changes)
+    losses = [
+        learner.step(own_share(learner, size, seed=number)) for number, size in enumerate(sizes)
+    ]
     learner.spread_statistics()
     return losses, learner.model.state_dict(), learner.evaluated.state_dict()
 
@@ -166,25 +175,8 @@ class Hungry(Small3D):
 
 
 def hungry_steps(group: ProcessGroup) -> tuple[list[float], list[OutOfMemory]]:
-    torch.manual_seed(0)
-    kind = Hungry if group.rank == 1 else Small3D
-    model = kind(num_classes=3, channels=(4, 4, 4), dropout=0.0)
-    learner = Learner(
-        model,
-        Normalise("small3d"),
-        Optimisation(**OPTIONS),
-        head=head_of("small3d", model),
-        loss=WeightedCrossEntropy(torch.ones(3), 0.0),
-        num_batches=5,
-        device=CPU,
-        peers=group,
-    )
-    losses = []
-    for number in range(3):
-        whole = batch_of(12, seed=number)
-        share = learner.share(12)
-        own = Batch(clips=whole.clips[share], labels=whole.labels, rows=whole.rows, share=share)
-        losses.append(learner.step(own))
+    learner = learner_of(group, Hungry if group.rank == 1 else Small3D)
+    losses = [learner.step(own_share(learner, 12, seed=number)) for number in range(3)]
     return losses, learner.events
 
 
@@ -196,27 +188,13 @@ def test_a_process_without_memory_takes_smaller_parts_while_the_others_wait() ->
 
 
 def steps_until_the_other_dies(group: ProcessGroup) -> Any:
-    torch.manual_seed(0)
-    model = Small3D(num_classes=3, channels=(4, 4, 4), dropout=0.5)
-    learner = Learner(
-        model,
-        Normalise("small3d"),
-        Optimisation(**OPTIONS),
-        head=head_of("small3d", model),
-        loss=WeightedCrossEntropy(torch.ones(3), 0.0),
-        num_batches=5,
-        device=CPU,
-        peers=group,
-    )
+    learner = learner_of(group, dropout=0.5)
     for number in range(3):
         before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
         if (number, group.rank) == (2, 1):
             raise RuntimeError("ends here")
-        whole = batch_of(12, seed=number)
-        share = learner.share(12)
-        own = Batch(clips=whole.clips[share], labels=whole.labels, rows=whole.rows, share=share)
         try:
-            learner.step(own)
+            learner.step(own_share(learner, 12, seed=number))
         except LostProcessError as error:
             after = learner.model.state_dict()
             return str(error), all(torch.equal(before[name], after[name]) for name in before)
