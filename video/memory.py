@@ -9,8 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-# What the CPU's allocator, oneDNN and C++ say; on CUDA the error has a type of its own.
-_WORDS = ("can't allocate memory", "not enough memory", "std::bad_alloc", "out of memory")
+# What the CPU's allocator, oneDNN and C++ say; on CUDA the error has a type of its own. oneDNN also
+# says that it could not create a primitive where one had no memory left for its scratch space.
+_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "std::bad_alloc",
+    "out of memory",
+    "create a primitive",
+)
 
 
 # Of mallopt(3).
