@@ -196,6 +196,7 @@ def test_no_task_outlives_a_killed_worker(dask: Cluster, tmp_path: Path) -> None
     wait_until(lambda: not command(member), sec=10)
     stage.kill()
     stage.communicate()
+    assert not command(member)
 
 
 def test_an_address_without_a_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

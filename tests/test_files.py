@@ -209,6 +209,7 @@ def test_a_file_that_is_listed_late_is_waited_for(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     late.start()
     wait_until_listed(tmp_path, {"a", "b"}, patience_sec=30)
+    assert (tmp_path / "b").exists()
     late.join()
 
 
