@@ -20,7 +20,6 @@ from tests.clone import commit, dvc, environment, set_params
 from tests.trainer import (
     MODEL,
     Trainer,
-    lines,
     metadata,
     newest_run,
     results,
@@ -77,8 +76,7 @@ def test_a_training_killed_again_and_again_ends_with_the_same_bytes(
     root: Path, whole: dict[str, Any]
 ) -> None:
     for step in (1, 10, 25, 41, 60):
-        trainer = Trainer(root)
-        trainer.wait_for_step(step)
+        trainer = Trainer(root, hold=step).held()
         assert trainer.signal(signal.SIGKILL) == -signal.SIGKILL
     output = train(root)
     assert "train: resuming" in output
@@ -101,15 +99,9 @@ def test_a_signal_saves_the_state_of_the_very_step_and_tells_its_exit_code(
     number: signal.Signals, code: int, root: Path, whole: dict[str, Any]
 ) -> None:
     set_params(root, {"runtime": {"checkpoint_every_sec": 1000.0}})
-    trainer = Trainer(root)
-    trainer.wait_for_step(len([row for row in whole["samples"] if row[0] == 0]) + 1)
-    # Held, so that what it has done until the signal comes can be counted.
-    assert trainer.process.pid is not None
-    os.kill(trainer.process.pid, signal.SIGSTOP)
-    time.sleep(0.1)
-    done = lines(newest_run(root), "ledger.jsonl")
-    os.kill(trainer.process.pid, number)
-    assert trainer.signal(signal.SIGCONT) == code
+    done = len([row for row in whole["samples"] if row[0] == 0]) + 1
+    trainer = Trainer(root, hold=done).held()
+    assert trainer.signal(number) == code
     assert f"train: stopped by {number.name}; run the same command again" in trainer.output
     run_dir = the_run(root)
     assert run_status(run_dir) == "interrupted"
@@ -125,8 +117,7 @@ def test_a_signal_saves_the_state_of_the_very_step_and_tells_its_exit_code(
 
 
 def test_a_signal_in_validation_saves_too(root: Path, whole: dict[str, Any]) -> None:
-    trainer = Trainer(root)
-    trainer.wait_for("epoch 1: train loss")
+    trainer = Trainer(root, hold="epoch 1: train loss").held()
     assert trainer.signal(signal.SIGTERM) == 143
     train(root)
     assert results(root) == whole
@@ -135,9 +126,7 @@ def test_a_signal_in_validation_saves_too(root: Path, whole: dict[str, Any]) -> 
 def test_a_kill_between_training_and_publishing_costs_no_step(
     root: Path, whole: dict[str, Any]
 ) -> None:
-    trainer = Trainer(root)
-    trainer.wait_for(f"epoch {EPOCHS - 1}: val")
-    trainer.signal(signal.SIGKILL)
+    Trainer(root, hold=f"epoch {EPOCHS - 1}: val").held().signal(signal.SIGKILL)
     output = train(root)
     assert results(root) == whole
     assert f"epoch {EPOCHS - 2}: train" not in output
@@ -187,7 +176,7 @@ def test_everything_that_training_can_be_told_resumes_exactly(root: Path) -> Non
 def test_a_damaged_newest_state_costs_the_time_since_the_one_before(
     root: Path, whole: dict[str, Any]
 ) -> None:
-    run_dir = stopped_run(root, 30, signal.SIGKILL)
+    run_dir = stopped_run(root, 30, signal.SIGTERM)
     newest = run_dir / "checkpoints/latest_checkpoint.pt"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -208,9 +197,7 @@ def test_without_any_sound_state_training_begins_again(root: Path, whole: dict[s
 
 
 def test_a_lost_best_model_is_trained_again(root: Path, whole: dict[str, Any]) -> None:
-    trainer = Trainer(root)
-    trainer.wait_for(f"epoch {EPOCHS - 1}: train")
-    trainer.signal(signal.SIGKILL)
+    Trainer(root, hold=f"epoch {EPOCHS - 1}: train").held().signal(signal.SIGKILL)
     run_dir = the_run(root)
     (run_dir / "checkpoints/best_model.pt").unlink()
     output = train(root)
@@ -233,11 +220,10 @@ def test_a_state_of_another_fingerprint_is_never_taken(root: Path, whole: dict[s
 def test_a_second_trainer_waits_for_the_first_and_publishes_its_result(
     root: Path, whole: dict[str, Any]
 ) -> None:
-    first = Trainer(root)
-    first.wait_for_step(5)
+    first = Trainer(root, hold=5).held()
     second = Trainer(root)
-    second.wait_for(f"train: waits for process {first.process.pid} on ", "same fingerprint")
-    assert first.end() == 0
+    second.wait_for(f"train: waits for process {first.pid} on ", "same fingerprint")
+    assert first.signal(signal.SIGCONT) == 0
     (root / MODEL).unlink()
     assert second.end() == 0
     assert "train: publishes" in second.output
@@ -247,10 +233,7 @@ def test_a_second_trainer_waits_for_the_first_and_publishes_its_result(
 
 
 def test_a_trainer_that_waits_can_be_stopped(root: Path) -> None:
-    first = Trainer(root)
-    first.wait_for_step(5)
-    assert first.process.pid is not None
-    os.kill(first.process.pid, signal.SIGSTOP)  # it would else be done before the second looks
+    first = Trainer(root, hold=5).held()
     second = Trainer(root)
     second.wait_for("train: waits for")
     assert second.signal(signal.SIGTERM) == 143
@@ -308,9 +291,7 @@ def test_an_extension_that_is_killed_goes_on(root: Path, whole: dict[str, Any]) 
     set_params(root, {"train": {"epochs": EPOCHS}})
     time.sleep(1.1)
     for words in ("goes on with", "epoch 3: train"):
-        trainer = Trainer(root)
-        trainer.wait_for(words)
-        trainer.signal(signal.SIGKILL)
+        Trainer(root, hold=words).held().signal(signal.SIGKILL)
     train(root)
     assert results(root) == whole
     assert len(list(root.glob("runs/*/run_*"))) == 2
@@ -339,9 +320,7 @@ def test_another_parameter_starts_afresh_and_is_named(root: Path) -> None:
 
 
 def test_with_resume_never_every_start_is_afresh(root: Path, whole: dict[str, Any]) -> None:
-    trainer = Trainer(root)
-    trainer.wait_for_step(10)
-    trainer.signal(signal.SIGTERM)
+    stopped_run(root, 10, signal.SIGTERM)
     set_params(root, {"runtime": {"resume": "never"}})
     time.sleep(1.1)
     output = train(root)
@@ -378,22 +357,23 @@ def test_other_versions_go_on_only_if_asked_to_and_the_record_says_so(
         assert goes_on_from["step"] >= 10
 
 
-FULL_DISK = """
+# Held after two steps, between which the rows need more than is left of their files' last pages.
+FULL_FROM, FULL_TO = 14, 74
+FULL_DISK = f"""
 set -e
+holds() {{
+    until grep -q "^State:.T" /proc/$trainer/status; do kill -0 $trainer; sleep 0.01; done
+}}
 mount -t tmpfs -o size=6m none runs
-python -m stages.train --model small3d --fold 0 --seed 0 > output 2>&1 &
+python -m tests.trainer {FULL_FROM} {FULL_TO} > output 2>&1 &
 trainer=$!
-until [ "$(cat runs/*/*/ledger.jsonl 2>/dev/null | wc -l)" -gt 20 ]; do
-    kill -0 $trainer
-    sleep 0.005
-done
-kill -STOP $trainer
+holds
 dd if=/dev/zero of=runs/blocker bs=64k 2>/dev/null || true
 dd if=/dev/zero bs=1k 2>/dev/null >> runs/blocker || true
 kill -CONT $trainer
-until grep -q "No space left" output; do kill -0 $trainer; sleep 0.01; done
-sleep 0.3
+holds
 rm runs/blocker
+kill -CONT $trainer
 wait $trainer
 cp -r runs kept
 """

@@ -1,6 +1,5 @@
 """A run that one clone exports is taken up by another, with the same bytes in the end."""
 
-import os
 import shutil
 import signal
 import sys
@@ -146,10 +145,7 @@ def test_a_training_that_was_stopped_here_goes_on_there(workspace: Path, tmp_pat
 def test_a_run_at_work_is_not_exported(workspace: Path) -> None:
     set_params(workspace, {"train": {"learning_rate": 5.0e-3}})
     shutil.rmtree(workspace / "runs")
-    trainer = Trainer(workspace)
-    trainer.wait_for_step(1)
-    assert trainer.process.pid is not None
-    os.kill(trainer.process.pid, signal.SIGSTOP)
+    trainer = Trainer(workspace, hold=1).held()
     said = runs(workspace, "export", the_run(workspace).name, check=False)
     trainer.signal(signal.SIGKILL)
     assert "expected a run that is not at work" in said
