@@ -104,7 +104,7 @@ class Outs(Lazy[Any]):
 
 
 class Cells(Lazy[Outs]):
-    """The outs of each cell, such as `small3d-0`: what DVC names after the stage and "@"."""
+    """The outs of each cell, such as `small3d-0-0`: what DVC names after the stage and "@"."""
 
     _kind = "cell"
 

@@ -274,7 +274,8 @@ def disk_space(subject: str, path: Path, *, least_bytes: float = LEAST_DISK_BYTE
             level="wrong",
             subject=subject,
             said=f"{said}, expected {size(round(least_bytes))}",
-            advice="make room: python -m mlops runs gc, dvc gc --all-commits --workspace",
+            advice="make room: python -m mlops runs gc --yes, "
+            "dvc gc --workspace --all-commits --all-experiments",
         )
     return Finding(level="ok", subject=subject, said=said)
 

@@ -61,7 +61,11 @@ _MOST_SHOWN = 3
 
 
 def build_mlops_pipeline(config: RunConfig, tracker: ExperimentTracker) -> "Pipeline":
-    """The pipeline of the repository at `config.project_root`; nothing is run or written yet."""
+    """The pipeline of the repository at `config.project_root`; nothing is run or written yet.
+
+    `config` has the values that it is run with, `tracker` is the notebook's own run, to which the
+    epochs of all cells are logged. Raises `PipelineError` if no dvc.yaml lies there.
+    """
     return Pipeline(config, tracker)
 
 
@@ -85,7 +89,7 @@ class Pipeline:
         """Every stage that the report needs, with what `run_pipeline` would find of it.
 
         Looked up anew each time. The status is that under this configuration, also before
-        params.yaml has its values.
+        params.yaml has its values; `took_sec` is in seconds.
         """
         times = known_times(self.root)
         return StageTable(

@@ -47,7 +47,7 @@ Write = Callable[[str], object]
 class StageFailedError(PipelineError):
     """A stage ended with an error; `faults` are the lines that it said itself.
 
-    `stage` is its name in DVC, such as "load_data" or, of a cell, "train@small3d-0".
+    `stage` is its name in DVC, such as "load_data" or, of a cell, "train@small3d-0-0".
     """
 
     def __init__(self, stage: str, *faults: str) -> None:

@@ -59,11 +59,15 @@ class RunConfig:
     | `dropout`                     | `init_model.dropout`               | probability       |
     | `num_epochs`                  | `train.epochs`                     | epochs            |
     | `batch_size`                  | `train.batch_size`                 | clips             |
-    | `learning_rate`               | `train.learning_rate`              |                   |
-    | `weight_decay`                | `train.weight_decay`               |                   |
+    | `learning_rate`               | `train.learning_rate`              | of AdamW, a step  |
+    | `weight_decay`                | `train.weight_decay`               | of AdamW          |
     | `early_stopping_patience`     | `train.patience_epochs`            | epochs            |
-    | `device`                      | `runtime.device`                   |                   |
-    | `num_workers`                 | `runtime.workers`                  | processes         |
+    | `device`                      | `runtime.device`                   | auto, cpu, cuda:0 |
+    | `num_workers`                 | `runtime.workers`                  | number            |
+
+    `data_csv` names the index alone. Where the videos lie, and how the index calls things, is
+    `set_params=["data.root=data/mine", "data.group_column=source", "data.labels=[fight, calm]"]`.
+    `num_workers` are processes of the data stages, and threads of training.
 
     Each can be read as an attribute of the same name. `run_id`, `output_dir` (the run's directory)
     and `project_root` (where params.yaml lies; the current directory if not given) say where the

@@ -51,9 +51,11 @@ def create_run_directory(
 ) -> tuple[Path, str]:
     """Make a new run directory and return it with its run id, the directory's name.
 
-    `identity` is the hash of the run's fingerprint; without one, eight random hex digits stand
-    for it. A name already taken is never shared: a second start in the same second takes the next
-    second that is free. The directory appears with all its sub-directories or not at all.
+    A run id is `run_` with the time (UTC) and eight hex digits of `identity`, the hash of the
+    run's fingerprint; without one, they are random. A name already taken is never shared: a second
+    start in the same second takes the next second that is free. The directory appears with all its
+    sub-directories or not at all. Raises `PipelineError` for an `experiment_name` that is not made
+    of at most 100 letters, digits, "_", "-" and ".".
     """
     try:
         check_experiment_name(experiment_name)

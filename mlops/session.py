@@ -6,7 +6,7 @@ so a place in them is the numbers of `Progress`, and nothing is replayed to come
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +49,11 @@ class Progress:
     best_epoch: int = -1
     best_figures: dict[str, float] = field(default_factory=dict)  # its validation
 
+    @property
+    def mean_loss(self) -> float:
+        """Of the epoch's clips so far."""
+        return self.loss_sum / self.num_clips
+
 
 @dataclass(kw_only=True)
 class Session:
@@ -81,6 +86,37 @@ class Session:
         self.started = time.monotonic() - state["wall_sec"]
         # Last: what is built above must not have drawn from the generators put back.
         set_rng_state(state["rng"], self.learner.device)
+
+    def log(self, metrics: Mapping[str, float], *, phase: str) -> None:
+        progress = self.progress
+        self.tracker.log(metrics, step=progress.step, epoch=progress.epoch, phase=phase)
+
+    def record_step(self, samples: Sequence[int], loss: float, *, log_every_steps: int) -> None:
+        """One optimizer step more, on these samples; `loss` is their mean."""
+        progress = self.progress
+        progress.batch += 1
+        progress.step += 1
+        progress.loss_sum += loss * len(samples)
+        progress.num_clips += len(samples)
+        self.ledger.record(epoch=progress.epoch, step=progress.step, samples=samples)
+        if progress.step % log_every_steps == 0:
+            self.log({"loss": loss}, phase="step")
+
+    def record_epoch(
+        self, learning_rate: float, figures: dict[str, float], *, is_best: bool
+    ) -> None:
+        """Log the epoch, of training and of validation at once, and move on to the next one.
+
+        At once: a state saved between the two would know of rows that are written again.
+        """
+        progress = self.progress
+        mean = {"loss": progress.mean_loss, "learning_rate": learning_rate}
+        self.log(mean, phase="train")
+        self.log(figures, phase="val")
+        if is_best:
+            progress.best_epoch, progress.best_figures = progress.epoch, figures
+        progress.epoch += 1
+        progress.batch, progress.loss_sum, progress.num_clips = 0, 0.0, 0
 
     def flush(self) -> None:
         """Write what a full disk had no room for; a `PipelineError` says that there is none yet."""

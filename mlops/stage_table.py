@@ -35,7 +35,7 @@ class StageRow:
       needs, which are not up to date, come to something else
     """
 
-    name: str  # as DVC has it: "load_data", "train@small3d-0"
+    name: str  # as DVC has it: "load_data", "train@small3d-0-0"
     needs: Sequence[str]  # the stages whose outs it reads, without those that these need
     status: str
     took_sec: float | None  # of the run that made what is there; None where nobody noted it

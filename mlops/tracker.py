@@ -36,6 +36,10 @@ class ExperimentTracker:
     """Appends metrics to `run_dir`/metrics.jsonl; one writer a run, which holds its lock."""
 
     def __init__(self, run_dir: Path | str, run_id: str) -> None:
+        """Open the log of a run directory, as `create_run_directory` makes one.
+
+        Raises `PipelineError` if there is none, or if another process has the log open.
+        """
         self.run_id = run_id
         self.run_dir = Path(run_dir)
         self.path = self.run_dir / LOG
@@ -44,7 +48,12 @@ class ExperimentTracker:
         self._encode = msgspec.json.Encoder().encode_lines
 
     def log(self, metrics: Mapping[str, float], *, step: int, epoch: int, phase: str) -> None:
-        """Append one row a metric. `step` counts optimizer steps, `epoch` from 0."""
+        """Append one row a metric. `step` counts optimizer steps, `epoch` from 0.
+
+        `phase` is any name; the train stage writes "step", "train" and "val". NaN and infinities
+        are kept, and never the best. Where the disk is full, rows wait in memory and are written
+        when there is room: `flush` tells.
+        """
         now = time.time()
         step, epoch = int(step), int(epoch)
         # Spelled out in one expression: this is called in every step of training.
@@ -69,12 +78,17 @@ class ExperimentTracker:
         files.write_json(self.run_dir / "config.json", config_document(document))
 
     def get_metrics(self) -> pl.DataFrame:
-        """The log as a frame of the columns step, epoch, phase, metric, value, time."""
+        """The log as a frame of the columns step, epoch, phase, metric, value, and time in seconds
+        since 1970."""
         self.flush()
         return read_metrics(self.path)
 
     def get_best_metric(self, metric: str, *, phase: str, maximize: bool) -> dict[str, Any] | None:
-        """The row with the best finite value, the earliest of equals; None if there is none."""
+        """The row with the best finite value, the earliest of equals; None if there is none.
+
+        Best is the highest if `maximize`, else the lowest. The row is a dict with the keys step,
+        epoch, phase, metric, value and time.
+        """
         return best_row(self.path, metric, phase=phase, maximize=maximize)
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 A content that an earlier run has decoded is not decoded again: its facts are in DVC's cache, and
 those of a run that was killed or failed below runs/.
-What cannot be used goes to data/quarantine.csv with row, path and reason. The stage fails above
-`load_data.max_quarantined`, or when a class is left empty.
+What cannot be used goes to data/quarantine.csv with row, path, verdict and reason. The stage fails
+above `load_data.max_quarantined`, or when a class is left empty.
 """
 
 import functools

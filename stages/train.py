@@ -45,7 +45,6 @@ from mlops.stop import StopFlag, StoppedError
 from mlops.timings import Timings
 from mlops.tracker import ExperimentTracker
 from stages.params import Cell, Params, Train, check_cell, read_params
-from video.augmentation import augment_clip
 from video.cells import COPIES, cell_clips, common_columns
 from video.leakage import LeakageError
 from video.learner import (
@@ -54,8 +53,7 @@ from video.learner import (
     UnsuitableOptionError,
     evaluated_weights,
 )
-from video.loading import Augment, Batch, ClipSet, batch_rows
-from video.losses import WeightedCrossEntropy, class_weights
+from video.loading import Batch, ClipSet
 from video.memory import TooLittleMemoryError, keep_freed_memory
 from video.metrics import (
     SUMMARY,
@@ -66,14 +64,13 @@ from video.metrics import (
 from video.model_shape import ModelShape
 from video.models import Normalise, build_model, head_of
 from video.optimisation import Optimisation
-from video.orders import sampling_order
 from video.packs import PackError
-from video.pixels import Clip
 from video.prefetch import Prefetched
 from video.recipe import AugmentationRecipe
 from video.schedules import depends_on_epochs
 from video.splits import TRAIN, VAL, class_names
 from video.steps import batch_memory, predict
+from video.training_clips import TrainingClips, online_augmentation
 
 CLIPS = Path("data/clips.parquet")
 PACKS = Path("data/clips")
@@ -83,19 +80,6 @@ AUGMENTED_PACKS = Path("data/augmented")
 
 # Distributions whose version can change a trained weight.
 LIBRARIES = ("torch", "torchvision", "numpy", "opencv-python-headless", "polars")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clips:
-    """What is trained and validated on."""
-
-    train: ClipSet
-    val: ClipSet
-    labels: list[str]
-
-    def num_batches(self, batch_size: int) -> int:
-        """Of an epoch of training."""
-        return len(batch_rows(range(len(self.train)), batch_size))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +197,7 @@ def new_session(
 def train(
     session: Session,
     learner: Learner,
-    clips: Clips,
+    clips: TrainingClips,
     shape: dict[str, Any],
     setting: Setting,
     run_dir: Path,
@@ -229,12 +213,14 @@ def train(
             began = time.monotonic()
             for batch in track(
                 batches,
-                total=clips.num_batches(params.train.batch_size),
+                total=len(clips.batch_sizes(params.train.batch_size)),
                 before=progress.batch,
                 task=f"train: {session.cell}: epoch {progress.epoch}",
             ):
-                loss = take_step(session, learner, clips.train, batch, setting)
-                record_step(session, batch, loss, params.runtime.log_every_steps)
+                loss = take_step(session, learner, clips, batch, setting)
+                session.record_step(
+                    batch.rows, loss, log_every_steps=params.runtime.log_every_steps
+                )
                 if checkpoints.is_due:
                     checkpoints.save(session.state_dict())
                 setting.group.check(setting.stop)
@@ -242,7 +228,7 @@ def train(
 
             figures = validate(session, learner, clips, setting)
             is_best = is_better(figures, progress.best_figures, params.train.monitor)
-            record_epoch(session, learner, figures, is_best=is_best)
+            session.record_epoch(learner.learning_rate, figures, is_best=is_best)
             checkpoints.save(
                 session.state_dict(),
                 best=best_model(shape, clips.labels, progress.best_epoch) if is_best else None,
@@ -316,7 +302,7 @@ def announce(start: Start, run_dir: Path, train: Train) -> None:
         say(f"the {train.schedule} schedule depends on train.epochs: no shorter run can go on")
 
 
-def load_checked_clips(setting: Setting, run_dir: Path) -> Clips:
+def load_checked_clips(setting: Setting, run_dir: Path) -> TrainingClips:
     """That train and validation show no common pictures is looked at once a run: its fingerprint
     names the same tables ever after."""
     checked = read_metadata(run_dir).get("clips_checked", False)
@@ -327,7 +313,7 @@ def load_checked_clips(setting: Setting, run_dir: Path) -> Clips:
     return clips
 
 
-def load_clips(params: Params, fold: int, *, near_duplicate_distance: float) -> Clips:
+def load_clips(params: Params, fold: int, *, near_duplicate_distance: float) -> TrainingClips:
     """The training set, with its augmented copies unless training makes its own, the validation
     set, and the classes."""
     tables = pl.read_parquet(CLIPS)
@@ -344,14 +330,14 @@ def load_clips(params: Params, fold: int, *, near_duplicate_distance: float) -> 
         copies = copies.clear()
     table = pl.concat(common_columns(train, copies))
     directories = [PACKS] * train.height + [AUGMENTED_PACKS] * copies.height
-    return Clips(
+    return TrainingClips(
         train=ClipSet(table, directories, labels),
         val=ClipSet(val, [PACKS] * val.height, labels),
         labels=labels,
     )
 
 
-def build_learner(setting: Setting, clips: Clips) -> tuple[Learner, dict[str, Any]]:
+def build_learner(setting: Setting, clips: TrainingClips) -> tuple[Learner, dict[str, Any]]:
     """A learner with the initial weights, and the shape that its model was built for."""
     cell, params, group = setting.cell, setting.params, setting.group
     initial = load_checkpoint(cell.initial_weights)
@@ -365,15 +351,17 @@ def build_learner(setting: Setting, clips: Clips) -> tuple[Learner, dict[str, An
         Normalise(cell.model).to(setting.device),
         pick(params.train, Optimisation),
         head=head_of(cell.model, model),
-        loss=weighted_loss(params.train, clips),
-        num_batches=clips.num_batches(params.train.batch_size),
+        loss=clips.loss(
+            balanced=params.train.class_weights, label_smoothing=params.train.label_smoothing
+        ),
+        num_batches=len(clips.batch_sizes(params.train.batch_size)),
         device=setting.device,
         peers=group,
     )
     return learner, initial["shape"]
 
 
-def check_shares(clips: Clips, setting: Setting) -> None:
+def check_shares(clips: TrainingClips, setting: Setting) -> None:
     """Refuse more processes than can work on this data, or in the way that is asked for."""
     size, train = setting.group.size, setting.params.train
     if size > len(clips.val):
@@ -388,19 +376,12 @@ def check_shares(clips: Clips, setting: Setting) -> None:
             "train.sync_batch_norm: expected false on a CPU, where torch cannot do it, got true; "
             "write false, and a train.batch_size that leaves each process enough clips"
         )
-    smallest = min(map(len, batch_rows(range(len(clips.train)), train.batch_size)))
+    smallest = min(clips.batch_sizes(train.batch_size))
     if smallest < size:
         raise UnsuitableOptionError(
             f"train.sync_batch_norm: expected batches of at least a clip for each of {size} "
             f"processes, got one of {smallest} at the end of an epoch; change train.batch_size"
         )
-
-
-def weighted_loss(train: Train, clips: Clips) -> WeightedCrossEntropy:
-    weights = torch.ones(len(clips.labels))
-    if train.class_weights:
-        weights = class_weights(clips.train.targets, len(clips.labels))
-    return WeightedCrossEntropy(weights, train.label_smoothing)
 
 
 def finished(progress: Progress, train: Train) -> bool:
@@ -409,21 +390,19 @@ def finished(progress: Progress, train: Train) -> bool:
 
 
 def training_batches(
-    setting: Setting, clips: Clips, progress: Progress, learner: Learner
+    setting: Setting, clips: TrainingClips, progress: Progress, learner: Learner
 ) -> Prefetched:
     """The epoch's batches from where training is, made ahead by a thread."""
-    params, seed = setting.params, setting.cell.seed
+    params, drawn = setting.params, {"seed": setting.cell.seed, "epoch": progress.epoch}
+    augment = None
+    if params.augment.online:
+        recipe = pick(params.augment, AugmentationRecipe)
+        augment = online_augmentation(recipe, clips.train.table["sha256"], **drawn)
     return Prefetched(
         clips.train.batches(
-            sampling_order(
-                params.train.sampling,
-                clips.train.targets,
-                clips.train.table["group"].to_list(),
-                seed=seed,
-                epoch=progress.epoch,
-            ),
+            clips.order(params.train.sampling, **drawn),
             params.train.batch_size,
-            online_augmentation(params, seed, clips.train, progress.epoch),
+            augment,
             first=progress.batch,
             allocate=batch_memory(learner.device),
             workers=params.runtime.workers,
@@ -432,37 +411,23 @@ def training_batches(
     )
 
 
-def online_augmentation(
-    params: Params, seed: int, train_set: ClipSet, epoch: int
-) -> Augment | None:
-    """A new copy of every clip in every epoch: epoch e shows copy number e of each.
-
-    A function of seed, epoch and clip alone, so that a resumed training sees the same.
-    """
-    if not params.augment.online:
-        return None
-    recipe = pick(params.augment, AugmentationRecipe)
-    videos = train_set.table["sha256"]
-
-    def augment(clip: Clip, row: int) -> Clip:
-        return augment_clip(clip, recipe, seed=seed, video_sha256=videos[row], copy=epoch)
-
-    return augment
-
-
 def take_step(
-    session: Session, learner: Learner, train_set: ClipSet, batch: Batch, setting: Setting
+    session: Session, learner: Learner, clips: TrainingClips, batch: Batch, setting: Setting
 ) -> float:
     """One optimizer step; a fault comes with its place and its clips."""
     group, cell, step = setting.group, setting.cell, session.progress.step
     if group.size > 1:
-        # Each process draws by itself, and no more of them than the first one's state is saved.
+        # Each process draws by itself, and the generators of the first one alone are saved.
         parts = (cell.seed, "step", cell.model, cell.fold, step, group.rank)
         torch.manual_seed(derive_seed(*parts))
     try:
         loss = learner.step(batch)
     except NonFiniteLossError as error:
-        raise PipelineError(non_finite(error, session, train_set, batch)) from None
+        raise PipelineError(
+            f"{error} at step {step} of epoch {session.progress.epoch}; lower "
+            f"train.learning_rate, or look at the clips of the batch: "
+            f"{', '.join(clips.paths(batch.rows))}"
+        ) from None
     if learner.events:
         for event in learner.events:
             print(
@@ -472,23 +437,12 @@ def take_step(
                 file=sys.stdout if group.leads else sys.stderr,
             )
         learner.events.clear()
-        log(session, {"micro_batch": learner.micro_batch}, phase="step")
+        session.log({"micro_batch": learner.micro_batch}, phase="step")
     return loss
 
 
-def record_step(session: Session, batch: Batch, loss: float, log_every_steps: int) -> None:
-    progress = session.progress
-    progress.batch += 1
-    progress.step += 1
-    progress.loss_sum += loss * len(batch.rows)
-    progress.num_clips += len(batch.rows)
-    session.ledger.record(epoch=progress.epoch, step=progress.step, samples=batch.rows)
-    if progress.step % log_every_steps == 0:
-        log(session, {"loss": loss}, phase="step")
-
-
 def validate(
-    session: Session, learner: Learner, clips: Clips, setting: Setting
+    session: Session, learner: Learner, clips: TrainingClips, setting: Setting
 ) -> dict[str, float]:
     learner.spread_statistics()
     batches = Prefetched(
@@ -512,34 +466,12 @@ def validate(
     return shown
 
 
-def record_epoch(
-    session: Session, learner: Learner, figures: dict[str, float], *, is_best: bool
-) -> None:
-    """Log the epoch, of training and of validation at once, and move on to the next one.
-
-    At once: a state saved between the two would know of rows that are written again.
-    """
-    progress = session.progress
-    mean = {"loss": progress.loss_sum / progress.num_clips}
-    log(session, mean | {"learning_rate": learner.learning_rate}, phase="train")
-    log(session, figures, phase="val")
-    if is_best:
-        progress.best_epoch, progress.best_figures = progress.epoch, figures
-    progress.epoch += 1
-    progress.batch, progress.loss_sum, progress.num_clips = 0, 0.0, 0
-
-
-def log(session: Session, metrics: dict[str, float], *, phase: str) -> None:
-    progress = session.progress
-    session.tracker.log(metrics, step=progress.step, epoch=progress.epoch, phase=phase)
-
-
 def report_epoch(session: Session, timings: Timings, took_sec: float, waited_sec: float) -> None:
     progress = session.progress
     timings.record(epoch=progress.epoch, took_sec=took_sec, waited_sec=waited_sec)
     say(
         f"{session.cell}: epoch {progress.epoch}: train loss "
-        f"{progress.loss_sum / progress.num_clips:.4f}, {took_sec:.1f} s, of which "
+        f"{progress.mean_loss:.4f}, {took_sec:.1f} s, of which "
         f"{waited_sec / max(took_sec, 1e-9):.0%} waiting for data"
     )
 
@@ -552,17 +484,6 @@ def best_model(shape: dict[str, Any], labels: list[str], epoch: int) -> Callable
         "labels": labels,
         "epoch": epoch,
     }
-
-
-def non_finite(
-    error: NonFiniteLossError, session: Session, train_set: ClipSet, batch: Batch
-) -> str:
-    clips = ", ".join(train_set.table[list(batch.rows)]["video_path"].unique(maintain_order=True))
-    progress = session.progress
-    return (
-        f"{error} at step {progress.step} of epoch {progress.epoch}; lower train.learning_rate, "
-        f"or look at the clips of the batch: {clips}"
-    )
 
 
 def publish(session: Session, setting: Setting, run_dir: Path) -> None:

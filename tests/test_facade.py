@@ -176,8 +176,8 @@ def test_artifacts_are_frames_clips_models_and_files(ran: Ran) -> None:
 def test_names_that_there_are_not_are_told_those_that_there_are(ran: Ran) -> None:
     with pytest.raises(PipelineError, match=r"a stage of sample, load_data, .*got 'splits'"):
         ran.artifacts["splits"]
-    with pytest.raises(PipelineError, match=rf"a cell of {ran.cell}, got 'r3d_18-0'"):
-        ran.artifacts["train"]["r3d_18-0"]
+    with pytest.raises(PipelineError, match=rf"a cell of {ran.cell}, got 'r3d_18-0-0'"):
+        ran.artifacts["train"]["r3d_18-0-0"]
     with pytest.raises(PipelineError, match=r"a file of best_model.pt, history.csv, got 'model'"):
         ran.artifacts["train"][ran.cell].path("model")
     with pytest.raises(PipelineError, match=r"stages: expected some of sample, .*got splits"):

@@ -8,22 +8,21 @@ import polars as pl
 import pytest
 
 from mlops.parameters import pick
-from stages.params import Params, read_params
-from stages.train import online_augmentation
+from stages.params import read_params
 from video.augmentation import augment_clip
 from video.loading import ClipSet
 from video.packs import pack_bytes, pack_rows
 from video.recipe import AugmentationRecipe
+from video.training_clips import online_augmentation
 
 HASHES = ["ab" * 32, "cd" * 32]
 SEED = 1
 
 
 @pytest.fixture
-def params(monkeypatch: pytest.MonkeyPatch) -> Params:
+def recipe(monkeypatch: pytest.MonkeyPatch) -> AugmentationRecipe:
     monkeypatch.chdir(Path(__file__).parents[1])
-    params = read_params()
-    return replace(params, augment=replace(params.augment, online=True, affine_probability=1.0))
+    return replace(pick(read_params().augment, AugmentationRecipe), affine_probability=1.0)
 
 
 @pytest.fixture
@@ -40,29 +39,26 @@ def clip_set(tmp_path: Path) -> ClipSet:
     return ClipSet(table, [tmp_path] * 2, ["x", "y"])
 
 
-def epoch(params: Params, clip_set: ClipSet, number: int, seed: int = SEED) -> bytes:
-    augment = online_augmentation(params, seed, clip_set, number)
+def epoch(recipe: AugmentationRecipe, clip_set: ClipSet, number: int, seed: int = SEED) -> bytes:
+    videos = clip_set.table["sha256"]
+    augment = online_augmentation(recipe, videos, seed=seed, epoch=number)
     return b"".join(batch.clips.tobytes() for batch in clip_set.batches([0, 1], 1, augment))
 
 
-def test_an_epoch_is_the_same_every_time(params: Params, clip_set: ClipSet) -> None:
-    assert epoch(params, clip_set, 3) == epoch(params, clip_set, 3)
+def test_an_epoch_is_the_same_every_time(recipe: AugmentationRecipe, clip_set: ClipSet) -> None:
+    assert epoch(recipe, clip_set, 3) == epoch(recipe, clip_set, 3)
 
 
-def test_two_epochs_two_seeds_and_two_videos_differ(params: Params, clip_set: ClipSet) -> None:
-    shown = epoch(params, clip_set, 3)
-    assert epoch(params, clip_set, 4) != shown
-    assert epoch(params, clip_set, 3, SEED + 1) != shown
+def test_two_epochs_two_seeds_and_two_videos_differ(
+    recipe: AugmentationRecipe, clip_set: ClipSet
+) -> None:
+    shown = epoch(recipe, clip_set, 3)
+    assert epoch(recipe, clip_set, 4) != shown
+    assert epoch(recipe, clip_set, 3, SEED + 1) != shown
     assert shown[: len(shown) // 2] != shown[len(shown) // 2 :]
 
 
-def test_epoch_e_shows_copy_e(params: Params, clip_set: ClipSet) -> None:
-    recipe = pick(params.augment, AugmentationRecipe)
+def test_epoch_e_shows_copy_e(recipe: AugmentationRecipe, clip_set: ClipSet) -> None:
     (clip,) = clip_set.read([0])
     copy = augment_clip(clip, recipe, seed=SEED, video_sha256=HASHES[0], copy=3)
-    assert epoch(params, clip_set, 3).startswith(copy.tobytes())
-
-
-def test_switched_off_it_changes_nothing(params: Params, clip_set: ClipSet) -> None:
-    off = replace(params, augment=replace(params.augment, online=False))
-    assert online_augmentation(off, SEED, clip_set, 0) is None
+    assert epoch(recipe, clip_set, 3).startswith(copy.tobytes())
