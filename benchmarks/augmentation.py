@@ -126,7 +126,7 @@ def recipe(operations: str) -> AugmentationRecipe:
 def clips() -> list[Clip]:
     """Coloured squares that move, softened as video is."""
     generator = np.random.default_rng(0)
-    made = []
+    made: list[Clip] = []
     for _ in range(NUM_CLIPS):
         tiles = generator.integers(0, 256, (SIDE // 8 + 2, SIDE // 8 + 2, 3), np.uint8)
         picture = cv2.GaussianBlur(np.kron(tiles, np.ones((8, 8, 1), np.uint8)), (0, 0), 1)

@@ -96,6 +96,7 @@ def write(
 ) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(encoder, rate=FPS, options=options)
+        assert isinstance(stream, av.VideoStream)
         for number, picture in enumerate(pictures):
             if number == 0:
                 stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
@@ -151,7 +152,7 @@ def opencv(path: Path, indices: Sequence[int], timing: FrameTiming | None) -> ob
     for number in range(indices[-1] + 1):
         assert capture.grab()
         if number in wanted:
-            picture = capture.retrieve()[1]
+            picture = capture.retrieve()[1].astype(np.uint8, copy=False)
             pictures.append(resized(picture[..., ::-1]))
     capture.release()
     return np.stack(pictures)
@@ -179,7 +180,8 @@ def resized(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
     left = (width - height) // 2
     square = np.ascontiguousarray(picture[:, left : left + height])
-    return cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    shrunk = cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return shrunk.astype(np.uint8, copy=False)
 
 
 def available_readers() -> dict[str, Reader]:

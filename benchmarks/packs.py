@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import polars as pl
 from ruamel.yaml import YAML
 
@@ -115,7 +116,10 @@ def encode_anew(data: Path) -> None:
     path = paths[len(paths) // 2]
     with av.open(str(path)) as container:
         rate = container.streams.video[0].average_rate
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        frames = [
+            frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+            for frame in container.decode(video=0)
+        ]
     path.unlink()
     encode_video(path, frames, codec="h264", fps=rate or 25, quality=80)
 

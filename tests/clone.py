@@ -12,7 +12,7 @@ import polars as pl
 from ruamel.yaml import YAML
 
 from stages.params import Cell
-from video.encoding import encode_video
+from video.encoding import CodecName, encode_video
 
 ROOT = Path(__file__).parents[1]
 
@@ -107,8 +107,8 @@ def replace_video(root: Path, seed: int) -> None:
     path.unlink()
     noise = np.random.default_rng(seed)
     frames = [noise.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(24)]
-    codec = {".avi": "mjpeg", ".webm": "vp9"}.get(path.suffix, "h264")
-    encode_video(path, frames, codec=codec, fps=12, quality=50)
+    codecs: dict[str, CodecName] = {".avi": "mjpeg", ".webm": "vp9"}
+    encode_video(path, frames, codec=codecs.get(path.suffix, "h264"), fps=12, quality=50)
     dvc("add", "data/mine", cwd=root)
 
 

@@ -1,0 +1,68 @@
+"""A plain training loop over batches in memory, which the train stage is measured against.
+
+    python -m benchmarks.bare_loop [--keep-freed-memory]
+
+Forward, loss, backward and AdamW on the batches of epoch 0, without tracker, ledger, checkpoints or
+validation. Runs where the train stage has run, and prints the seconds of each epoch as JSON. With
+`--keep-freed-memory` it keeps the memory that a step has freed, as the stage does.
+"""
+
+import argparse
+import json
+import time
+
+import torch
+
+from mlops.determinism import make_deterministic
+from mlops.process_group import ProcessGroup
+from mlops.stop import StopFlag
+from stages.params import Cell, read_params
+from stages.train import Setting, build_learner, load_clips
+from video.losses import class_weights
+from video.memory import keep_freed_memory
+
+CELL = Cell(model="small3d", fold=0, seed=0)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments.add_argument("--keep-freed-memory", action="store_true")
+    if arguments.parse_args().keep_freed_memory:
+        keep_freed_memory()
+    params = read_params()
+    make_deterministic(0, num_threads=params.train.num_threads)
+    clips = load_clips(params, CELL.fold, near_duplicate_distance=0.0)
+    setting = Setting(
+        cell=CELL,
+        params=params,
+        device=torch.device("cpu"),
+        group=ProcessGroup(),
+        stop=StopFlag(),
+    )
+    learner, _ = build_learner(setting, clips)
+    model, normalise = learner.model, learner.normalise
+    loss_of = torch.nn.CrossEntropyLoss(class_weights(clips.train.targets, len(clips.labels)))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=params.train.learning_rate, weight_decay=params.train.weight_decay
+    )
+    order = clips.order(params.train.sampling, seed=CELL.seed, epoch=0)
+    batches = [
+        (torch.from_numpy(batch.clips.copy()), torch.from_numpy(batch.labels.copy()))
+        for batch in clips.train.batches(order, params.train.batch_size)
+    ]
+    model.train()
+    seconds = []
+    for _ in range(params.train.epochs):
+        began = time.monotonic()
+        for images, labels in batches:
+            loss = loss_of(model(normalise(images)), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            loss.item()
+        seconds.append(time.monotonic() - began)
+    print(json.dumps(seconds))
+
+
+if __name__ == "__main__":
+    main()
