@@ -4,8 +4,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import asyncssh
 import boto3
 import pytest
 
@@ -16,8 +18,8 @@ from tests.trainer import the_run
 OUTS = ("data", "models", "results", "plots", "report.html", "metrics.json")
 BUCKET = "bucket"
 
-# A real S3 server in a process of its own, which ends with its stdin.
-SERVER = """
+# Real servers in processes of their own, which end with their stdin.
+S3_SERVER = """
 import sys
 from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -26,38 +28,84 @@ print(server.get_host_and_port()[1], flush=True)
 sys.stdin.read()
 server.stop()
 """
+SSH_SERVER = """
+import asyncio, sys
+import asyncssh
+
+async def serve(host_key, authorized_keys):
+    async with asyncssh.listen(
+        "127.0.0.1",
+        0,
+        server_host_keys=[host_key],
+        authorized_client_keys=authorized_keys,
+        sftp_factory=True,
+    ) as server:
+        print(server.get_port(), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+asyncio.run(serve(*sys.argv[1:]))
+"""
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    """The URL of an S3 server on this machine."""
-    command = [sys.executable, "-c", SERVER]
+@contextmanager
+def serving(code: str, *arguments: str) -> Iterator[int]:
+    """The port of a server on this machine."""
+    command = [sys.executable, "-c", code, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as it:
         assert it.stdout is not None
-        port = int(it.stdout.readline())
-        yield f"http://127.0.0.1:{port}"
+        yield int(it.stdout.readline())
         it.communicate("")
 
 
-@pytest.fixture(params=["folder", "s3"])
-def remote(
-    request: pytest.FixtureRequest, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> str:
-    """Add a default remote to the clone and commit it; its URL."""
-    if request.param == "folder":
-        url = str(tmp_path / "store")
-        dvc("remote", "add", "--default", "store", url, cwd=workspace)
-    else:
-        # As a user gives them, and of no account.
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "word")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        endpoint, url = request.getfixturevalue("s3_server"), f"s3://{BUCKET}/videos"
+@contextmanager
+def folder_remote(workspace: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    url = str(place / "store")
+    dvc("remote", "add", "--default", "store", url, cwd=workspace)
+    yield url
+
+
+@contextmanager
+def s3_remote(workspace: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    # As a user gives them, and of no account.
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "word")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    url = f"s3://{BUCKET}/videos"
+    with serving(S3_SERVER) as port:
+        endpoint = f"http://127.0.0.1:{port}"
         boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
         dvc("remote", "add", "--default", "store", url, cwd=workspace)
         dvc("remote", "modify", "store", "endpointurl", endpoint, cwd=workspace)
-    commit(workspace, "a remote")
-    return url
+        yield url
+
+
+@contextmanager
+def ssh_remote(workspace: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    # A user with a key pair who knows the host.
+    monkeypatch.setenv("HOME", str(place))
+    ssh = place / ".ssh"
+    ssh.mkdir()
+    host_key, user_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
+    host_key.write_private_key(place / "host_key")
+    user_key.write_private_key(ssh / "id_ed25519")
+    user_key.write_public_key(place / "authorized_keys")
+    (place / "store").mkdir()
+    with serving(SSH_SERVER, str(place / "host_key"), str(place / "authorized_keys")) as port:
+        public = host_key.export_public_key().decode()
+        (ssh / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}")
+        url = f"ssh://127.0.0.1:{port}{place}/store"
+        dvc("remote", "add", "--default", "store", url, cwd=workspace)
+        yield url
+
+
+@pytest.fixture(params=[folder_remote, s3_remote, ssh_remote], ids=["folder", "s3", "ssh"])
+def remote(
+    request: pytest.FixtureRequest, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """Add a default remote to the clone and commit it; its URL."""
+    with request.param(workspace, tmp_path, monkeypatch) as url:
+        commit(workspace, "a remote")
+        yield url
 
 
 def contents(root: Path) -> dict[str, str]:
