@@ -17,7 +17,7 @@ from mlops.metrics_log import read_metrics
 from tests.clone import ROOT, run_stage, set_params
 from tests.trainer import Trainer, metadata, results, seen_once, the_run, train
 
-EPOCHS = 3
+EPOCHS = 8
 PARAMS: dict[str, Any] = {
     "init_model": {"dropout": 0.0},
     "train": {"epochs": EPOCHS, "batch_size": 4, "num_threads": 1, "schedule": "constant"},
