@@ -43,18 +43,17 @@ def load_newest(
     directory: Path,
     refuse: Callable[[State], str | None],
     *,
-    device: torch.device,
     say: Say = print,
     set_aside: bool = True,
 ) -> State | None:
-    """The newest sound state in a run's checkpoints, None if there is none.
+    """The newest sound state in a run's checkpoints, on the CPU; None if there is none.
 
     A damaged file is set aside under another name, and an older one is taken; so is a sound one
     of which `refuse` gives a reason why it may not be used.
     """
     names = [LATEST, PREVIOUS, *(path.name for path in reversed(epoch_checkpoints(directory)))]
     for path in (directory / name for name in names):
-        state = _load_sound(path, device, say, set_aside)
+        state = _load_sound(path, say, set_aside)
         reason = None if state is None else refuse(state)
         if reason is not None:
             where = f"kept as {_set_aside(path, 'refused')}" if set_aside else "left there"
@@ -66,7 +65,7 @@ def load_newest(
 
 def load_best(directory: Path, *, say: Say = print, set_aside: bool = True) -> State | None:
     """What is in the best model's file, None if there is none or it is damaged and set aside."""
-    return _load_sound(directory / BEST, torch.device("cpu"), say, set_aside)
+    return _load_sound(directory / BEST, say, set_aside)
 
 
 def epoch_checkpoints(directory: Path) -> list[Path]:
@@ -76,9 +75,9 @@ def epoch_checkpoints(directory: Path) -> list[Path]:
     return sorted(found, key=_epoch_of)
 
 
-def _load_sound(path: Path, device: torch.device, say: Say, set_aside: bool) -> State | None:
+def _load_sound(path: Path, say: Say, set_aside: bool) -> State | None:
     try:
-        return load_checkpoint(path, device=device)
+        return load_checkpoint(path)
     except FileNotFoundError:  # also of a run at work, between two of its renames
         return None
     except PipelineError as error:
@@ -204,11 +203,14 @@ class CheckpointManager:
             try:
                 return self._write_all(state, best, epoch)
             except OSError as error:
-                # LATEST is never given up: it is the last one that was verified.
-                older = [*epoch_checkpoints(self._directory), self._directory / PREVIOUS]
-                if error.errno not in files.FULL or not older[0].exists():
+                # The newest is never given up: training began with it, or wrote it since. It is
+                # LATEST, but after a kill between two renames, or where that one was damaged.
+                named = (self._directory / name for name in (PREVIOUS, LATEST))
+                states = epoch_checkpoints(self._directory)
+                states += [path for path in named if path.exists()]
+                if error.errno not in files.FULL or len(states) < 2:
                     raise
-                older[0].unlink()
+                states[0].unlink()
 
     def _write_all(self, state: State, best: State | None, epoch: int | None) -> None:
         documents = [document for document in (best, state) if document]

@@ -89,7 +89,8 @@ class _Run:
 
     @property
     def has_state(self) -> bool:
-        return any((self.path / "checkpoints").glob("*checkpoint*.pt"))
+        found = (self.path / "checkpoints").glob("*checkpoint*.pt")
+        return any(not path.name.startswith(".") for path in found)  # but for half-written ones
 
 
 def trajectory_hash(
@@ -168,11 +169,11 @@ def _newest_first(output_base: Path) -> Iterator[_Run]:
     paths = output_base.glob("*/run_*/metadata.json")
     for path in sorted(paths, key=lambda path: path.parent.name, reverse=True):
         try:
-            metadata = json.loads(path.read_text())
+            metadata = dict(json.loads(path.read_text()))
             config = json.loads((path.parent / "config.json").read_text())["config"]
         except FileNotFoundError:  # one that was killed while it was being made
             continue
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise PipelineError(
                 f"{path.parent}: expected metadata.json and config.json of a run, got a damaged "
                 f"file ({error}); move the directory away and run again"

@@ -131,10 +131,10 @@ class Session:
 def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, say: Say) -> None:
     """Bring the session to the run's newest usable checkpoint, or to that of the run that it goes
     on from; without one, to its beginning."""
-    directory, device = run_dir / CHECKPOINTS, session.learner.device
+    directory = run_dir / CHECKPOINTS
     files.remove_half_written(directory)
     refuse = _refuse_other_runs(session.fingerprint, _best_epoch(load_best(directory, say=say)))
-    state = load_newest(directory, refuse, device=device, say=say)
+    state = load_newest(directory, refuse, say=say)
     if state is None and start.source is not None:
         state = _adopt(session, start, start.source, run_dir, num_epochs, say)
     if state is None:
@@ -160,9 +160,7 @@ def _adopt(
     theirs = read_metadata(source)["fingerprint"]
     best = load_best(source / CHECKPOINTS, say=say, set_aside=False)
     refuse = _refuse_longer_runs(theirs, num_epochs, _best_epoch(best), is_exact=start.is_exact)
-    state = load_newest(
-        source / CHECKPOINTS, refuse, device=session.learner.device, say=say, set_aside=False
-    )
+    state = load_newest(source / CHECKPOINTS, refuse, say=say, set_aside=False)
     if state is None:
         return None
     if best is not None:

@@ -266,7 +266,9 @@ def test_what_went_on_inexactly_is_taken_by_no_exact_start(status: str, tmp_path
 def test_a_shorter_run_without_a_state_hides_no_other(tmp_path: Path) -> None:
     first = make_run(tmp_path, "demo", wanted(changed(CONFIG, "train|epochs", 2)))
     with_state(first)
-    make_run(tmp_path, "demo", wanted(changed(CONFIG, "train|epochs", 3)))
+    # As one that was killed in its first save.
+    second = make_run(tmp_path, "demo", wanted(changed(CONFIG, "train|epochs", 3)))
+    (second / "checkpoints/.latest_checkpoint.x1y2.tmp.pt").touch()
     assert choose(tmp_path, wanted()).source == first
 
 
@@ -281,9 +283,16 @@ def test_a_run_that_was_killed_while_it_was_made_is_passed_over(tmp_path: Path) 
     assert choose(tmp_path, wanted()) == Start(how="afresh")
 
 
-def test_a_damaged_record_is_told_and_not_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("metadata.json", '{"status": "running"'), ("metadata.json", "7"), ("config.json", "[]")],
+    ids=["cut off", "a number", "a list"],
+)
+def test_a_damaged_record_is_told_and_not_passed_over(
+    name: str, content: str, tmp_path: Path
+) -> None:
     run_dir = make_run(tmp_path, "demo", wanted())
-    (run_dir / "metadata.json").write_text('{"status": "running"')
+    (run_dir / name).write_text(content)
     with pytest.raises(PipelineError) as caught:
         choose(tmp_path, wanted())
     (fault,) = caught.value.faults
