@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 
 from mlops import files, history
+from mlops.attempts import RunStatus
 from mlops.bundle import CHECKPOINTS, LOCK, PARAMS, RUN, Manifest
 from mlops.cache import cache_directory
+from mlops.command_values import PIPELINE, unfit_for_commands
 from mlops.errors import PipelineError
 from mlops.lock_entries import Entry, File, differing, merged, origins, read_entries, selected
 from mlops.locks import LockError
@@ -21,6 +24,9 @@ from mlops.parameter_values import Change, check_aliases, differing_values, with
 from mlops.resume import APPLIED
 from mlops.run_config import UNHASHED
 from mlops.runs import DIRECTORIES, check_experiment_name
+
+# Of a run directory: the record, and the states that it goes on from.
+_BELONGS = re.compile(r"(config|metadata)\.json|[^/]+\.jsonl|(logs|artifacts|checkpoints)/.+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +58,33 @@ class Setting:
 
 
 class _Fingerprint(msgspec.Struct):
+    config: str
+    inputs: dict[str, str]
     code: dict[str, str]
     versions: dict[str, str]
+    device: str
+
+
+class _Attempt(msgspec.Struct):
+    number: int
+    started: str
+    ended: str | None
+    reason: str | None
+    log: Annotated[str, msgspec.Meta(pattern=r"^logs/[\w.]+$")]
 
 
 class _Metadata(msgspec.Struct):
+    """What all that reads runs relies on: a run that is taken up is one of this clone's."""
+
     run_id: str
+    status: RunStatus
     fingerprint: _Fingerprint
+    attempts: list[_Attempt] = []
+    published: dict[str, str] = {}
+
+
+class _Config(msgspec.Struct):
+    config: dict[str, Any]
 
 
 def read_record(directory: Path, manifest: Manifest) -> Record:
@@ -75,13 +101,20 @@ def read_record(directory: Path, manifest: Manifest) -> Record:
         faults.append(f"stage: expected DVC's name of a stage, got {manifest.stage!r}")
     if manifest.commit is not None and not re.fullmatch(r"[0-9a-f]{40,64}", manifest.commit):
         faults.append(f"commit: expected a hash, got {manifest.commit!r}")
+    faults += [
+        f"{name}: expected a file of a run's record or a checkpoint, got another"
+        for name in manifest.files
+        if name.startswith(RUN) and not _BELONGS.fullmatch(name.removeprefix(RUN))
+    ]
     try:
         params, lock = ((directory / name).read_text("utf-8") for name in (PARAMS, LOCK))
         check_aliases(params, PARAMS)
         check_aliases(lock, LOCK)
         entries = read_entries(lock)
+        faults += [f"{PARAMS}: {fault}" for fault in unfit_for_commands(params, Path(PIPELINE))]
         content = (directory / RUN / "metadata.json").read_bytes()
         metadata = msgspec.json.decode(content, type=_Metadata)
+        msgspec.json.decode((directory / RUN / "config.json").read_bytes(), type=_Config)
         if metadata.run_id != manifest.run:
             faults.append(f"run/metadata.json: expected that of the run, got {metadata.run_id}'s")
     except (LockError, ValueError, RecursionError) as error:

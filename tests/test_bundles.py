@@ -11,7 +11,7 @@ import pytest
 
 from mlops import bundle
 from mlops.applying import read_record
-from mlops.bundle import FORMAT_VERSION, Manifest, unpacked, write_bundle
+from mlops.bundle import FORMAT_VERSION, Content, Manifest, unpacked, write_bundle
 from mlops.errors import PipelineError
 
 CONTENTS = {
@@ -38,7 +38,8 @@ def whole(tmp_path: Path) -> Path:
 
 def manifest(**entries: Any) -> Manifest:
     known: dict[str, Any] = {"run": RUN, "experiment": "demo", "commit": None, "stage": None}
-    return Manifest(format_version=FORMAT_VERSION, remotes={}, files={}, **(known | entries))
+    known |= {"remotes": {}, "files": {}}
+    return Manifest(format_version=FORMAT_VERSION, **(known | entries))
 
 
 def write(path: Path) -> None:
@@ -145,9 +146,15 @@ def test_another_format_version_is_refused_with_what_to_do(whole: Path) -> None:
 
 
 def test_what_a_bundle_says_is_checked_before_it_is_used(tmp_path: Path) -> None:
-    document = {"run_id": RUN, "fingerprint": {"code": {}, "versions": {}}}
+    made_of: dict[str, Any] = {"code": {}, "versions": {}, "inputs": {}}
+    document = {
+        "run_id": RUN,
+        "status": "finished",
+        "fingerprint": made_of | {"config": "0", "device": "cpu"},
+    }
     (tmp_path / "run").mkdir()
     (tmp_path / "run/metadata.json").write_text(json.dumps(document))
+    (tmp_path / "run/config.json").write_text('{"config": {}}')
     for name in ("params.yaml", "dvc.lock"):
         (tmp_path / name).write_bytes(CONTENTS[name])
     assert read_record(tmp_path, manifest()).versions == {}
@@ -159,9 +166,31 @@ def test_what_a_bundle_says_is_checked_before_it_is_used(tmp_path: Path) -> None
         read_record(tmp_path, wrong)
     said = [fault.split(": ")[1] for fault in raised.value.faults]
     assert said == ["experiment.name", "run", "stage", "commit", "run/metadata.json"]
+    for name, content, fault in (
+        ("run/config.json", "[]", "Expected `object`, got `array`"),
+        ("run/metadata.json", json.dumps(document | {"fingerprint": made_of}), "missing required"),
+        ("run/metadata.json", json.dumps(document | {"published": []}), r"at `\$.published`"),
+    ):
+        before = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(content)
+        with pytest.raises(PipelineError, match=fault):
+            read_record(tmp_path, manifest())
+        (tmp_path / name).write_text(before)
     (tmp_path / "dvc.lock").write_text("stages:\n  a: &a {}\n  b: *a\n")
     with pytest.raises(PipelineError, match=r"dvc\.lock: expected no alias"):
         read_record(tmp_path, manifest())
+    (tmp_path / "dvc.lock").write_bytes(CONTENTS["dvc.lock"])
+    of_a_run = manifest(files={"run/heartbeat": Content(size_bytes=0, sha256="")})
+    with pytest.raises(PipelineError, match="run/heartbeat: expected a file of a run's record"):
+        read_record(tmp_path, of_a_run)
+    (tmp_path / "params.yaml").write_text(
+        "models: [small3d, 'small3d; touch gone']\nfolds: [0, $(id)]\nseeds: --help\nseed: a b\n"
+    )
+    with pytest.raises(PipelineError) as raised:
+        read_record(tmp_path, manifest())
+    faults = [fault.removeprefix("bundle: params.yaml: ") for fault in raised.value.faults]
+    assert [fault.split(":")[0] for fault in faults] == ["folds", "models", "seeds"]
+    assert "dvc.yaml puts them into commands, got 'small3d; touch gone'; have it made" in faults[1]
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x05\x06" + b"\0" * 18])
