@@ -25,7 +25,8 @@ def claimed_devices(
 ) -> Iterator[list[torch.device]]:
     """Hold `count` devices of those that `runtime.device` asks for.
 
-    The first of them is torch's current one meanwhile. Of CPUs all are the same, and none is held.
+    A single one is torch's current one meanwhile; with several, each is for a process of its own,
+    and this one stays out of their memory. Of CPUs all are the same, and none is held.
     """
     chosen = choose_device(requested)
     if chosen.type == "cpu":
@@ -34,7 +35,8 @@ def claimed_devices(
     names = candidates(requested, torch.cuda.device_count(), count)
     ids = {name: str(torch.cuda.get_device_properties(name).uuid) for name in names}
     with DeviceLocks(work=work, say=say, check=check).hold(ids, count) as held:
-        torch.cuda.set_device(held[0])
+        if count == 1:
+            torch.cuda.set_device(held[0])
         yield [torch.device(name) for name in held]
 
 

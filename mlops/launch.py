@@ -28,9 +28,14 @@ from mlops.errors import PipelineError
 from mlops.processes import signal_with_parent
 from mlops.stop import EXIT_CODES, StopFlag
 
-# How long processes that were told to stop may take to save: then they are killed.
+# How long processes that were told to stop may take to save: then they are killed. (Those beside
+# one that failed have torch's own 30 s.)
 _SAVING_SEC = 120
 _LOOK_EVERY_SEC = 0.1
+
+# torch's own default, which torch.distributed.run would turn into 1: that ends the transfers before
+# the process, which could take and save a step with half a sum.
+_KEPT_WHOLE = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}
 
 
 def spans_machines() -> bool:
@@ -62,8 +67,7 @@ def launch(
     ]
     process = subprocess.Popen(
         command,
-        # torch.distributed.run would else set it to 1 and say so.
-        env=os.environ | {"OMP_NUM_THREADS": str(num_threads)} | _visible(devices),
+        env=_KEPT_WHOLE | os.environ | {"OMP_NUM_THREADS": str(num_threads)} | _visible(devices),
         # Ctrl-C reaches a whole group, and would come twice.
         start_new_session=True,
         preexec_fn=partial(signal_with_parent, signal.SIGTERM),

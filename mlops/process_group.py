@@ -8,10 +8,10 @@ call returns at once.
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from torch import distributed
 
 from mlops.errors import PipelineError
 from mlops.stop import StopFlag
+
+T = TypeVar("T")
 
 # The first one may wait for hours, for another training; that one has ended is told at once.
 _PATIENCE = timedelta(days=30)
@@ -109,6 +111,13 @@ class ProcessGroup:
                 stop.set("a signal to another of its processes", code)
         stop.check()
 
+    def checked(self, items: Iterable[T], stop: StopFlag, *, count: int) -> Iterator[T]:
+        """The items, with a `check` before each of the first `count`: as many as all have."""
+        for number, item in enumerate(items):
+            if number < count:
+                self.check(stop)
+            yield item
+
 
 _groups: dict[str, Any] = {}
 
@@ -140,11 +149,16 @@ def process_group(device_type: str) -> Iterator[ProcessGroup]:
             timeout=None if device_type == "cuda" else _PATIENCE,
         )
         _groups["messages"] = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    ends_well = False
     try:
         yield ProcessGroup(rank=rank, size=size, local_rank=local_rank)
+        ends_well = True
     finally:
-        _groups.clear()
-        distributed.destroy_process_group()
+        # After a fault NCCL would wait here for the others, which may wait for this process: they
+        # are told by its end, and the fault by its message.
+        if ends_well or device_type != "cuda":
+            _groups.clear()
+            distributed.destroy_process_group()
 
 
 @contextmanager

@@ -104,7 +104,8 @@ def main() -> None:
         derive_seed(cell.seed, "train", cell.model, cell.fold), num_threads=num_threads
     )
     if is_launched():
-        device = choose_device(params.runtime.device)
+        # Of the GPUs that it was given, that of its number in the group.
+        device = choose_device(params.runtime.device.partition(":")[0])
         with process_group(device.type) as group:
             take_part(Setting(cell=cell, params=params, device=device, group=group, stop=stop))
         return
@@ -444,18 +445,19 @@ def take_step(
 def validate(
     session: Session, learner: Learner, clips: TrainingClips, setting: Setting
 ) -> dict[str, float]:
+    group, batch_size = setting.group, setting.params.train.batch_size
     learner.spread_statistics()
     batches = Prefetched(
         clips.val.batches(
-            range(len(clips.val))[setting.group.share(len(clips.val))],
-            setting.params.train.batch_size,
+            range(len(clips.val))[group.share(len(clips.val))],
+            batch_size,
             allocate=batch_memory(learner.device),
         )
     )
-    own = predict(
-        learner.evaluated, learner.normalise, setting.stop.checked(batches), learner.device
-    )
-    probabilities = setting.group.joined(own)
+    least = -(-(len(clips.val) // group.size) // batch_size)  # of the smallest share
+    checked = group.checked(batches, setting.stop, count=least)
+    own = predict(learner.evaluated, learner.normalise, checked, learner.device)
+    probabilities = group.joined(own)
     try:
         figures = classification_metrics(clips.val.targets, probabilities, clips.labels)
     except NonFinitePredictionsError as error:

@@ -105,6 +105,28 @@ def test_a_signal_to_one_process_stops_all_at_the_same_place() -> None:
     assert second == ("SIGUSR1", 75)
 
 
+def items_until_told(group: ProcessGroup) -> list[int]:
+    stop, seen = StopFlag(), []
+    try:
+        # The second one has an item more, before which the first cannot be asked.
+        for item in group.checked(range(3 + group.rank), stop, count=3):
+            seen.append(item)
+            if group.rank == item == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+    except StoppedError:
+        return seen
+    return [-1]
+
+
+def all_items(group: ProcessGroup) -> list[int]:
+    return list(group.checked(range(3 + group.rank), StopFlag(), count=3))
+
+
+def test_items_that_are_checked_end_in_all_processes_before_the_same_one() -> None:
+    assert together(items_until_told) == [[0, 1], [0, 1]]
+    assert together(all_items) == [[0, 1, 2], [0, 1, 2, 3]]
+
+
 def learner_of(
     group: ProcessGroup, kind: type[Small3D] = Small3D, *, dropout: float = 0.0, **changes: Any
 ) -> Learner:

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-# What the CPU's allocator, oneDNN and C++ say; on CUDA the error has a type of its own. oneDNN also
-# says that it could not create a primitive where one had no memory left for its scratch space.
+# What the CPU's allocator, oneDNN and C++ say. oneDNN also says that it could not create a
+# primitive where one had no memory left for its scratch space. On CUDA the error has a type of its
+# own, but for what cuBLAS and cuDNN take themselves.
 _WORDS = (
     "can't allocate memory",
     "not enough memory",
     "std::bad_alloc",
     "out of memory",
     "create a primitive",
+    "STATUS_ALLOC_FAILED",
+    "unable to find an engine",
 )
 
 
