@@ -22,7 +22,7 @@ from typing import Literal
 from mlops.cache import cache_directory
 from mlops.environment import gpu
 from mlops.places import runs_root
-from mlops.remotes import remotes, without_secrets
+from mlops.remotes import relative_remotes, remotes, without_secrets
 from mlops.tables import size
 
 LEAST_PYTHON = (3, 11)
@@ -190,9 +190,17 @@ def _remotes(*, ask: bool) -> Iterator[Finding]:
             said="none: data and models are on this disk alone",
             advice="dvc remote add --default NAME URL, then dvc push",
         )
+    relative = relative_remotes()
     for name, url in found.items():
         subject, shown = f"DVC remote {name}", without_secrets(url)
         scheme = url.partition("://")[0] if "://" in url else None
+        if name in relative:
+            yield Finding(
+                level="hint",
+                subject=subject,
+                said=f"{url} is named by a relative path, which dvc push --all-commits misreads",
+                advice=f"dvc remote modify {name} url {url}",
+            )
         if scheme is None:
             yield _folder(subject, Path(url))
         elif (extra := EXTRAS.get(scheme)) and _version(f"dvc-{extra}") is None:

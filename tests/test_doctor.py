@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlops.diagnosis import disk_space, file_locks, memory
-from tests.clone import copy_repository, environment
+from tests.clone import copy_repository, dvc, environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,6 +54,18 @@ def test_a_remote_is_a_hint_until_there_is_one(clone: Path) -> None:
     store.mkdir()
     assert re.search("^ok +DVC remote store ", doctor(clone)[1], re.MULTILINE)
     assert list(store.iterdir()) == []
+
+
+def test_a_remote_that_is_named_by_a_relative_path_is_told(clone: Path) -> None:
+    """DVC reads the settings of other commits as if they lay at the root of the disk."""
+    store = clone.parent / "store"
+    dvc("remote", "add", "--local", "near", "../store", cwd=clone)
+    dvc("remote", "add", "--local", "far", str(store), cwd=clone)
+    output = doctor(clone)[1]
+    (clone / ".dvc/config.local").unlink()
+    said = f"{store} is named by a relative path, which dvc push --all-commits misreads"
+    assert f"hint  DVC remote near      {said}; dvc remote modify near url {store}\n" in output
+    assert output.count("relative path") == 1
 
 
 def test_a_remote_that_cannot_be_used_is_told(clone: Path) -> None:
