@@ -15,33 +15,6 @@ from tests.trainer import lines, metadata
 SUBMIT = "examples/slurm/submit.sh"
 EPOCHS = 40
 
-# In the place of a training on two nodes: waits for the signal, saves in one of its two processes,
-# which leave together, and is done when it finds what was saved. Without the barrier the node of
-# the first would end, and with it torchrun's store, on which the other node depends.
-RANKS = """
-import os, signal, sys, time
-from pathlib import Path
-import torch.distributed
-
-told = []
-signal.signal(signal.SIGUSR1, lambda number, frame: told.append(number))
-torch.distributed.init_process_group("gloo")
-nodes = [None, None]
-torch.distributed.all_gather_object(nodes, os.environ["SLURMD_NODENAME"])
-saved = Path("runs/saved")
-if saved.exists():
-    torch.distributed.destroy_process_group()
-    sys.exit()
-print("nodes", *sorted(nodes), flush=True)
-while not told:
-    time.sleep(0.1)
-if torch.distributed.get_rank() == 0:
-    time.sleep(4)
-    saved.touch()
-torch.distributed.barrier()
-os._exit(75)
-"""
-
 
 NO_SLURM = f"not installed, but is in Debian's slurm-wlm: {' and '.join(missing_programs())}"
 
@@ -130,24 +103,24 @@ def test_cells_that_are_ended_go_on_and_dvc_collects_them(slurm: BatchSystem, ce
 
 
 @pytest.mark.parametrize("slurm", [pytest.param(Slurm, id="real")], indirect=True)
-def test_a_cell_on_two_nodes_saves_on_both_before_it_is_put_back(
-    slurm: BatchSystem, workspace: Path
+def test_a_cell_on_two_nodes_saves_before_it_is_put_back_and_goes_on(
+    slurm: BatchSystem, cells: Path
 ) -> None:
-    pipeline = workspace / "dvc.yaml"
-    launch = "$MLOPS_LAUNCH python -m torch.distributed.run $MLOPS_TORCHRUN ranks.py"
-    train = "cmd: python -m stages.train "
-    assert train in pipeline.read_text()
-    alone = f"env -u MLOPS_LAUNCH -u MLOPS_TORCHRUN {train[5:]}"
-    pipeline.write_text(pipeline.read_text().replace(train, f"cmd: {launch} && {alone}"))
-    (workspace / "ranks.py").write_text(RANKS)
-    commit(workspace, "two nodes")
+    set_params(cells, {"folds": [0]})
+    commit(cells, "two nodes")
 
-    array = submit(slurm, workspace, script="examples/slurm/train_multinode.sbatch")
-    wait_for(workspace, array, 0, "nodes n0 n1")
-    slurm.run("scancel", "--batch", "--signal=USR1", f"{array}_0", cwd=workspace)
-    wait_for(workspace, array, 0, " is done")
-    assert "put back 1 times" in log(workspace, array, 0)
-    assert (workspace / "runs/saved").exists()
+    array = submit(slurm, cells, script="examples/slurm/train_multinode.sbatch")
+    wait_for_training(cells, 0)
+    slurm.run("scancel", "--batch", "--signal=USR1", f"{array}_0", cwd=cells)
+    wait_for(cells, array, 0, " is done")
+    assert "put back 1 times" in log(cells, array, 0)
+    assert "goes on with epoch" in log(cells, array, 0)
+    run_dir = run_of(cells, 0)
+    assert run_dir is not None
+    first, second = reasons(run_dir)
+    assert first.startswith("stopped by ")
+    assert second == "finished"
+    assert metadata(run_dir)["fingerprint"]["device"].endswith(", 2 processes")
 
 
 def test_what_a_spot_machine_has_trained_is_collected_through_the_remote(cells: Path) -> None:
