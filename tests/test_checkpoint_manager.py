@@ -40,7 +40,18 @@ for step in range(10**9):
     print(step, flush=True)
 """
 
-SAVES_ON_A_SMALL_DISK = """
+FILL = """
+def fill():
+    with (directory.parent / "blocker").open("ab", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            pass
+"""
+SAVES_ON_A_SMALL_DISK = (
+    FILL
+    + """
 import sys
 from pathlib import Path
 import torch
@@ -61,13 +72,6 @@ def show(moment):
     assert bool((best["model"] == best["epoch"]).all())
     epochs = [int(path.stem[-4:]) for path in epoch_checkpoints(directory)]
     print(moment, latest["step"], best["epoch"], epochs)
-def fill():
-    with (directory.parent / "blocker").open("ab", buffering=0) as file:
-        try:
-            while file.write(bytes(4096)):
-                pass
-        except OSError:
-            pass
 for step in range(6):
     save(step)
 show("roomy")
@@ -85,9 +89,12 @@ save(10)
 manager.close()
 show("roomy")
 """
+)
 
 # As after a kill between two renames: what training began with is not the newest by name.
-SAVES_WITHOUT_A_LATEST = """
+SAVES_WITHOUT_A_LATEST = (
+    FILL
+    + """
 import sys
 from pathlib import Path
 import torch
@@ -100,16 +107,12 @@ def save(step):
 for step in range(2):
     save(step)
 (directory / "latest_checkpoint.pt").unlink()
-with (directory.parent / "blocker").open("ab", buffering=0) as file:
-    try:
-        while file.write(bytes(4096)):
-            pass
-    except OSError:
-        pass
+fill()
 save(2)
 manager.close()
 print(load_newest(directory, lambda _: None)["step"])
 """
+)
 
 
 def state(step: int) -> dict[str, Any]:
