@@ -67,6 +67,7 @@ def launch(
     ]
     process = subprocess.Popen(
         command,
+        # torch.distributed.run would else set the number of threads to 1 and say so.
         env=_KEPT_WHOLE | os.environ | {"OMP_NUM_THREADS": str(num_threads)} | _visible(devices),
         # Ctrl-C reaches a whole group, and would come twice.
         start_new_session=True,
