@@ -202,9 +202,10 @@ def test_batches_read_ahead_have_the_same_bytes(clip_set: ClipSet, first: int) -
             [6, 0, 3, 1, 5, 2, 4], 1, lambda clip, row: clip ^ np.uint8(row), first=first, workers=2
         )
 
+    before = set(threading.enumerate())  # which may hold some of a test before
     assert shown(Prefetched(batches())) == shown(batches())
-    names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.startswith(("ThreadPool", "prefetch"))]
+    left = set(threading.enumerate()) - before
+    assert not [thread for thread in left if thread.name.startswith(("ThreadPool", "prefetch"))]
 
 
 def test_a_swapped_clip_is_refused_where_it_would_have_come(
