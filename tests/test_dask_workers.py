@@ -317,10 +317,11 @@ def test_a_cluster_that_comes_late_is_waited_for_and_one_that_goes_is_told(tmp_p
         [*dask, "worker", "--nthreads", "1", "--no-dashboard", *options], **quiet
     )
     wait_until((tmp_path / "a").exists)
+    # The stage looks now and then, and the task may have begun before it does.
+    wait_until(lambda: f"dask: 1 thread at {address}\n" in said.read_text())
     scheduler.kill()
     assert stage.wait() == 1
     gone = f"wait: {address}: expected the Dask scheduler to stay, it is gone; start"
-    assert f"dask: 1 thread at {address}\n" in said.read_text()
     assert gone in said.read_text()
     worker.terminate()
     assert (worker.wait(), scheduler.wait()) == (0, -signal.SIGKILL)
