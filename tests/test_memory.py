@@ -30,6 +30,8 @@ from video.optimisation import Optimisation
 
 SIDE, CLIPS = 128, 16
 torch.set_num_threads(1)
+# It takes memory without looking whether it got any: one run in ten ended by SIGSEGV.
+torch.backends.mkldnn.enabled = False
 
 
 def learner(micro_batches):
@@ -97,7 +99,7 @@ def within(megabytes: float) -> Any:
 
 
 def test_a_batch_that_does_not_fit_is_taken_in_parts_with_their_result() -> None:
-    found = within(150)
+    found = within(350)
 
     assert found["same"]
     assert found["error"] is None

@@ -1,6 +1,10 @@
 """What to do when a step does not fit into memory: tell it, and begin the step again.
 
 And how the memory of a step is kept for the next one.
+
+On a CPU this is as good as its libraries: oneDNN, which torch takes for convolutions, does not
+always look whether it got the memory it asked for. The process then ends by SIGSEGV, as it ends
+by SIGKILL where Linux itself has none left, and goes on from its last checkpoint when run again.
 """
 
 import ctypes
