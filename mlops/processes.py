@@ -55,23 +55,22 @@ def watch_parent(on_death: Callable[[], None], *, every_sec: float = 1.0) -> boo
     """Call `on_death` once, from a thread, when the program that runs this stage has ended.
 
     DVC killed by SIGKILL leaves its stage running, and the next `dvc repro` starts a second one.
-    Watched is the nearest ancestor that is no shell, and only if DVC_ROOT says that this is a
-    stage of DVC: a process started by hand, with nohup, may outlive who started it. The kernel
-    also sends SIGTERM when the direct parent ends, which is sooner and reaches a process that
-    is busy in C code. Returns whether anything is watched.
+    Watched is the nearest ancestor that is no shell, of when this module was imported, and only
+    if DVC_ROOT says that this is a stage of DVC: a process started by hand, with nohup, may
+    outlive who started it. The kernel also sends SIGTERM when the direct parent ends, which is
+    sooner and reaches a process that is busy in C code. Returns whether anything is watched.
     """
     if "DVC_ROOT" not in os.environ:
         return False
-    # Before the look at the parent, which might else end in between.
     signal_with_parent(signal.SIGTERM)
-    ancestor = _nearest_program(os.getppid())
-    if ancestor == 0:  # in another container: docker exec
+    program, started = _STARTED_BY
+    if program == 0:  # in another container: docker exec
         return False
-    # DVC may have ended while this process was importing, which takes seconds.
-    started = None if _adopts_orphans(ancestor) else start_ticks(ancestor)
+    # It may have ended even before this module was imported.
+    orphaned = _adopts_orphans(program)
 
     def watch() -> None:
-        while started is not None and start_ticks(ancestor) == started:
+        while not orphaned and started is not None and start_ticks(program) == started:
             time.sleep(every_sec)
         on_death()
 
@@ -117,3 +116,14 @@ def _stat(pid: int) -> dict[str, Any] | None:
         "parent": int(fields[1]),
         "start_ticks": int(fields[19]),
     }
+
+
+def _started_by() -> tuple[int, int | None]:
+    program = _nearest_program(os.getppid())
+    return program, start_ticks(program)
+
+
+# The program that started this one, and when that was started. Noted before the imports of a
+# stage (see stages/__init__.py), in which it may end: whoever adopts this process then cannot be
+# told from DVC.
+_STARTED_BY = _started_by()

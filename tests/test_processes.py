@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlops.processes import is_alive, own_identity, start_ticks
+from mlops.proof.processes import adopting_orphans, descendants
 from tests.clone import dvc, environment, git
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,6 +119,28 @@ def test_a_stage_notices_a_parent_that_nobody_has_asked_for_its_end(tmp_path: Pa
         assert wait_for(tmp_path / "deaths", 3) == "1"
         os.kill(stage, signal.SIGKILL)
         careless.kill()
+
+
+def test_a_stage_notices_that_dvc_was_killed_while_the_stage_was_importing(tmp_path: Path) -> None:
+    """Also where it is adopted by a program that is not known to adopt orphans, as this one."""
+    waits = "from pathlib import Path\nwhile not Path('imported').exists(): time.sleep(0.01)\n"
+    noted = "import mlops.processes, time\nopen('noted', 'w').close()\n"
+    (tmp_path / "stage.py").write_text(noted + waits + STAGE)
+    variables = environment() | {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(tmp_path)}
+    with (
+        adopting_orphans(),
+        subprocess.Popen([sys.executable, "-c", START], cwd=tmp_path, env=variables) as parent,
+    ):
+        wait_for(tmp_path / "noted", 30)
+        (stage,) = descendants(parent.pid)
+        try:
+            parent.kill()
+            parent.wait()
+            (tmp_path / "imported").touch()
+            assert wait_for(tmp_path / "deaths", 10) == "1"
+        finally:
+            stage.send(signal.SIGKILL)
+            os.waitpid(stage.pid, 0)
 
 
 START = "import subprocess, sys; " + STARTS["directly"]
