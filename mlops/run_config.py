@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import inspect
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,6 +75,8 @@ class RunConfig:
     run is and are in no hash. Whether a value has the right type and range is checked by the
     stages, which read it. A configuration cannot be changed; `diff` compares two.
     """
+
+    __signature__: inspect.Signature  # with the names of the table, for who asks what can be given
 
     run_id: str | None
     project_root: str
@@ -220,6 +223,16 @@ class RunConfig:
         self.__dict__.update(
             run_id=run_id, project_root=project_root, output_dir=output_dir, _params=params
         )
+
+
+def _signature() -> inspect.Signature:
+    _, *parameters, _ = inspect.signature(RunConfig.__init__).parameters.values()
+    keyword_only = inspect.Parameter.KEYWORD_ONLY
+    named = [inspect.Parameter(name, keyword_only, default=None) for name in KEYWORDS]
+    return inspect.Signature([*parameters, *named])
+
+
+RunConfig.__signature__ = _signature()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import inspect
 import json
 import pickle
 import re
@@ -76,6 +77,11 @@ def test_a_keyword_sets_its_values_and_no_other(keyword: str) -> None:
     values = {key: value_at(after.params, key) for key in KEYWORDS[keyword]}
     assert values == {key: ["new"] if key == "seeds" else "new" for key in values}
     assert getattr(after, keyword) == "new"
+
+
+def test_the_signature_names_every_keyword() -> None:
+    names = list(inspect.signature(RunConfig).parameters)
+    assert names == ["run_id", "project_root", "output_dir", "set_params", *KEYWORDS]
 
 
 def test_the_docstring_lists_every_keyword_with_its_values() -> None:
