@@ -11,7 +11,8 @@ from mlops.progress import track
 from mlops.stage import run_stage
 from mlops.workers import map_processes
 from stages.params import read_params
-from video.synthesis import SampleRecipe, index_row, plan_sample, write_video
+from video.synthesis.files import write_video
+from video.synthesis.plan import SampleRecipe, index_row, plan_sample
 
 ROOT = Path("data/sample")
 

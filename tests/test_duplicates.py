@@ -8,7 +8,8 @@ import numpy as np
 
 from video.duplicates import Pair, near_duplicates
 from video.inspection import inspect_video
-from video.synthesis import SampleRecipe, plan_sample, write_video
+from video.synthesis.files import write_video
+from video.synthesis.plan import SampleRecipe, plan_sample
 
 DISTANCE = 0.2  # split.near_duplicate_distance of params.yaml
 

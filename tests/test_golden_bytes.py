@@ -20,7 +20,8 @@ from video.inspection import inspect_video
 from video.orders import balanced_order, epoch_order, weighted_order
 from video.packs import pack_bytes, pack_key, uniform_indices
 from video.splits import assign_splits
-from video.synthesis import SampleRecipe, plan_sample, render_frames
+from video.synthesis.frames import render_frames
+from video.synthesis.plan import SampleRecipe, plan_sample
 
 # 24 frames of 64x48, H.264 in MP4, made once; its bytes never change.
 SQUARE = Path(__file__).parent / "data/square.mp4"
@@ -46,14 +47,14 @@ def digest(*parts: bytes | str) -> str:
 
 
 def test_the_frames_of_the_sample() -> None:
-    """video.synthesis.VERSION"""
+    """video.synthesis.draws.VERSION"""
     videos = plan_sample(0, RECIPE)
     frames = [frame.tobytes() for video in videos[:4] for frame in list(render_frames(video))[::5]]
     assert digest(*frames) == "029e166bfefed901"
 
 
 def test_the_plan_of_the_sample() -> None:
-    """video.synthesis.VERSION"""
+    """video.synthesis.draws.VERSION"""
     assert digest(*(repr(video) for video in plan_sample(0, RECIPE))) == "4df0f64adc8edfb6"
 
 

@@ -21,15 +21,10 @@ from torch.nn import functional
 
 from video.encoding import FORMATS, encode_video
 from video.small3d import Small3D
-from video.synthesis import (
-    PlannedVideo,
-    SampleRecipe,
-    index_row,
-    plan_sample,
-    render_frames,
-    window_clock,
-    write_video,
-)
+from video.synthesis.clocks import window_clock
+from video.synthesis.files import write_video
+from video.synthesis.frames import render_frames
+from video.synthesis.plan import PlannedVideo, SampleRecipe, index_row, plan_sample
 
 RECIPE = SampleRecipe(
     num_scenes=40,
