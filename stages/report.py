@@ -16,7 +16,8 @@ from mlops.stage import run_stage
 from stages.params import Cell, Params, named_cells, read_params
 from video.loading import ClipSet
 from video.packs import PackError
-from video.page import (
+from video.page import render_page
+from video.page_content import (
     AugmentedClip,
     Baseline,
     CellResult,
@@ -26,7 +27,6 @@ from video.page import (
     Quarantined,
     ReportPage,
     SplitCount,
-    render_page,
     scores_from,
 )
 from video.splits import TEST, TRAIN, VAL, class_names, split_in_fold

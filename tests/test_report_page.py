@@ -17,8 +17,8 @@ import pytest
 
 from video import figures
 from video.comparison import Difference, Spread
-from video.page import (
-    TEMPLATE,
+from video.page import TEMPLATE, judge, number, over_folds, render_page
+from video.page_content import (
     AugmentedClip,
     Baseline,
     CellResult,
@@ -29,10 +29,6 @@ from video.page import (
     ReportPage,
     Scores,
     SplitCount,
-    judge,
-    number,
-    over_folds,
-    render_page,
     scores_from,
 )
 from video.summary import Comparison
