@@ -64,7 +64,7 @@ def test_a_grid_that_is_killed_twice_ends_with_the_figures_of_one_that_is_not(
             "models": MODELS,
             "folds": list(range(FOLDS)),
             "split": {"num_folds": FOLDS},
-            "train": {"epochs": 1},
+            "train": {"epochs": 1, "batch_size": 2},
             "runtime": {"checkpoint_every_sec": 0.2},
         },
     )
@@ -74,13 +74,15 @@ def test_a_grid_that_is_killed_twice_ends_with_the_figures_of_one_that_is_not(
     never_killed = start_grid(whole)
     draws = random.Random(SEED)
     total = FOLDS * len(MODELS)
-    # So that some cells are done before each kill, and some are left after it.
+    # So that some cells are done before each kill, some are left after it, and one is half done.
     for low, high in ((1, total // 3), (total // 2, total - 1)):
-        number, delay_sec = draws.randint(low, high), draws.uniform(0, 3)
+        number, delay_sec = draws.randint(low, high), draws.uniform(0, 0.3)
         grid = start_grid(workspace)
         wait_until(
-            lambda number=number: len(trained(workspace)) >= number,  # type: ignore[misc]
-            f"{number} cells are trained",
+            lambda number=number, grid=grid: (  # type: ignore[misc]
+                len(trained(workspace)) >= number and is_saving(workspace, grid)
+            ),
+            f"{number} cells are trained and one more has saved its state",
         )
         time.sleep(delay_sec)
         os.killpg(grid.pid, signal.SIGKILL)
@@ -90,6 +92,7 @@ def test_a_grid_that_is_killed_twice_ends_with_the_figures_of_one_that_is_not(
         mend(workspace)
         assert start_grid(workspace).wait() == 0, (workspace.parent / "clone.log").read_text()
 
+    assert "goes on with epoch 0, step" in (workspace.parent / "clone.log").read_text()
     assert never_killed.wait() == 0
     assert (workspace / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
     document = json.loads((workspace / "metrics.json").read_text())
@@ -99,6 +102,18 @@ def test_a_grid_that_is_killed_twice_ends_with_the_figures_of_one_that_is_not(
     # What was trained before the last kill was not trained again, and nothing started afresh.
     assert before.items() <= trained(workspace).items()
     assert len(list(workspace.glob("runs/sample/run_*"))) == total + 1
+
+
+def is_saving(root: Path, grid: subprocess.Popen[bytes]) -> bool:
+    """Whether a trainer of the grid has a state on disk."""
+    return not saved(root).isdisjoint(process.pid for process in descendants(grid.pid))
+
+
+def saved(root: Path) -> set[int]:
+    """The processes that were last at work on unfinished runs with a state on disk."""
+    states = root.glob("runs/sample/run_*/checkpoints/latest_checkpoint.pt")
+    found = [metadata(state.parents[1]) for state in states]
+    return {of["attempts"][-1]["pid"] for of in found if of["status"] != "finished"}
 
 
 def trained(root: Path) -> dict[str, str]:
@@ -175,7 +190,7 @@ def test_a_queued_task_whose_trainer_was_killed_goes_on_when_it_is_queued_again(
     with workers_end_with_the_test():
         start_workers(workspace, 2)
         wait_until(lambda: saved(workspace), "a task has saved its state")
-        first = next(of for of in trainers(workspace) if of.pid == saved(workspace))
+        first = next(of for of in trainers(workspace) if of.pid in saved(workspace))
         first.freeze()  # so that the other one finds it at work, however late that comes
         wait_until(lambda: len(trainers(workspace)) == 2, "the other trains beside it")
         first.send(signal.SIGKILL)
@@ -202,16 +217,6 @@ def test_a_queued_task_whose_trainer_was_killed_goes_on_when_it_is_queued_again(
     assert float(rate) == learning_rate(workspace)
     dvc("exp", "branch", other, "kept", cwd=workspace)
     assert "kept" in git("branch", "--list", cwd=workspace)
-
-
-def saved(root: Path) -> int | None:
-    """The process of an unfinished run that has a state on disk."""
-    for state in root.glob("runs/sample/run_*/checkpoints/latest_checkpoint.pt"):
-        document = metadata(state.parents[1])
-        if document["status"] != "finished":
-            pid: int = document["attempts"][-1]["pid"]
-            return pid
-    return None
 
 
 def learning_rate(root: Path) -> float:
