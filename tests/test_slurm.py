@@ -70,6 +70,11 @@ def reasons(run_dir: Path) -> list[str]:
     return [attempt["reason"] for attempt in metadata(run_dir)["attempts"]]
 
 
+def lost_steps(run_dir: Path) -> int:
+    """Those that were done again, since no state had been saved after them."""
+    return lines(run_dir, "ledger.orphans.jsonl")
+
+
 def test_cells_that_are_ended_go_on_and_dvc_collects_them(slurm: BatchSystem, cells: Path) -> None:
     code, said = slurm.run(SUBMIT, "examples/slurm/train.sbatch", cwd=cells)
     assert (code, "expected a work tree without changes, got params.yaml" in said) == (1, True)
@@ -93,6 +98,7 @@ def test_cells_that_are_ended_go_on_and_dvc_collects_them(slurm: BatchSystem, ce
         assert f"stopped by {reason}" in log(cells, array, fold)
         assert "exited with" in log(cells, array, fold)  # DVC has lived to see it
         assert reasons(run_dir) == [f"stopped by {reason}", "finished"]
+        assert lost_steps(run_dir) == 0
         assert metadata(run_dir)["attempts"][1]["environment"]["git"]["dirty"] is False
 
     assert stages_run(dvc("repro", cwd=cells)) == {"report"}
@@ -120,6 +126,7 @@ def test_a_cell_on_two_nodes_saves_before_it_is_put_back_and_goes_on(
     first, second = reasons(run_dir)
     assert first.startswith("stopped by ")
     assert second == "finished"
+    assert lost_steps(run_dir) == 0
     assert metadata(run_dir)["fingerprint"]["device"].endswith(", 2 processes")
 
 
