@@ -25,7 +25,7 @@ def config_hash(document: Any) -> str:
 
 
 def config_document(config: Any) -> dict[str, Any]:
-    """What a run's config.json holds: the configuration and its hash."""
+    """What a run's config.json holds at least: the configuration and its hash."""
     return {"hash": config_hash(config), "config": config}
 
 

@@ -151,6 +151,39 @@ class RunConfig:
             ) from None
         return cls.from_dict(document if isinstance(document, dict) else {})
 
+    @classmethod
+    def of_run(cls, run_dir: str | Path) -> "RunConfig":
+        """What a run was made with, one of the train stage or of a notebook.
+
+        Whoever has gone on with it since had the same values, but for those that `hash` is blind
+        to and for stages that it does not depend on.
+        """
+        path = Path(run_dir) / "config.json"
+        try:
+            document = json.loads(path.read_text())
+            config = document.get("run_config", document)["config"]
+            is_whole = "params" in config
+        except FileNotFoundError:
+            raise PipelineError(
+                f"{path}: expected the directory of a run, found no such file; "
+                "python -m mlops runs lists them"
+            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PipelineError(
+                f"{path}: expected the configuration of a run, got a damaged file "
+                f"({error!r}); restore it"
+            ) from None
+        if not is_whole:
+            raise PipelineError(
+                f"{path}: expected all of params.yaml, got the values of one stage: earlier code "
+                "made the run; compare it by python -m mlops runs compare"
+            )
+        return cls.from_dict(config)
+
+    def document(self) -> dict[str, Any]:
+        """What a run keeps of it: `hash()` and `to_dict()`, for `of_run`."""
+        return {"hash": self.hash(), "config": self.to_dict()}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types only; a copy."""
         return {

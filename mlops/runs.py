@@ -1,7 +1,7 @@
 """Where a run lives, and how the next start finds it again.
 
     runs/<experiment>/run_<YYYYmmdd_HHMMSS>_<first 8 of the fingerprint>/
-        config.json      the parameters it was given, and their hash
+        config.json      the parameters it was given, and their hash; those of all stages beside
         metadata.json    fingerprint, status, and every attempt: when, where, how it ended
         metrics.jsonl    the log; orphans.jsonl: what was cut off it; metrics.summary.json: a cache
         ledger.jsonl     the samples of every step
@@ -31,6 +31,7 @@ from mlops.config import config_document
 from mlops.errors import PipelineError
 from mlops.fingerprint import fingerprint_hash
 from mlops.resume import Wanted
+from mlops.run_config import RunConfig
 
 RUNNING, FINISHED = "running", "finished"
 CHECKPOINTS = "checkpoints"  # in a run directory
@@ -88,11 +89,17 @@ def _rename_to_free_name(directory: Path, name: Path) -> bool:
     return False
 
 
-def make_run(output_base: Path, experiment_name: str, wanted: Wanted) -> Path:
-    """A new run directory for this training, with all that identifies it."""
+def make_run(
+    output_base: Path, experiment_name: str, wanted: Wanted, run_config: RunConfig | None = None
+) -> Path:
+    """A new run directory for this training, with all that identifies it.
+
+    `run_config` is kept beside: it has the parameters of the stages that made the data, too.
+    """
     identity = fingerprint_hash(wanted.fingerprint)
     run_dir, run_id = create_run_directory(output_base, experiment_name, identity)
-    files.write_json(run_dir / "config.json", config_document(wanted.config))
+    beside = {} if run_config is None else {"run_config": run_config.document()}
+    files.write_json(run_dir / "config.json", config_document(wanted.config) | beside)
     write_metadata(
         run_dir,
         run_id=run_id,

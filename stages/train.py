@@ -37,6 +37,7 @@ from mlops.process_group import LostProcessError, ProcessGroup, is_launched, pro
 from mlops.processes import watch_parent
 from mlops.progress import silent_stdout, track
 from mlops.resume import Start, Wanted, choose_start, trajectory_hash
+from mlops.run_config import RunConfig
 from mlops.run_lock import run_lock
 from mlops.runs import CHECKPOINTS, make_run, read_metadata, write_metadata
 from mlops.session import Progress, Session, restore
@@ -146,7 +147,9 @@ def lead(setting: Setting) -> None:
         start = choose_start(
             runs_root(), wanted, mode=params.runtime.resume, recorded=workspace_md5s().get
         )
-        run_dir = start.run_dir or make_run(runs_root(), params.experiment.name, wanted)
+        run_dir = start.run_dir or make_run(
+            runs_root(), params.experiment.name, wanted, RunConfig.from_params()
+        )
         attempt = held.enter_context(
             recorded_attempt(
                 run_dir, start=start.how, environment=environment(LIBRARIES, wanted.inputs)

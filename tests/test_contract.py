@@ -26,6 +26,7 @@ CANNOT_CHANGE_A_RESULT = {
     "mlops/launch.py": "starts processes, and tells them to stop",
     "mlops/log_writer.py": "copies what is printed",
     "mlops/processes.py": "ends a process whose parent has ended",
+    "mlops/run_config.py": "what a run keeps of params.yaml, whose values DVC compares itself",
     "mlops/run_lock.py": "waits",
     "mlops/stop.py": "when work is left, to go on with the same bytes",
     "mlops/timings.py": "how long it took",

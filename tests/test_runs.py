@@ -15,6 +15,7 @@ from mlops.errors import PipelineError
 from mlops.fingerprint import Fingerprint, fingerprint_hash
 from mlops.places import runs_root
 from mlops.resume import Wanted
+from mlops.run_config import RunConfig
 from mlops.runs import (
     FINISHED,
     create_run_directory,
@@ -22,6 +23,8 @@ from mlops.runs import (
     make_run,
     write_metadata,
 )
+from mlops.tracker import ExperimentTracker
+from tests.trainer import newest_run
 
 ROOT = Path(__file__).resolve().parents[1]
 FINGERPRINT: Fingerprint = {
@@ -189,6 +192,43 @@ def test_a_new_run_records_its_configuration_and_fingerprint(tmp_path: Path) -> 
     assert config == {"hash": config_hash({"seed": 0}), "config": {"seed": 0}}
     assert (metadata["run_id"], metadata["status"]) == (run_dir.name, "running")
     assert metadata["fingerprint"] == FINGERPRINT
+
+
+def test_a_run_keeps_all_of_params_yaml(finished: Path, tmp_path: Path) -> None:
+    run_dir = newest_run(finished)
+    assert run_dir is not None
+    kept = RunConfig.of_run(run_dir)
+    now = RunConfig(project_root=finished)
+    assert kept.diff(now) == {}
+    assert json.loads((run_dir / "config.json").read_text())["run_config"]["hash"] == now.hash()
+    other = RunConfig(project_root=finished, num_frames=4)
+    assert kept.diff(other) == {"clips.frames": (kept.num_frames, 4)}
+
+    tracker = ExperimentTracker(*create_run_directory(tmp_path, "notebook"))
+    tracker.log_config(other.to_dict())
+    tracker.close()
+    assert RunConfig.of_run(tracker.run_dir) == other
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "expected the directory of a run, found no such file"),
+        ("{", "expected the configuration of a run, got a damaged file (JSONDecodeError("),
+        ("[]", "expected the configuration of a run, got a damaged file (AttributeError("),
+        ('{"hash": ""}', "expected the configuration of a run, got a damaged file (KeyError("),
+        ('{"config": 7}', "expected the configuration of a run, got a damaged file (TypeError("),
+        ('{"config": {"train": {}}}', "expected all of params.yaml, got the values of one stage"),
+    ],
+)
+def test_a_run_without_its_configuration_is_told(
+    text: str | None, message: str, tmp_path: Path
+) -> None:
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(PipelineError) as caught:
+        RunConfig.of_run(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'config.json'}: {message}")
 
 
 def test_a_new_run_records_the_md5_of_the_files_that_it_reads(
