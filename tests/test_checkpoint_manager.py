@@ -440,6 +440,30 @@ def test_a_full_disk_costs_old_epochs_first_and_never_the_last_state(tmp_path: P
     assert [epochs for *_, epochs in shown] == ["[3, 4, 5]", "[4, 5, 6]", "[]", "[]", "[10]"]
 
 
+SAVES_WHAT_HAS_NO_ROOM = """
+import sys
+from pathlib import Path
+import torch
+from mlops.checkpoint_manager import CheckpointManager
+directory = Path(sys.argv[1])
+before = directory.stat().st_mtime_ns
+manager = CheckpointManager(directory, keep_epochs=1, every_sec=0)
+manager.save({"model": torch.ones(1_000_000)})
+manager.wait()
+print(directory.stat().st_mtime_ns == before)
+"""
+
+
+def test_a_disk_is_not_filled_by_a_state_that_it_has_no_room_for(tmp_path: Path) -> None:
+    result = on_a_small_disk(tmp_path, "2m", SAVES_WHAT_HAS_NO_ROOM)
+    if result.returncode and "unshare" in result.stderr:
+        pytest.skip(f"no file system can be mounted here: {result.stderr.strip()}")
+    assert result.returncode == 0, result.stderr
+    warning, is_untouched = result.stdout.splitlines()
+    assert "expected to write a checkpoint, got: No space" in warning
+    assert is_untouched == "True"
+
+
 def test_a_full_disk_never_costs_the_only_state(tmp_path: Path) -> None:
     result = on_a_small_disk(tmp_path, "2m", SAVES_WITHOUT_A_LATEST)
     if result.returncode and "unshare" in result.stderr:
