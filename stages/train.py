@@ -420,6 +420,7 @@ def take_step(
 ) -> float:
     """One optimizer step; a fault comes with its place and its clips."""
     group, cell, step = setting.group, setting.cell, session.progress.step
+    micro_batch = learner.micro_batch
     if group.size > 1:
         # Each process draws by itself, and the generators of the first one alone are saved.
         parts = (cell.seed, "step", cell.model, cell.fold, step, group.rank)
@@ -441,6 +442,7 @@ def take_step(
                 file=sys.stdout if group.leads else sys.stderr,
             )
         learner.events.clear()
+    if learner.micro_batch != micro_batch:  # of this process's memory, or of another's
         session.log({"micro_batch": learner.micro_batch}, phase="step")
     return loss
 

@@ -196,17 +196,37 @@ class Hungry(Small3D):
         return super().forward(clips)
 
 
-def hungry_steps(group: ProcessGroup) -> tuple[list[float], list[OutOfMemory]]:
+def hungry_steps(group: ProcessGroup) -> tuple[list[float], list[OutOfMemory], dict[str, Any]]:
     learner = learner_of(group, Hungry if group.rank == 1 else Small3D)
     losses = [learner.step(own_share(learner, 12, seed=number)) for number in range(3)]
-    return losses, learner.events
+    return losses, learner.events, learner.state_dict()
+
+
+def hungry_steps_with_a_break(group: ProcessGroup) -> tuple[list[float], dict[str, Any]]:
+    """The same ones, of which the last by processes that have memory, from the first one's state
+    before it."""
+    learner = learner_of(group, Hungry if group.rank == 1 else Small3D)
+    losses = [learner.step(own_share(learner, 12, seed=number)) for number in range(2)]
+    state = group.state_of_first(learner.state_dict() if group.leads else None, CPU)
+    resumed = learner_of(group)
+    resumed.load_state_dict(state)
+    losses.append(resumed.step(own_share(resumed, 12, seed=2)))
+    return losses, resumed.state_dict()
 
 
 def test_a_process_without_memory_takes_smaller_parts_while_the_others_wait() -> None:
-    (first, no_events), (second, events) = together(hungry_steps)
+    (first, no_events, _), (second, events, _) = together(hungry_steps)
     assert first == second
     assert no_events == []
     assert [(event.micro_batch, event.next_micro_batch) for event in events] == [(6, 3)]
+
+
+def test_the_state_of_one_process_is_that_of_all_when_another_has_run_out_of_memory() -> None:
+    losses, _, state = together(hungry_steps)[0]
+    again, resumed = together(hungry_steps_with_a_break)[0]
+    assert state["micro_batch"] == resumed["micro_batch"] == 3
+    assert losses == again
+    assert all(torch.equal(tensor, resumed["model"][key]) for key, tensor in state["model"].items())
 
 
 def steps_until_the_other_dies(group: ProcessGroup) -> Any:

@@ -238,16 +238,25 @@ class Learner:
         return torch.stack(losses).sum().item()
 
     def _summed(self, loss: float) -> float:
-        """The gradients and the loss of the whole batch, where processes have shares of it."""
-        if self._peers.size == 1:
+        """The gradients and the loss of the whole batch, where processes have shares of it.
+
+        All go on with the parts of the one that has the least memory: the state of one of them is
+        then that of all.
+        """
+        rank, size = self._peers.rank, self._peers.size
+        if size == 1:
             return loss
-        total = torch.tensor([loss], dtype=torch.float64, device=self.device)
+        # The loss, and behind it each process's number of clips at once.
+        told = torch.zeros(1 + size, dtype=torch.float64, device=self.device)
+        told[0], told[1 + rank] = loss, self.micro_batch
         learning = [p for p in self.model.parameters() if p.requires_grad]
         for parameter in learning:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self._peers.sum_([total, *(p.grad for p in learning if p.grad is not None)])
-        return total.item()
+        self._peers.sum_([told, *(p.grad for p in learning if p.grad is not None)])
+        values: list[float] = told.tolist()
+        self.micro_batch = int(min(values[1:]))
+        return values[0]
 
     def _num_shares(self, num_clips: int) -> int:
         return max(1, min(self._peers.size, num_clips // self._fewest))
