@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,14 @@ def test_a_killed_stage_leaves_no_process(root: Path) -> None:
     ranks = [process_of_rank(root, rank) for rank in range(2)]
     assert trainer.signal(signal.SIGKILL) == -signal.SIGKILL
     deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{rank}").exists() for rank in ranks):
-        assert time.monotonic() < deadline, "they train on"
-        time.sleep(0.05)
+    try:
+        while any(Path(f"/proc/{rank}").exists() for rank in ranks):
+            assert time.monotonic() < deadline, "they train on"
+            time.sleep(0.05)
+    finally:
+        for rank in ranks:
+            with suppress(ProcessLookupError):
+                os.kill(rank, signal.SIGKILL)
     assert metadata(the_run(root))["attempts"][0]["reason"].startswith("stopped by ")
 
 
