@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from mlops.attempts import run_status
@@ -205,6 +206,20 @@ def test_a_lost_best_model_is_trained_again(root: Path, whole: dict[str, Any]) -
     assert results(root) == whole
 
 
+def test_a_best_model_of_another_epoch_is_not_published(root: Path, whole: dict[str, Any]) -> None:
+    train(root)
+    (root / MODEL).unlink()
+    path = the_run(root) / "checkpoints/best_model.pt"
+    best = load_checkpoint(path)
+    save_checkpoint(path, best | {"epoch": EPOCHS})
+    trainer = Trainer(root)
+    assert trainer.end() == 1
+    assert f"expected the best model, of epoch {best['epoch']}, got another" in trainer.output
+    assert not (root / MODEL).exists()
+    train(root)
+    assert results(root) == whole
+
+
 def test_a_state_of_another_fingerprint_is_never_taken(root: Path, whole: dict[str, Any]) -> None:
     run_dir = stopped_run(root, 20, signal.SIGTERM)
     for path in (run_dir / "checkpoints").glob("*checkpoint*.pt"):
@@ -229,6 +244,20 @@ def test_a_second_trainer_waits_for_the_first_and_publishes_its_result(
     assert "train: publishes" in second.output
     assert "train loss" not in second.output
     assert results(root) == whole
+    assert len(list(root.glob("runs/*/run_*"))) == 1
+
+
+def test_a_trainer_that_waited_does_not_begin_with_other_inputs(root: Path) -> None:
+    first = Trainer(root, hold=5).held()
+    second = Trainer(root)
+    second.wait_for("train: waits for")
+    splits = root / "data/splits.parquet"
+    table = pl.read_parquet(splits)
+    splits.unlink()  # it may be a link to DVC's cache
+    table.write_parquet(splits, compression="gzip")
+    assert first.signal(signal.SIGKILL) == -signal.SIGKILL
+    assert second.end() == 1
+    assert "train: inputs: expected those that were there before waiting" in second.output
     assert len(list(root.glob("runs/*/run_*"))) == 1
 
 

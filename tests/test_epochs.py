@@ -1,13 +1,16 @@
-"""Training ends when no epoch has been better for a while, and publishes the best one."""
+"""What an epoch reports, when the last one is, and which one is published."""
 
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 
 from mlops.checkpoint import load_checkpoint
+from mlops.ledger import read_ledger
+from mlops.metrics_log import read_metrics
 from tests.clone import set_params
 from tests.trainer import HISTORY, MODEL, the_run, train
 
@@ -34,6 +37,21 @@ def test_patience_ends_a_training_whose_best_epoch_is_published(workspace: Path)
     after = load_checkpoint(the_run(workspace) / "checkpoints/latest_checkpoint.pt")
     weights = after["learner"]["model"]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in published["model"].items())
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_clips(workspace: Path) -> None:
+    # The last batch of an epoch is a smaller one.
+    set_params(workspace, {"train": {"batch_size": 5}, "runtime": {"log_every_steps": 1}})
+    trained(workspace)
+    run_dir = the_run(workspace)
+    rows = read_metrics(run_dir / "metrics.jsonl").filter(pl.col("metric") == "loss")
+    steps = read_ledger(run_dir / "ledger.jsonl").with_columns(pl.col("samples").list.len())
+    steps = steps.join(rows.filter(phase="step").select("step", "value"), on="step")
+    assert steps["samples"].n_unique() == 2
+    assert steps["epoch"].n_unique() > 1
+    means = (pl.col("value") * pl.col("samples")).sum() / pl.col("samples").sum()
+    expected = steps.group_by("epoch", maintain_order=True).agg(means)["value"].to_list()
+    np.testing.assert_allclose(rows.filter(phase="train")["value"].to_list(), expected, rtol=1e-12)
 
 
 def trained(root: Path) -> tuple[dict[str, Any], list[float]]:
