@@ -272,6 +272,15 @@ def test_a_shorter_run_without_a_state_hides_no_other(tmp_path: Path) -> None:
     assert choose(tmp_path, wanted()).source == first
 
 
+def test_a_run_of_other_versions_without_a_state_hides_no_other(tmp_path: Path) -> None:
+    first, _ = (
+        make_run(tmp_path, "demo", wanted(fingerprint=changed(FINGERPRINT, "versions|torch", of)))
+        for of in ("1.0", "1.1")
+    )
+    with_state(first)
+    assert choose(tmp_path, wanted(), "compatible").source == first
+
+
 def test_with_never_nothing_is_taken(tmp_path: Path) -> None:
     make_run(tmp_path, "demo", wanted())
     assert choose(tmp_path, wanted(), "never").how == "afresh"
