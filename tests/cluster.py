@@ -18,10 +18,13 @@ ROOT = Path(__file__).parents[1]
 
 
 class Cluster:
-    def __init__(self) -> None:
+    """Its processes find modules and packages in the directory `before`, if given, first."""
+
+    def __init__(self, before: Path | None = None) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.cluster"],
             cwd=ROOT,
+            env=os.environ | ({"PYTHONPATH": str(before)} if before else {}),
             stdin=subprocess.PIPE,  # closed, it ends
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -85,6 +88,13 @@ def misbehave(task: str) -> str:
     if task == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     return task
+
+
+def die_once(mark: Path) -> str:
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
 
 
 def mark_and_hang(path: Path) -> None:

@@ -161,6 +161,31 @@ def test_a_task_that_ends_every_process_is_told(dask: Cluster) -> None:
         list(map_tasks(cluster.misbehave, ["die"], executor(dask)))
 
 
+def test_a_task_that_ended_one_process_is_done_by_another(dask: Cluster, tmp_path: Path) -> None:
+    tasks = [tmp_path / name for name in "ab"]
+    assert list(map_tasks(cluster.die_once, tasks, executor(dask))) == ["done", "done"]
+
+
+@pytest.mark.filterwarnings("ignore:Mismatched versions found")  # by Dask itself
+def test_workers_that_could_not_read_what_is_sent_are_refused(tmp_path: Path) -> None:
+    installed = tmp_path / "cloudpickle-0.0.1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: cloudpickle\nVersion: 0.0.1\n"
+    )
+    other = Cluster(before=tmp_path)
+    try:
+        with pytest.raises(PipelineError) as caught:
+            list(map_tasks(cluster.slower_at_first, [1], executor(other)))
+    finally:
+        other.close()
+    assert len(caught.value.faults) == 2  # of two workers
+    assert all(
+        ": expected cloudpickle " in fault and ", got 0.0.1; start the Dask workers with" in fault
+        for fault in caught.value.faults
+    )
+
+
 def start_hanging(cluster: Cluster, root: Path) -> "subprocess.Popen[str]":
     """A stage with a task on each worker that does not end."""
     code = (

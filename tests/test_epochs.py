@@ -1,5 +1,6 @@
 """What an epoch reports, when the last one is, and which one is published."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from mlops.checkpoint import load_checkpoint
 from mlops.ledger import read_ledger
 from mlops.metrics_log import read_metrics
-from tests.clone import set_params
+from tests.clone import CELL, run_stage, set_params
 from tests.trainer import HISTORY, MODEL, the_run, train
 
 EPOCHS, PATIENCE = 40, 3
@@ -52,6 +53,24 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_clips(workspace: Path) -> Non
     means = (pl.col("value") * pl.col("samples")).sum() / pl.col("samples").sum()
     expected = steps.group_by("epoch", maintain_order=True).agg(means)["value"].to_list()
     np.testing.assert_allclose(rows.filter(phase="train")["value"].to_list(), expected, rtol=1e-12)
+
+
+def test_another_seed_draws_another_order_and_other_weights(workspace: Path) -> None:
+    set_params(workspace, {"seeds": [0, 1], "train": {"epochs": 1}})
+    shutil.rmtree(workspace / "runs")
+    for stage, *kinds in (("init_model", "--seed"), ("train", "--fold", "0", "--seed")):
+        code, output = run_stage(stage, "--model", "small3d", *kinds, "1", cwd=workspace)
+        assert code == 0, output
+    other = read_ledger(the_run(workspace) / "ledger.jsonl")
+    published, _ = trained(workspace)
+    own = read_ledger(the_run(workspace) / "ledger.jsonl")
+    assert own["samples"].to_list() != other["samples"].to_list()
+    assert sorted(own["samples"].explode()) == sorted(other["samples"].explode())
+    path = workspace / dataclasses.replace(CELL, seed=1).best_model
+    weights = load_checkpoint(path)["model"]
+    filters = {name: of for name, of in published["model"].items() if of.ndim > 1}
+    assert filters
+    assert not any(torch.equal(of, weights[name]) for name, of in filters.items())
 
 
 def trained(root: Path) -> tuple[dict[str, Any], list[float]]:

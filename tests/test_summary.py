@@ -280,6 +280,12 @@ def test_a_seed_without_effect_is_warned_about() -> None:
     ]
 
 
+def test_two_models_with_two_seeds_are_not_compared_with_each_other() -> None:
+    cells = [cell("a", 0, 0, probability=0.3), cell("b", 0, 1, probability=0.3)]
+
+    assert identical_predictions(cells) == []
+
+
 def test_folds_are_not_compared_with_each_other() -> None:
     cells = [cell("a", 0, probability=0.3), cell("a", 1, probability=0.3)]
 
