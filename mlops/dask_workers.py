@@ -125,8 +125,9 @@ class _Session:
 
     def close(self) -> None:
         self._shared_file.unlink(missing_ok=True)
-        # Where the scheduler is gone, nobody is left to be told.
-        with suppress(OSError, TimeoutError, CancelledError):
+        # Where the scheduler is gone, nobody is left to be told; a ValueError says that it knows of
+        # no crew, as of a session that its workers were refused for.
+        with suppress(OSError, TimeoutError, CancelledError, ValueError):
             if self._client.status == "running":
                 self._client.unregister_worker_plugin(self._name)
         self._client.close(timeout=CONNECT_SEC)
