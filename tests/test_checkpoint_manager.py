@@ -406,12 +406,12 @@ def test_nothing_is_moved_in_another_runs_directory(tmp_path: Path, said: list[s
     assert [path.name for path in tmp_path.iterdir()] == [LATEST]
 
 
-def on_a_small_disk(directory: Path, size: str, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script with `directory` on a file system of its own, as only root of a user namespace
-    may mount one."""
+def on_a_small_disk(directory: Path, size: str, script: str) -> list[str]:
+    """The lines that a script prints, with `directory` on a file system of its own, as only root
+    of a user namespace may mount one."""
     command = f"mount -t tmpfs -o size={size} none '{directory}' && mkdir '{directory}/checkpoints'"
     run = f"{command} && exec '{sys.executable}' -c \"$SCRIPT\" '{directory}/checkpoints'"
-    return subprocess.run(
+    result = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", run],
         cwd=ROOT,
         env=os.environ | {"SCRIPT": script},
@@ -419,14 +419,14 @@ def on_a_small_disk(directory: Path, size: str, script: str) -> subprocess.Compl
         capture_output=True,
         check=False,
     )
-
-
-def test_a_full_disk_costs_old_epochs_first_and_never_the_last_state(tmp_path: Path) -> None:
-    result = on_a_small_disk(tmp_path, "3m", SAVES_ON_A_SMALL_DISK)
     if result.returncode and "unshare" in result.stderr:
         pytest.skip(f"no file system can be mounted here: {result.stderr.strip()}")
     assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
+    return result.stdout.splitlines()
+
+
+def test_a_full_disk_costs_old_epochs_first_and_never_the_last_state(tmp_path: Path) -> None:
+    lines = on_a_small_disk(tmp_path, "3m", SAVES_ON_A_SMALL_DISK)
     warnings = [line for line in lines if "expected to write a checkpoint, got: No space" in line]
     assert warnings
     assert all(line.endswith(": make room, or mend that") for line in warnings)
@@ -455,20 +455,12 @@ print(directory.stat().st_mtime_ns == before)
 
 
 def test_a_disk_is_not_filled_by_a_state_that_it_has_no_room_for(tmp_path: Path) -> None:
-    result = on_a_small_disk(tmp_path, "2m", SAVES_WHAT_HAS_NO_ROOM)
-    if result.returncode and "unshare" in result.stderr:
-        pytest.skip(f"no file system can be mounted here: {result.stderr.strip()}")
-    assert result.returncode == 0, result.stderr
-    warning, is_untouched = result.stdout.splitlines()
+    warning, is_untouched = on_a_small_disk(tmp_path, "2m", SAVES_WHAT_HAS_NO_ROOM)
     assert "expected to write a checkpoint, got: No space" in warning
     assert is_untouched == "True"
 
 
 def test_a_full_disk_never_costs_the_only_state(tmp_path: Path) -> None:
-    result = on_a_small_disk(tmp_path, "2m", SAVES_WITHOUT_A_LATEST)
-    if result.returncode and "unshare" in result.stderr:
-        pytest.skip(f"no file system can be mounted here: {result.stderr.strip()}")
-    assert result.returncode == 0, result.stderr
-    warning, newest_step = result.stdout.splitlines()
+    warning, newest_step = on_a_small_disk(tmp_path, "2m", SAVES_WITHOUT_A_LATEST)
     assert "expected to write a checkpoint, got: No space" in warning
     assert newest_step == "0"
