@@ -247,8 +247,8 @@ class Learner:
         if size == 1:
             return loss
         # The loss, and behind it each process's number of clips at once.
-        told = torch.zeros(1 + size, dtype=torch.float64, device=self.device)
-        told[0], told[1 + rank] = loss, self.micro_batch
+        own = [float(self.micro_batch if number == rank else 0) for number in range(size)]
+        told = torch.tensor([loss, *own], dtype=torch.float64, device=self.device)
         learning = [p for p in self.model.parameters() if p.requires_grad]
         for parameter in learning:
             if parameter.grad is None:
