@@ -107,8 +107,10 @@ class ProcessGroup:
             told = torch.tensor(stop.exit_code)
             with _told():
                 distributed.all_reduce(told, distributed.ReduceOp.MAX, group=_messages())
-            if code := int(told):
-                stop.set("a signal to another of its processes", code)
+            if not (code := int(told)):
+                # A signal that came since is for the next time: the others know of none.
+                return
+            stop.set("a signal to another of its processes", code)
         stop.check()
 
     def checked(self, items: Iterable[T], stop: StopFlag, *, count: int) -> Iterator[T]:

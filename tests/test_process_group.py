@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -103,6 +105,27 @@ def test_a_signal_to_one_process_stops_all_at_the_same_place() -> None:
     first, second = together(told_to_stop)
     assert first == ("a signal to another of its processes", 75)
     assert second == ("SIGUSR1", 75)
+
+
+def told_while_asking(group: ProcessGroup) -> tuple[list[int], int]:
+    """The rounds that were passed, and the exit code; the second process is told to stop after it
+    has said that it was not, while it waits for the first."""
+    stop, passed = StopFlag(), []
+    try:
+        for number in range(3):
+            if number == 1 and group.rank == 0:
+                time.sleep(0.6)
+            elif number == 1:
+                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            group.check(stop)
+            passed.append(number)
+    except StoppedError as error:
+        return passed, error.exit_code
+    return passed, 0
+
+
+def test_a_signal_while_the_processes_ask_each_other_counts_the_next_time() -> None:
+    assert together(told_while_asking) == [([0, 1], 75), ([0, 1], 75)]
 
 
 def items_until_told(group: ProcessGroup) -> list[int]:
