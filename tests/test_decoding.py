@@ -366,6 +366,26 @@ def test_a_file_of_sound_alone_has_no_video(tmp_path: Path) -> None:
     assert (facts.verdict, facts.reason) == ("no_video", "the file holds no video stream")
 
 
+def test_the_cover_picture_of_a_sound_file_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=8000)
+        cover = container.add_stream("mjpeg")
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 200, np.uint8))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        silence.sample_rate = 8000
+        for stream, frame in ((cover, picture), (sound, silence)):
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+    with av.open(str(path)) as container:
+        assert len(container.streams.video) == 1
+
+    facts = inspect_video(path)
+
+    assert (facts.verdict, facts.reason) == ("no_video", "the file holds no video stream")
+
+
 def test_an_mp4_cut_off_before_its_index_is_unreadable(tmp_path: Path) -> None:
     path = cut(write(tmp_path / "video.mp4", noisy_frames()), 0.5)
 

@@ -248,6 +248,7 @@ def test_a_record_that_is_too_short_is_a_doubt(tmp_path: Path, kept: int) -> Non
     timing = proven_timing(path)
 
     assert doubt_about(path, replace(timing, crc32=timing.crc32[:kept]))
+    assert doubt_about(path, replace(timing, pts=timing.pts[:kept]))
     assert doubt_about(path, replace(timing, pts=timing.pts[:kept], crc32=timing.crc32[:kept]))
 
 

@@ -3,7 +3,9 @@
 import polars as pl
 import pytest
 
-from video.leakage import LeakageError, check_disjoint
+from video.cells import COPIES, cell_clips
+from video.fingerprints import WORDS_PER_HASH
+from video.leakage import LeakageError, check_disjoint, check_pictures
 
 IDENTITIES = ("group", "sha256", "clip_sha256")
 
@@ -81,3 +83,78 @@ def test_an_empty_identity_cannot_pass(column: str) -> None:
     faults = faults_of({"train": part("a"), "test": with_value(part("c"), 1, column, None)})
 
     assert faults == [f"test: expected a {column} in every row, got empty ones"]
+
+
+# --- pictures ----------------------------------------------------------------------------------
+
+
+def showing(name: str, differing_bits: int) -> pl.DataFrame:
+    """A part of one video, every hash of which differs in so many of its 128 bits from zeros."""
+    words = [2**differing_bits - 1, 0]
+    assert len(words) == WORDS_PER_HASH
+    schema = {"video_path": pl.String, "fingerprint": pl.List(pl.UInt64)}
+    return pl.DataFrame({"video_path": [name], "fingerprint": [words * 4]}, schema=schema)
+
+
+def test_the_same_footage_in_two_splits_is_caught_with_the_closest_pair() -> None:
+    parts = {
+        "train": pl.concat([showing("a", 0), showing("b", 6)]),
+        "test": showing("c", 8),
+    }
+
+    with pytest.raises(LeakageError) as caught:
+        check_pictures(parts, most=0.2)
+
+    assert str(caught.value) == (
+        "test and train show the same pictures: 'c' and 'b', at a distance of 0.016; run "
+        "create_splits again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("most", "differing_bits"),
+    [
+        (0.2, 16),  # farther than the same footage, nearer than what create_splits joins
+        (0.05, 8),  # farther than what create_splits was told to join
+        (0.0, 0),  # it was told not to look
+    ],
+)
+def test_what_was_set_apart_on_purpose_passes(most: float, differing_bits: int) -> None:
+    check_pictures({"train": showing("a", 0), "test": showing("b", differing_bits)}, most=most)
+
+
+# --- cells -------------------------------------------------------------------------------------
+
+
+def tables() -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Splits, clips and augmented copies of six videos: two of the test set and two a fold."""
+    names = part("v", 6)
+    splits = names.drop("clip_sha256").with_columns(fold=pl.Series([None, None, 0, 0, 1, 1]))
+    words = pl.Series([[2**number * 255, 2**40 * number] for number in range(0, 48, 8)])
+    clips = names.with_columns(fingerprint=words.cast(pl.List(pl.UInt64)))
+    copies = names[2:].with_columns(pl.format("copy of {}", "clip_sha256").alias("clip_sha256"))
+    return splits, clips, copies
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_cell_trains_on_the_copies_of_its_training_videos_alone(fold: int) -> None:
+    splits, clips, copies = tables()
+
+    cell = cell_clips(splits, clips, fold, near_duplicate_distance=0.2, copies=copies)
+
+    assert cell["test"]["video_path"].to_list() == ["v0.mp4", "v1.mp4"]
+    for role, of_fold in (("val", fold), ("train", 1 - fold), (COPIES, 1 - fold)):
+        names = [f"v{2 + 2 * of_fold}.mp4", f"v{3 + 2 * of_fold}.mp4"]
+        assert cell[role]["video_path"].to_list() == names
+
+
+def test_what_the_splits_call_one_group_may_not_be_apart() -> None:
+    splits, clips, _ = tables()
+    joined = with_value(splits, 4, "group", "group of v2")
+
+    with pytest.raises(LeakageError) as caught:
+        cell_clips(joined, clips, 0, near_duplicate_distance=0.2)
+
+    assert str(caught.value) == (
+        "train and val share the group group of v2: 'v4.mp4' and 'v2.mp4'; run create_splits again"
+    )

@@ -42,13 +42,15 @@ def surveillance() -> pl.DataFrame:
     return pl.read_csv(INDEX)
 
 
-def split(table: pl.DataFrame, *, rebalance: int = 7, test_share: float = 0.2) -> pl.DataFrame:
-    return assign_splits(table, test_share=test_share, num_folds=4, rebalance=rebalance)
+def split(
+    table: pl.DataFrame, *, rebalance: int = 7, test_share: float = 0.2, num_folds: int = 4
+) -> pl.DataFrame:
+    return assign_splits(table, test_share=test_share, num_folds=num_folds, rebalance=rebalance)
 
 
-def closest(table: pl.DataFrame, *, test_share: float = 0.2) -> pl.DataFrame:
-    best = best_rebalance(table, test_share=test_share, num_folds=4)
-    return split(table, rebalance=best, test_share=test_share)
+def closest(table: pl.DataFrame, *, test_share: float = 0.2, num_folds: int = 4) -> pl.DataFrame:
+    best = best_rebalance(table, test_share=test_share, num_folds=num_folds)
+    return split(table, rebalance=best, test_share=test_share, num_folds=num_folds)
 
 
 def renamed(table: pl.DataFrame, prefix: int) -> pl.DataFrame:
@@ -181,6 +183,18 @@ def test_every_class_is_in_every_part_where_it_has_as_many_groups_as_parts() -> 
     assert sorted(table.filter(label="rare").select(part())["part"]) == [-1, 0, 1, 2, 3]
 
 
+def test_a_class_in_every_part_counts_more_than_the_shares() -> None:
+    """A group with the rare class is far too large for the test set."""
+    rare = [(f"r{i}", label) for i in range(4) for label in ["rare"] + ["common"] * 30]
+    table = pl.DataFrame(
+        rare + [(f"c{i}", "common") for i in range(40)], schema=["group", "label"], orient="row"
+    )
+
+    table = closest(table, test_share=0.05, num_folds=3)
+
+    assert sorted(table.filter(label="rare").select(part())["part"]) == [-1, 0, 1, 2]
+
+
 def test_a_test_video_is_in_no_fold_and_every_other_in_one() -> None:
     table = split(table_of_groups())
 
@@ -262,6 +276,16 @@ def test_no_split_of_few_groups_beats_the_bound() -> None:
         ]
         assert len({item.bound for item in found}) == 1
         assert min(item.worst for item in found) >= found[0].bound - 1e-12
+
+
+def test_a_group_larger_than_every_part_is_in_the_bound() -> None:
+    table = pl.DataFrame(
+        [("large", "x")] * 9 + [("small", "x")], schema=["group", "label"], orient="row"
+    )
+
+    (found,) = deviations(split(table), test_share=0.2, num_folds=4)
+
+    assert found.bound == pytest.approx(0.7)  # 9 of 10 where at most 0.2 belong
 
 
 # --- classes -----------------------------------------------------------------------------------

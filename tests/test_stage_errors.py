@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +173,17 @@ def test_every_unusable_row_is_quarantined_with_its_reason(project: Project) -> 
     assert pl.read_parquet(project.root / "data/videos.parquet").height == 2
 
 
-def test_what_decodes_of_a_quarantined_video_is_kept_for_the_report(project: Project) -> None:
+def half_of_a_bright_video(path: Path) -> bytes:
     noise = np.random.default_rng(0)
     bright = [noise.integers(180, 256, (64, 64, 3), np.uint8) for _ in range(40)]
-    encode_video(project.videos / "cut.avi", bright, codec="mpeg4", fps=12, quality=50)
-    content = (project.videos / "cut.avi").read_bytes()
-    (project.videos / "cut.avi").write_bytes(content[: len(content) // 2])
+    encode_video(path, bright, codec="mpeg4", fps=12, quality=50)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path.read_bytes()
+
+
+def test_what_decodes_of_a_quarantined_video_is_kept_for_the_report(project: Project) -> None:
+    half_of_a_bright_video(project.videos / "cut.avi")
     (project.videos / "empty.mp4").write_bytes(b"")
     project.write_params({"load_data": {"max_quarantined": 1}})
     project.write_index([*two_good_rows(project), row("cut.avi"), row("empty.mp4")])
@@ -193,11 +200,33 @@ def test_what_decodes_of_a_quarantined_video_is_kept_for_the_report(project: Pro
     assert frames[0, :, :, 0].max() == 0
 
 
+def test_of_many_quarantined_videos_fifty_are_pictured(project: Project) -> None:
+    half = half_of_a_bright_video(project.videos / "0.avi")
+    for number in range(1, 52):
+        # Other contents that decode alike.
+        (project.videos / f"{number}.avi").write_bytes(half + bytes(number))
+    project.write_params({"load_data": {"max_quarantined": 1}})
+    broken = [row(f"{number}.avi") for number in range(52)]
+    project.write_index([*two_good_rows(project), *broken])
+    code, output = project.run("load_data")
+    assert code == 0, output
+    assert len(project.quarantine()) == 52
+    pictured = pl.read_csv(project.root / "data/quarantined/rows.csv")
+    assert pictured["row"].to_list() == list(range(3, 53))
+    assert {path.name for path in (project.root / "data/quarantined").glob("*.npy")} == set(
+        pictured["pack"]
+    )
+
+
+def add_hanging_video(project: Project) -> None:
+    """To open hang.mp4 is to open a pipe, to which nobody writes."""
+    os.mkfifo(project.videos / "pipe.mp4")
+    (project.videos / "hang.mp4").write_text("ffconcat version 1.0\nfile pipe.mp4\n")
+
+
 def test_a_hostile_file_costs_one_row(project: Project) -> None:
     rows = two_good_rows(project)
-    os.mkfifo(project.videos / "pipe.mp4")
-    # To open this one is to open the pipe, to which nobody writes.
-    (project.videos / "hang.mp4").write_text("ffconcat version 1.0\nfile pipe.mp4\n")
+    add_hanging_video(project)
     with (project.videos / "endless.mp4").open("wb") as stream:
         stream.truncate(2**40)
     picture = np.zeros((6000, 6000, 3), np.uint8)
@@ -221,14 +250,25 @@ def test_a_hostile_file_costs_one_row(project: Project) -> None:
     }
 
 
-def kill_when(project: Project, stage: str, pattern: str) -> None:
-    """Start a stage and kill it as soon as a file matches the pattern."""
-    command = [sys.executable, "-m", f"stages.{stage}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, cwd=project.root, env=environment) as process:
-        while not list(project.root.glob(pattern)):
+@contextmanager
+def started(project: Project, stage: str, until: str) -> Iterator[subprocess.Popen[str]]:
+    """A stage at work, as soon as a file matches the pattern `until`."""
+    with subprocess.Popen(
+        [sys.executable, "-m", f"stages.{stage}"],
+        cwd=project.root,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        stderr=subprocess.PIPE,
+    ) as process:
+        while not list(project.root.glob(until)):
             assert process.poll() is None
             time.sleep(0.005)
+        yield process
+
+
+def kill_when(project: Project, stage: str, pattern: str) -> None:
+    """Start a stage and kill it as soon as a file matches the pattern."""
+    with started(project, stage, pattern) as process:
         process.kill()
 
 
@@ -258,6 +298,24 @@ def test_load_data_killed_or_failed_decodes_no_video_twice(project: Project) -> 
     contents = [table.read_bytes() for table in tables]
     assert "load_data: 10 videos decoded, 0 known" in project.run("load_data")[1]
     assert [table.read_bytes() for table in tables] == contents
+
+
+def test_a_video_that_changes_while_load_data_works_is_named(project: Project) -> None:
+    rows = two_good_rows(project)
+    add_hanging_video(project)
+    other = project.videos / "other"
+    other.write_bytes(project.add_video("changing.mp4", shade=2) + b"more")
+    project.write_params({"runtime": {"workers": 1}, "load_data": {"time_limit_sec": 5.0}})
+    # All are hashed, then decoded from the last one on, which is saved before the one that hangs.
+    project.write_index([row("changing.mp4"), row("hang.mp4"), *rows])
+    with started(project, "load_data", "runs/.load_data/inspections.parquet") as process:
+        other.replace(project.videos / "changing.mp4")
+        _, said = process.communicate()
+    assert process.returncode == 1
+    assert (
+        "data/mine/changing.mp4: expected one content while it was inspected, got another at the "
+        "end; wait until nothing writes to it and run the same command again" in said
+    )
 
 
 def test_create_dataset_killed_decodes_no_video_twice(project: Project) -> None:

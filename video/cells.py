@@ -31,8 +31,10 @@ def cell_clips(
     if copies is not None:
         check_copies(copies, splits)
         cell[COPIES] = _of_role(copies, roles, TRAIN)
-        for role in (TRAIN, VAL):
-            parts[role] = pl.concat(common_columns(cell[role], _of_role(copies, roles, role)))
+        # The copies that training gets, and those that it must not get.
+        of_val = _of_role(copies, roles, VAL)
+        parts[TRAIN] = pl.concat(common_columns(cell[TRAIN], cell[COPIES]))
+        parts[VAL] = pl.concat(common_columns(cell[VAL], of_val))
     check_disjoint(parts)
     check_pictures({role: cell[role] for role in (TRAIN, VAL, TEST)}, most=near_duplicate_distance)
     return cell
