@@ -22,6 +22,7 @@ import torch
 from ruamel.yaml import YAML
 
 from video.encoding import encode_video
+from video.splits import class_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -97,6 +98,25 @@ def two_good_rows(project: Project) -> list[Row]:
     project.add_video("a.mp4")
     project.add_video("b.mp4", shade=5)
     return [row("a.mp4", "authentic"), row("b.mp4", "tampered")]
+
+
+def test_the_classes_keep_the_order_of_params_yaml(project: Project) -> None:
+    project.write_index(two_good_rows(project))
+    for labels in (["tampered", "authentic"], ["authentic", "tampered"]):
+        project.write_params({"data": {"labels": labels}})
+        assert project.run("load_data")[0] == 0
+        assert class_names(pl.read_parquet(project.root / "data/videos.parquet")) == labels
+
+
+def test_a_content_under_two_suffixes_is_two_contents(project: Project) -> None:
+    """FFmpeg looks at the suffix too."""
+    rows = two_good_rows(project)
+    shutil.copy(project.videos / "a.mp4", project.videos / "a.mov")
+    shutil.copy(project.videos / "a.mp4", project.videos / "copy.MP4")
+    project.write_index([*rows, row("a.mov"), row("copy.MP4")])
+    code, output = project.run("load_data")
+    assert code == 0, output
+    assert "load_data: 3 videos decoded, 0 known; 4 usable" in output
 
 
 def test_a_wrong_params_yaml_stops_a_stage_before_it_works(project: Project) -> None:
@@ -318,24 +338,57 @@ def test_a_video_that_changes_while_load_data_works_is_named(project: Project) -
     )
 
 
-def test_create_dataset_killed_decodes_no_video_twice(project: Project) -> None:
-    project.write_index(add_eight_videos(project))
-    assert project.run("load_data")[0] == 0
-    kill_when(project, "create_dataset", "runs/.create_dataset/*")
-    # As DVC does before it starts a stage.
-    shutil.rmtree(project.root / "data/clips")
+@pytest.mark.parametrize(
+    ("stage", "packs", "said", "num_packs"),
+    [
+        ("create_dataset", "data/clips", r"(\d+) videos? decoded, (\d+) packs? reused", 10),
+        (
+            "generate_augmentations",
+            "data/augmented",
+            r"(\d+) videos? aug.*, (\d+) packs? reused",
+            8,
+        ),
+    ],
+)
+def test_a_stage_that_was_killed_makes_no_pack_twice(
+    project: Project, stage: str, packs: str, said: str, num_packs: int
+) -> None:
+    rows = add_eight_videos(project)
+    for number, video in enumerate(rows):
+        video["label"] = ("authentic", "tampered")[number % 2]
+    project.write_index(rows)
+    project.write_params(
+        {
+            "split": {"test_share": 0.2, "num_folds": 2, "rebalance": "auto"},
+            "clips": {"height": 32, "width": 32},
+            "augment": {"copies": 30},
+        }
+    )
+    for earlier in ("load_data", "create_splits", "create_dataset"):
+        if earlier != stage:
+            code, output = project.run(earlier)
+            assert code == 0, output
+    kill_when(project, stage, f"runs/.{stage}/*")
+    # As DVC does before it starts a stage, while a worker on another machine is still writing.
+    directory = project.root / packs
+    shutil.rmtree(directory)
+    directory.mkdir()
+    (directory / ".0123.abcd.tmp.npy").write_bytes(b"half of it")
 
-    output = project.run("create_dataset")[1]
-    found = re.search(r"create_dataset: (\d+) videos? decoded, (\d+) packs? reused", output)
+    output = project.run(stage)[1]
+    found = re.search(f"{stage}: {said}", output)
     assert found, output
-    decoded, reused = map(int, found.groups())
+    made, reused = map(int, found.groups())
     assert reused >= 1
-    assert decoded + reused == 10
-    assert not (project.root / "runs/.create_dataset").exists()
-    packs = {path.name: path.read_bytes() for path in (project.root / "data/clips").iterdir()}
-    assert "create_dataset: 10 videos decoded, 0 packs reused" in project.run("create_dataset")[1]
-    for name, content in packs.items():
-        assert (project.root / "data/clips" / name).read_bytes() == content
+    assert made + reused == num_packs
+    assert not (project.root / f"runs/.{stage}").exists()
+    contents = {path.name: path.read_bytes() for path in directory.iterdir()}
+    assert len(contents) == num_packs
+    found = re.search(f"{stage}: {said}", project.run(stage)[1])
+    assert found
+    assert [int(number) for number in found.groups()] == [num_packs, 0]
+    for name, content in contents.items():
+        assert (directory / name).read_bytes() == content
 
 
 def test_the_number_of_workers_changes_no_byte_of_the_tables(project: Project) -> None:
