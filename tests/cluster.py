@@ -13,6 +13,7 @@ from pathlib import Path
 from distributed import Client, LocalCluster
 
 from mlops.errors import PipelineError
+from tests.live_processes import children
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,16 +41,6 @@ class Cluster:
 
     def close(self) -> None:
         self._process.communicate()
-
-
-def children(process: int) -> list[int]:
-    """Of a process that lives, or of none."""
-    try:
-        threads = list(Path(f"/proc/{process}/task").iterdir())
-        texts = [(thread / "children").read_text() for thread in threads]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [int(child) for text in texts for child in text.split()]
 
 
 def serving(process: int) -> list[int]:

@@ -6,6 +6,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 
+from stages.evaluate import baseline_probabilities
 from video.baselines import majority_probabilities, metadata_probabilities
 
 
@@ -106,3 +107,41 @@ def test_every_table_gets_its_own_probabilities() -> None:
     )
 
     assert [result.shape for result in results] == [(20, 2), (7, 2)]
+
+
+# --- in the evaluation -------------------------------------------------------------------------
+
+
+def clips_of(num_rows: int, *, seed: int) -> pl.DataFrame:
+    """Clips as the stage has them, of two classes of which one is half as wide."""
+    facts = videos(num_rows, seed=seed)
+    targets = targets_of(num_rows, seed=seed)
+    facts = facts.with_columns(width=pl.Series(np.where(targets == 1, 320, 640)))
+    return facts.rename(lambda name: f"video_{name}").with_columns(
+        label=pl.Series([("real", "fake")[target] for target in targets])
+    )
+
+
+def test_the_baselines_learn_from_the_training_videos_and_judge_the_others() -> None:
+    clips = {role: clips_of(200 + i, seed=i) for i, role in enumerate(("train", "val", "test"))}
+
+    found = baseline_probabilities(clips, ["real", "fake"], 0)
+
+    share = (clips["train"]["label"] == "fake").mean()
+    for role in ("val", "test"):
+        assert found["majority"][role].shape == (clips[role].height, 2)
+        np.testing.assert_allclose(found["majority"][role][:, 1], share)
+        fake = (clips[role]["label"] == "fake").to_numpy()
+        assert ((found["metadata"][role][:, 1] > 0.5) == fake).mean() > 0.95
+
+
+def test_another_seed_of_the_pipeline_grows_another_forest() -> None:
+    clips = {role: clips_of(60, seed=i) for i, role in enumerate(("train", "val", "test"))}
+
+    forests = [
+        baseline_probabilities(clips, ["real", "fake"], seed)["metadata"]["test"]
+        for seed in (0, 0, 1)
+    ]
+
+    assert (forests[0] == forests[1]).all()
+    assert (forests[0] != forests[2]).any()

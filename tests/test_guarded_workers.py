@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlops.errors import PipelineError
@@ -34,7 +35,11 @@ def misbehave(task: str) -> str:
         while True:
             eaten.append(bytearray(os.urandom(1000) * 1000))
     if task == "ask for too much":
-        bytearray(10**12)
+        np.zeros(10**9, np.uint8)  # which the system would give, for nothing is written there
+    if task == "fill and hang":
+        filled = os.urandom(1000) * 150_000
+        while filled:
+            time.sleep(1)
     if task == "peak":
         bytearray(os.urandom(1000) * 300_000)
     if task == "die":
@@ -92,6 +97,7 @@ def crash(how: str) -> Fault:
         ("hang deaf", TIMEOUT),
         ("eat", OUT_OF_MEMORY),
         ("ask for too much", OUT_OF_MEMORY),
+        ("fill and hang", OUT_OF_MEMORY),
         ("peak", OUT_OF_MEMORY),
         ("die", crash("signal SIGKILL")),
         ("segfault", crash("signal SIGSEGV")),

@@ -8,7 +8,12 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
-from video.metrics import SUMMARY, balanced_accuracy_interval, classification_metrics
+from video.metrics import (
+    SUMMARY,
+    balanced_accuracy_interval,
+    classification_metrics,
+    is_better,
+)
 
 LABELS = ["a", "b", "c"]
 
@@ -181,3 +186,27 @@ def test_a_class_absent_from_the_test_set_does_not_widen_the_interval() -> None:
     with_absent = balanced_accuracy_interval([[8, 2, 0], [3, 7, 0], [0, 0, 0]])
 
     assert with_absent == balanced_accuracy_interval([[8, 2], [3, 7]])
+
+
+# --- better ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metric", "accuracy", "loss", "better"),
+    [
+        ("accuracy", 0.6, 0.9, True),
+        ("accuracy", 0.5, 0.4, True),  # of equals, the lower loss
+        ("accuracy", 0.5, 0.5, False),
+        ("accuracy", 0.4, 0.1, False),
+        ("loss", 0.1, 0.4, True),
+        ("loss", 0.9, 0.5, False),
+        ("loss", 0.9, 0.6, False),
+    ],
+)
+def test_figures_are_better_by_the_metric_and_then_by_the_loss(
+    metric: str, accuracy: float, loss: float, better: bool
+) -> None:
+    best = {"accuracy": 0.5, "loss": 0.5}
+
+    assert is_better({"accuracy": accuracy, "loss": loss}, best, metric) is better
+    assert is_better({"accuracy": accuracy, "loss": loss}, {}, metric)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from tests.live_processes import children, outliving
 from video.encoding import encode_video
 from video.splits import class_names
 
@@ -300,6 +301,29 @@ def add_eight_videos(project: Project) -> list[Row]:
     return [*two_good_rows(project), *map(row, names)]
 
 
+def test_no_worker_outlives_load_data_in_a_video_that_hangs(project: Project) -> None:
+    rows = two_good_rows(project)
+    add_hanging_video(project)
+    project.write_params({"runtime": {"workers": 1}, "load_data": {"time_limit_sec": 600.0}})
+    project.write_index([row("hang.mp4"), *rows])
+    with started(project, "load_data", "runs/.load_data/inspections.parquet") as process:
+        writer = opened_for_writing(project.videos / "pipe.mp4")
+        workers = children(process.pid)
+        process.kill()
+    assert workers
+    assert outliving(workers, 10) == []
+    os.close(writer)
+
+
+def opened_for_writing(pipe: Path) -> int:
+    """As soon as a reader waits for what never comes."""
+    for _ in range(6_000):
+        with suppress(OSError):
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.005)
+    pytest.fail(f"nothing reads {pipe}")
+
+
 def test_load_data_killed_or_failed_decodes_no_video_twice(project: Project) -> None:
     project.write_index([*add_eight_videos(project), row("gone.mp4")])
     saved = project.root / "runs/.load_data/inspections.parquet"
@@ -338,21 +362,8 @@ def test_a_video_that_changes_while_load_data_works_is_named(project: Project) -
     )
 
 
-@pytest.mark.parametrize(
-    ("stage", "packs", "said", "num_packs"),
-    [
-        ("create_dataset", "data/clips", r"(\d+) videos? decoded, (\d+) packs? reused", 10),
-        (
-            "generate_augmentations",
-            "data/augmented",
-            r"(\d+) videos? aug.*, (\d+) packs? reused",
-            8,
-        ),
-    ],
-)
-def test_a_stage_that_was_killed_makes_no_pack_twice(
-    project: Project, stage: str, packs: str, said: str, num_packs: int
-) -> None:
+def prepare_augmentation(project: Project) -> None:
+    """Ten small videos, of which eight are outside the test set."""
     rows = add_eight_videos(project)
     for number, video in enumerate(rows):
         video["label"] = ("authentic", "tampered")[number % 2]
@@ -364,10 +375,42 @@ def test_a_stage_that_was_killed_makes_no_pack_twice(
             "augment": {"copies": 30},
         }
     )
-    for earlier in ("load_data", "create_splits", "create_dataset"):
-        if earlier != stage:
-            code, output = project.run(earlier)
-            assert code == 0, output
+    for stage in ("load_data", "create_splits"):
+        code, output = project.run(stage)
+        assert code == 0, output
+
+
+def test_a_pack_that_changed_is_not_augmented(project: Project) -> None:
+    prepare_augmentation(project)
+    assert project.run("create_dataset")[0] == 0
+    for pack in (project.root / "data/clips").iterdir():
+        content = bytearray(pack.read_bytes())
+        content[-1] ^= 1
+        pack.write_bytes(content)
+    output = project.fail("generate_augmentations")
+    assert "expected a clip with sha256" in output
+    assert "dvc repro --force --single-item create_dataset" in output
+
+
+@pytest.mark.parametrize(
+    ("stage", "packs", "said", "num_packs"),
+    [
+        ("create_dataset", "data/clips", r"(\d+) videos? decoded, (\d+) packs? reused", 10),
+        (
+            "generate_augmentations",
+            "data/augmented",
+            r"(\d+) videos? aug.*, (\d+) packs? reused",
+            8,
+        ),
+    ],
+    ids=["create_dataset", "generate_augmentations"],
+)
+def test_a_stage_that_was_killed_makes_no_pack_twice(
+    project: Project, stage: str, packs: str, said: str, num_packs: int
+) -> None:
+    prepare_augmentation(project)
+    if stage != "create_dataset":
+        assert project.run("create_dataset")[0] == 0
     kill_when(project, stage, f"runs/.{stage}/*")
     # As DVC does before it starts a stage, while a worker on another machine is still writing.
     directory = project.root / packs

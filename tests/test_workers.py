@@ -12,6 +12,7 @@ import pytest
 
 from mlops.errors import PipelineError
 from mlops.workers import map_processes
+from tests.live_processes import is_running, outliving
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -133,14 +134,6 @@ def test_a_killed_worker_is_told_with_the_remedy() -> None:
     )
 
 
-def running(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
 def test_workers_end_when_their_parent_is_killed() -> None:
     parent = subprocess.Popen(
         [sys.executable, __file__],
@@ -153,17 +146,11 @@ def test_workers_end_when_their_parent_is_killed() -> None:
     workers: set[int] = set()
     while len(workers) < 2:
         workers.add(int(parent.stdout.readline()))
-    assert all(running(worker) for worker in workers)
+    assert all(is_running(worker) for worker in workers)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 10
-    while any(running(worker) for worker in workers) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    left = [worker for worker in workers if running(worker)]
-    for worker in left:
-        os.kill(worker, signal.SIGKILL)
-    assert left == []
+    assert outliving(workers, 10) == []
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
-"""The name of a pack that a stage makes holds all that decides on its bytes, and nothing else."""
+"""The packs that stages make: all that decides on their bytes is in their names."""
 
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
 import pytest
 
+from mlops.files import write_bytes
 from stages import create_dataset, generate_augmentations
 from stages.create_dataset import pack_name
 from stages.params import Clips
-from video.packs import pack_key
+from video.augmentation import augment_clip
+from video.packs import pack_bytes, pack_key
 from video.recipe import AugmentationRecipe, Range
 
 SHA256 = "ab" * 32
@@ -89,3 +94,25 @@ def test_another_version_of_the_transform_gives_other_copies(
     name = TASK.pack
     monkeypatch.setattr(generate_augmentations, "TRANSFORM_VERSION", 0)
     assert TASK.pack != name
+
+
+def test_the_copies_are_numbered_from_nought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip = np.random.default_rng(0).integers(0, 256, TASK.shape, dtype=np.uint8)
+    source = pack_bytes(clip[np.newaxis])
+    write_bytes(generate_augmentations.PACKS / TASK.source, source)
+    task = replace(
+        TASK,
+        offset_bytes=len(source) - clip.nbytes,
+        clip_sha256=hashlib.sha256(clip.tobytes()).hexdigest(),
+    )
+
+    rows = generate_augmentations.make_pack(task)
+
+    copies = np.load(generate_augmentations.AUGMENTED_PACKS / task.pack)
+    assert rows["clip"].to_list() == [0, 1, 2]
+    for number in range(3):
+        expected = augment_clip(clip, TASK.recipe, seed=0, video_sha256=SHA256, copy=number)
+        np.testing.assert_array_equal(copies[number], expected)
