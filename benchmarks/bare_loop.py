@@ -14,6 +14,7 @@ import time
 import torch
 
 from mlops.determinism import make_deterministic
+from mlops.inputs import stage_inputs
 from mlops.process_group import ProcessGroup
 from mlops.stop import StopFlag
 from stages.params import Cell, read_params
@@ -38,6 +39,7 @@ def main() -> None:
         device=torch.device("cpu"),
         group=ProcessGroup(),
         stop=StopFlag(),
+        inputs=stage_inputs("train"),
     )
     learner, _ = build_learner(setting, clips)
     model, normalise = learner.model, learner.normalise

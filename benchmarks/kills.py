@@ -32,7 +32,7 @@ from mlops.proof.modes import MODES
 from mlops.proof.moments import Moment, draw_moments
 from mlops.proof.target import find_target
 from mlops.proof.trial import Kill, killed_run, supervised, uninterrupted_run
-from mlops.stage import run_stage
+from mlops.stage import run_command
 from mlops.tables import aligned
 
 SAVES_SHARE = 25 / 200  # of the kills, inside the write of a checkpoint
@@ -163,4 +163,4 @@ def print_table(runs: Sequence[Run], options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("kills", main)
+    run_command("kills", main)

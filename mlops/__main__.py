@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-from mlops.stage import run_stage
+from mlops.stage import run_command
 
 # Each is a module of mlops.commands; only that of the command given is imported.
 COMMANDS = {
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
     command = import_module(f"mlops.commands.{chosen}")
     command.add_arguments(parsers[chosen])
     options = parser.parse_args(arguments)
-    run_stage(f"mlops {chosen}", lambda: answer(command.main, options))
+    run_command(f"mlops {chosen}", lambda: answer(command.main, options))
 
 
 def answer(command: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> None:

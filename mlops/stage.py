@@ -1,4 +1,4 @@
-"""How a stage's script starts and how it fails."""
+"""Start and end of a stage's script or a command: what it may have read, how it fails."""
 
 import argparse
 import sys
@@ -7,17 +7,38 @@ from typing import NoReturn
 
 from mlops import files
 from mlops.errors import PipelineError
+from mlops.inputs import StageInputs, stage_inputs
 from mlops.stop import StoppedError
 
 
 def run_stage(
+    name: str,
+    main: Callable[[StageInputs], None],
+    *,
+    input_faults: tuple[type[Exception], ...] = (),
+) -> None:
+    """Run a stage's `main` as `run_command` does, and fail if its inputs changed meanwhile.
+
+    `main` is given the inputs as they are at the start, to check them before it publishes.
+    """
+
+    def watched() -> None:
+        inputs = stage_inputs(name)
+        main(inputs)
+        inputs.check()
+
+    run_command(name, watched, input_faults=input_faults)
+
+
+def run_command(
     name: str, main: Callable[[], None], *, input_faults: tuple[type[Exception], ...] = ()
 ) -> None:
-    """Run a stage's `main` and exit; a `PipelineError` becomes lines on stderr, no traceback.
+    """Run `main` and exit; a `PipelineError` becomes lines on stderr, no traceback.
 
     So do exceptions of the types `input_faults`, which the domain raises for what a user can put
     right.
-    Every line carries the stage's name, since `dvc repro` interleaves the output of many.
+    Every line carries the name of the stage or command, since `dvc repro` interleaves the output of
+    many.
     Progress goes to stdout line by line even into a pipe, so that a log can be followed.
     """
     # Under DVC in a batch job stdout is a pipe or a file, which Python would buffer in blocks.

@@ -10,6 +10,7 @@ from mlops import files
 from mlops.cache import CachedFiles, cache_directory
 from mlops.errors import PipelineError
 from mlops.executors import Executor, map_tasks
+from mlops.inputs import StageInputs
 from mlops.parameters import pick
 from mlops.progress import counted, track
 from mlops.stage import run_stage
@@ -45,7 +46,7 @@ class Task:
     pack: str
 
 
-def main() -> None:
+def main(inputs: StageInputs) -> None:
     params = read_params()
     videos = pl.read_parquet(VIDEOS)
     tasks = [
@@ -71,6 +72,7 @@ def main() -> None:
     facts = [pl.col(name).alias(f"video_{name}") for name in VIDEO_FACTS]
     told = ("video_path", "sha256", "label", "group", "fingerprint")
     table = videos.select(*told, *facts).join(packs, on="sha256", how="left", maintain_order="left")
+    inputs.check()
     with files.replacing(CLIPS) as path:
         table.write_parquet(path)
     UNFINISHED.clear()

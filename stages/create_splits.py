@@ -10,6 +10,7 @@ import polars as pl
 
 from mlops import files
 from mlops.errors import PipelineError
+from mlops.inputs import StageInputs
 from mlops.stage import run_stage
 from stages.params import Split, read_params
 from video.duplicates import Pair, near_duplicates
@@ -30,7 +31,7 @@ DUPLICATES = Path("data/duplicates.csv")
 LARGE_GROUP_SHARE = 0.5
 
 
-def main() -> None:
+def main(inputs: StageInputs) -> None:
     params = read_params()
     videos = pl.read_parquet(VIDEOS)
     check_columns(videos, params.split.stratify)
@@ -38,13 +39,15 @@ def main() -> None:
     links = [(pair.first, pair.second) for pair in pairs]
     given = videos.with_columns(group="linked_group")
     groups = pl.Series(effective_groups(given, links), dtype=pl.String)
-    write_duplicates(videos, pairs)
+    duplicates = duplicates_table(videos, pairs)
     videos = videos.with_columns(group=groups)
     report_groups(videos)
     best = find_best(videos, params.split)
     chosen = best if params.split.rebalance == "auto" else params.split.rebalance
     splits = divide(videos, params.split, chosen)
     check_classes(splits, params.split.num_folds, chosen, best)
+    inputs.check()
+    files.write_text(DUPLICATES, duplicates.write_csv(float_precision=4))
     with files.replacing(SPLITS) as path:
         splits.select("video_path", "sha256", "label", "group", "split", "fold").write_parquet(path)
     report_parts(splits)
@@ -70,8 +73,8 @@ def find_near_duplicates(videos: pl.DataFrame, distance: float) -> list[Pair]:
     return near_duplicates(videos["fingerprint"].to_list(), most=distance)
 
 
-def write_duplicates(videos: pl.DataFrame, near: Sequence[Pair]) -> None:
-    """The links between videos that the index does not name as one group, closest first."""
+def duplicates_table(videos: pl.DataFrame, near: Sequence[Pair]) -> pl.DataFrame:
+    """Return the links between videos that the index does not name as one group, closest first."""
     columns = ("video_path", "label", "group", "sha256")
     rows = list(videos.select(columns).iter_rows())
     first_of: dict[str, int] = {}
@@ -105,7 +108,6 @@ def write_duplicates(videos: pl.DataFrame, near: Sequence[Pair]) -> None:
         },
         orient="row",
     ).sort("kind", "distance", "video_path", "other_video_path")
-    files.write_text(DUPLICATES, table.write_csv(float_precision=4))
     counts = dict(table["kind"].value_counts().iter_rows())
     other_labels = table.filter(pl.col("label") != pl.col("other_label")).height
     print(
@@ -113,6 +115,7 @@ def write_duplicates(videos: pl.DataFrame, near: Sequence[Pair]) -> None:
         f"near-duplicates that the index does not name, {other_labels} of them with different "
         f"labels: {DUPLICATES}"
     )
+    return table
 
 
 def report_groups(videos: pl.DataFrame) -> None:

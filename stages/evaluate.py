@@ -14,6 +14,7 @@ from mlops.checkpoint import load_checkpoint
 from mlops.determinism import derive_seed, make_deterministic
 from mlops.devices import claimed_devices
 from mlops.errors import PipelineError
+from mlops.inputs import StageInputs
 from mlops.processes import watch_parent
 from mlops.progress import track
 from mlops.stage import parse_options, run_stage
@@ -41,7 +42,7 @@ SPLITS = Path("data/splits.parquet")
 SPLIT = (VAL, TEST)
 
 
-def main() -> None:
+def main(inputs: StageInputs) -> None:
     cell = Cell(**vars(parse_options(__doc__, model=str, fold=int, seed=int)))
     stop = StopFlag()
     watch_parent(lambda: stop.set("the end of the process that started it"))
@@ -87,6 +88,7 @@ def main() -> None:
         for name, by_split in guesses.items()
     }
     stop.check()
+    inputs.check()
     files.write_json(cell.evaluation, document)
     predictions = prediction_table(clips, probabilities, labels)
     with files.replacing(cell.predictions) as path:

@@ -14,6 +14,7 @@ import polars as pl
 from mlops import files
 from mlops.cache import CachedFiles, cache_directory
 from mlops.executors import Executor, map_tasks
+from mlops.inputs import StageInputs
 from mlops.parameters import pick
 from mlops.progress import counted, track
 from mlops.stage import run_stage
@@ -67,7 +68,7 @@ class Task:
         return f"{pack_key(self.sha256, recipe)}.npy"
 
 
-def main() -> None:
+def main(inputs: StageInputs) -> None:
     params = read_params()
     clips = pl.read_parquet(CLIPS)
     copied = outside_test(pl.read_parquet(SPLITS))
@@ -97,6 +98,7 @@ def main() -> None:
     files.remove_half_written(AUGMENTED_PACKS)  # by a worker that was killed while others went on
     files.wait_until_listed(AUGMENTED_PACKS, {task.pack for task in tasks})
     table = augmented_table(sources, packs)
+    inputs.check()
     with files.replacing(AUGMENTED) as path:
         table.write_parquet(path)
     UNFINISHED.clear()

@@ -11,6 +11,7 @@ from torch import nn
 from mlops.checkpoint import save_checkpoint
 from mlops.determinism import derive_seed, make_deterministic
 from mlops.errors import PipelineError
+from mlops.inputs import StageInputs
 from mlops.stage import parse_options, run_stage
 from stages.params import initial_weights, read_params
 from video.model_shape import ModelShape
@@ -24,7 +25,7 @@ from video.models import (
 )
 
 
-def main() -> None:
+def main(inputs: StageInputs) -> None:
     options = parse_options(__doc__, model=str, seed=int)
     params = read_params()
     shape = ModelShape(
@@ -38,6 +39,7 @@ def main() -> None:
     model = build(options.model, shape)
     if params.init_model.weights != "random":
         adopt(model, read_weights(options.model, params.init_model.weights))
+    inputs.check()
     path = initial_weights(options.model, options.seed)
     save_checkpoint(path, {"model": model.state_dict(), "shape": vars(shape)})
     num_parameters = sum(parameter.numel() for parameter in model.parameters())

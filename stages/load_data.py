@@ -22,6 +22,7 @@ from mlops.errors import PipelineError
 from mlops.executors import Executor
 from mlops.guarded_executors import GuardedExecutor, guarded_executor
 from mlops.guarded_workers import Fault, Limits
+from mlops.inputs import StageInputs
 from mlops.parameters import pick
 from mlops.progress import counted, track
 from mlops.stage import run_stage
@@ -68,24 +69,29 @@ MOST_PICTURED = 50  # videos
 MOST_REASONS_SHOWN = 20
 
 
-def main() -> None:
+def main(inputs: StageInputs) -> None:
     params = read_params()
     root = Path(params.data.root)
     index = index_rows(params.data)
+    inputs.read_only(root, [root / name for name in named_paths(index)])
     rows, rejections = check_rows(index, root, params.data.labels)
     limits = pick(params.load_data, InspectionLimits)
     cache = cache_directory()
     with guarded_executor(pick(params.runtime, Executor), guard(limits)) as workers:
         contents, unread = read_contents(index, root, workers)
-        facts, counts = inspect_all(rows, root, contents, limits, cache, workers)
+        found, counts = inspect_all(rows, root, contents, limits, cache, workers)
+        facts = {name: found[content] for name, content in contents.items() if content in found}
         facts |= unread
         rows, rejections = accept(rows, facts, rejections, params.load_data.accept)
+        inputs.check()
         picture(rejections, facts, root, cache, workers)
+    save(found, limits, INSPECTIONS)
     write_quarantine(rejections)
     sha256s = {name: sha256 for name, (sha256, _) in contents.items()}
     links = index.select("row", linked_groups(index, sha256s))
     videos = video_table(rows.join(links, on="row"), facts, params.data.labels)
     check_loss(index, videos, rejections, params.data, params.load_data)
+    inputs.check()
     with files.replacing(VIDEOS) as path:
         videos.write_parquet(path)
     UNFINISHED.clear()
@@ -109,12 +115,15 @@ def index_rows(data: Data) -> pl.DataFrame:
         raise PipelineError(*(f"{path}: {fault}" for fault in error.faults)) from None
 
 
+def named_paths(index: pl.DataFrame) -> list[str]:
+    return index["video_path"].unique(maintain_order=True).to_list()
+
+
 def read_contents(
     index: pl.DataFrame, root: Path, workers: GuardedExecutor
 ) -> tuple[dict[str, Content], dict[str, VideoFacts]]:
     """The content of every file that can be read, and the verdict on every other."""
-    named = index["video_path"].unique(maintain_order=True)
-    names = [name for name in named if names_a_file(name, root)]
+    names = [name for name in named_paths(index) if names_a_file(name, root)]
     hashed = workers.map(hash_of, [root / name for name in names])
     tracked = track(hashed, total=len(names), task="load_data, reading")
     contents: dict[str, Content] = {}
@@ -144,17 +153,15 @@ def inspect_all(
     limits: InspectionLimits,
     cache: Path | None,
     workers: GuardedExecutor,
-) -> tuple[dict[str, VideoFacts], str]:
-    """The facts of the videos by their paths in the index; how many were decoded, in words."""
+) -> tuple[dict[Content, VideoFacts], str]:
+    """Return the facts of the rows' contents, and how many were decoded, in words."""
     names = [name for name in rows["video_path"] if name in contents]
     # One path for each content; copies are decoded once.
     paths = {contents[name]: root / name for name in reversed(names)}
     known = find_known(paths, limits, cache)
     new = {content: path for content, path in paths.items() if content not in known}
-    facts = decode(new, known, limits, workers)
-    save(facts, limits, INSPECTIONS)
     counts = f"{counted(len(new), 'video')} decoded, {len(known)} known"
-    return {name: facts[contents[name]] for name in names}, counts
+    return decode(new, known, limits, workers), counts
 
 
 def find_known(

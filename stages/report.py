@@ -1,7 +1,6 @@
 """Gather the cells that params.yaml names into metrics.json, plots and one page."""
 
 import json
-import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import polars as pl
 
 from mlops import files
 from mlops.errors import PipelineError
+from mlops.inputs import StageInputs
 from mlops.stage import run_stage
 from stages.params import Cell, Params, named_cells, read_params
 from video.loading import ClipSet
@@ -44,6 +44,7 @@ from video.summary import (
     spreads,
 )
 
+RESULTS = Path("results")
 QUARANTINE = Path("data/quarantine.csv")
 QUARANTINED = Path("data/quarantined")
 PICTURED = QUARANTINED / "rows.csv"
@@ -59,9 +60,11 @@ BASELINES = {
 }
 
 
-def main() -> None:
+def main(inputs: StageInputs) -> None:
     params = read_params()
     named = named_cells(params)
+    inputs.check_makers(made_by(named))
+    inputs.read_only(RESULTS, [path for cell in named for path in result_files(cell)])
     drop_other_cells(named)
     if faults := missing_cells(named):
         raise PipelineError(*faults)
@@ -75,33 +78,54 @@ def main() -> None:
     counts = split_counts(splits, augmented, params.folds[0])
 
     document = metrics_document(cells, model, totals(counts, splits, quarantine))
-    files.write_json(Path("metrics.json"), document)
-    write_plots(cells, model, params.train.monitor)
     warnings = identical_predictions(cells)
     page = report_page(params, cells, model, document, counts, splits, quarantine, warnings)
-    files.write_text(Path("report.html"), render_page(page))
+    rendered = render_page(page)
+    inputs.check()
+    files.write_json(Path("metrics.json"), document)
+    write_plots(cells, model, params.train.monitor)
+    files.write_text(Path("report.html"), rendered)
     for warning in warnings:
         print(f"report: warning: {warning}")
     print_comparison(cells)
     print(f"report: {model}: test balanced accuracy {document['test']['balanced_accuracy']:.4f}")
 
 
-def drop_other_cells(named: Sequence[Cell]) -> None:
-    """Remove from results/ what belongs to no cell that params.yaml names.
+def made_by(named: Sequence[Cell]) -> list[str]:
+    """Return the names that DVC gives to the stages whose results and parameters are reported."""
+    cells = [f"{cell.model}-{cell.fold}-{cell.seed}" for cell in named]
+    return [
+        *("load_data", "create_splits", "create_dataset", "generate_augmentations"),
+        *(f"init_model@{cell.model}-{cell.seed}" for cell in named),
+        *(f"{stage}@{cell}" for stage in ("train", "evaluate") for cell in cells),
+    ]
 
-    The report does not read it, but DVC hashes the whole directory: dvc.lock would depend on
-    what an earlier grid left behind. Its content stays in DVC's cache, and `dvc checkout` of the
-    commit that named it brings it back.
+
+def drop_other_cells(named: Sequence[Cell]) -> None:
+    """Remove from results/ the results of cells that params.yaml does not name.
+
+    The report does not read them, but DVC hashes the whole directory: dvc.lock would depend on
+    what an earlier grid left behind. Their content stays in DVC's cache, and `dvc checkout` of the
+    commit that named it brings it back. Files of the user's stay where they are.
     """
-    kept = {cell.results for cell in named}
-    for path in sorted(Path("results").glob("*/fold*/*")):
-        if path not in kept:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-            print(f"report: {path} is of no cell of params.yaml: removed from the work tree")
-    for pattern in ("*/fold*", "*"):
-        for directory in sorted(Path("results").glob(pattern)):
-            if directory.is_dir() and not any(directory.iterdir()):
-                directory.rmdir()
+    kept = {path for cell in named for path in result_files(cell)}
+    names = {path.name for path in kept}
+    for directory in sorted(RESULTS.glob("*/fold*/seed*")):
+        other = {directory / name for name in names} - kept
+        dropped = [path for path in other if path.is_file()]
+        for path in dropped:
+            path.unlink()
+        if dropped:
+            print(f"report: {directory} is of no cell of params.yaml: removed from the work tree")
+        for empty in (directory, *directory.parents[:2]):
+            if empty.is_dir() and not any(empty.iterdir()):
+                empty.rmdir()
+    for path in sorted(path for path in RESULTS.rglob("*") if path.is_file() and path not in kept):
+        print(f"report: {path} is no result of a cell; DVC records it among them: move it away")
+
+
+def result_files(cell: Cell) -> tuple[Path, ...]:
+    return cell.evaluation, cell.history, cell.predictions
 
 
 def missing_cells(named: Sequence[Cell]) -> list[str]:
@@ -109,7 +133,7 @@ def missing_cells(named: Sequence[Cell]) -> list[str]:
         f"{path}: expected the result of {cell.model} on fold {cell.fold} with seed {cell.seed}, "
         "found no file; run dvc repro"
         for cell in named
-        for path in (cell.evaluation, cell.history, cell.predictions)
+        for path in result_files(cell)
         if not path.exists()
     ]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from mlops import files
+from mlops.inputs import StageInputs
 from mlops.parameters import pick
 from mlops.progress import track
 from mlops.stage import run_stage
@@ -17,7 +18,7 @@ from video.synthesis.plan import SampleRecipe, index_row, plan_sample
 ROOT = Path("data/sample")
 
 
-def main() -> None:
+def main(inputs: StageInputs) -> None:
     params = read_params()
     plan = plan_sample(params.seed, pick(params.sample, SampleRecipe))
     write = functools.partial(write_video, root=ROOT)

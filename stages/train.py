@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,6 +29,7 @@ from mlops.devices import claimed_devices
 from mlops.environment import environment
 from mlops.errors import PipelineError
 from mlops.fingerprint import Fingerprint, fingerprint_hash, run_fingerprint
+from mlops.inputs import StageInputs
 from mlops.launch import launch, spans_machines
 from mlops.ledger import Ledger
 from mlops.locks import workspace_md5s
@@ -92,9 +94,10 @@ class Setting:
     device: torch.device
     group: ProcessGroup
     stop: StopFlag
+    inputs: StageInputs
 
 
-def main() -> None:
+def main(inputs: StageInputs) -> None:
     cell = Cell(**vars(parse_options(__doc__, model=str, fold=int, seed=int)))
     stop = StopFlag()
     watch_parent(lambda: stop.set("the end of the process that started it"))
@@ -104,11 +107,12 @@ def main() -> None:
     make_deterministic(
         derive_seed(cell.seed, "train", cell.model, cell.fold), num_threads=num_threads
     )
+    setting = partial(Setting, cell=cell, params=params, stop=stop, inputs=inputs)
     if is_launched():
         # Of the GPUs that it was given, that of its number in the group.
         device = choose_device(params.runtime.device.partition(":")[0])
         with process_group(device.type) as group:
-            take_part(Setting(cell=cell, params=params, device=device, group=group, stop=stop))
+            take_part(setting(device=device, group=group))
         return
     claim = claimed_devices(
         params.runtime.device,
@@ -121,8 +125,7 @@ def main() -> None:
         if len(devices) > 1 or spans_machines():
             launch("stages.train", sys.argv[1:], devices, num_threads=num_threads, stop=stop)
             return
-        device, group = devices[0], ProcessGroup()
-        take_part(Setting(cell=cell, params=params, device=device, group=group, stop=stop))
+        take_part(setting(device=devices[0], group=ProcessGroup()))
 
 
 def take_part(setting: Setting) -> None:
@@ -229,6 +232,7 @@ def train(
                     checkpoints.save(session.state_dict())
                 setting.group.check(setting.stop)
             report_epoch(session, timings, time.monotonic() - began, batches.waited_sec)
+            warn_of_edits(setting)
 
             figures = validate(session, learner, clips, setting)
             is_best = is_better(figures, progress.best_figures, params.train.monitor)
@@ -473,6 +477,12 @@ def validate(
     return shown
 
 
+def warn_of_edits(setting: Setting) -> None:
+    """Tell of an input that was changed, long before nothing can be published for it."""
+    for change in setting.inputs.news():
+        say(f"warning: {setting.cell.name}: {change}; put it back, or nothing will be published")
+
+
 def report_epoch(session: Session, timings: Timings, took_sec: float, waited_sec: float) -> None:
     progress = session.progress
     timings.record(epoch=progress.epoch, took_sec=took_sec, waited_sec=waited_sec)
@@ -505,6 +515,7 @@ def publish(session: Session, setting: Setting, run_dir: Path) -> None:
         .pivot("name", index="epoch", values="value", maintain_order=True)
     )
     stop.check()
+    setting.inputs.check()
     files.write_text(cell.history, history.write_csv())
     files.write_text(run_dir / "artifacts/history.csv", history.write_csv())
     best_path = run_dir / CHECKPOINTS / BEST

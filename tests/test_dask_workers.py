@@ -191,11 +191,11 @@ def start_hanging(cluster: Cluster, root: Path) -> "subprocess.Popen[str]":
     code = (
         "from pathlib import Path\n"
         "from mlops.executors import Executor, map_tasks\n"
-        "from mlops.stage import run_stage\n"
+        "from mlops.stage import run_command\n"
         "from tests.cluster import mark_and_hang\n"
         f"executor = Executor(executor='dask', workers=2, dask_address='{cluster.address}')\n"
         "tasks = [Path(name) for name in 'abcd']\n"
-        "run_stage('hang', lambda: list(map_tasks(mark_and_hang, tasks, executor)))"
+        "run_command('hang', lambda: list(map_tasks(mark_and_hang, tasks, executor)))"
     )
     stage = start("-c", code, root=root)
     wait_until(lambda: len(list(root.glob("[a-d]"))) == 2)
@@ -326,11 +326,11 @@ def test_a_cluster_that_comes_late_is_waited_for_and_one_that_goes_is_told(tmp_p
     code = (
         "from pathlib import Path\n"
         "from mlops import dask_workers\n"
-        "from mlops.stage import run_stage\n"
+        "from mlops.stage import run_command\n"
         "from tests.cluster import mark_and_hang\n"
         "dask_workers.SAY_EVERY_SEC = 1.0\n"
         f"workers = dask_workers.DaskWorkers({str(file)!r})\n"
-        "run_stage('wait', lambda: list(workers.map(mark_and_hang, [Path('a')])))"
+        "run_command('wait', lambda: list(workers.map(mark_and_hang, [Path('a')])))"
     )
     address = json.loads(file.read_text())["address"]
     said = tmp_path / "said"

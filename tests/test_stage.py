@@ -11,11 +11,11 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAD = """
 import sys, time
 from mlops.errors import PipelineError
-from mlops.stage import run_stage
+from mlops.stage import run_command
 def main():
     print("working")
     {body}
-run_stage("load_data", main)
+run_command("load_data", main)
 print("after")
 """
 

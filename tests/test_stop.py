@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 WORKS = """
 import sys
-from mlops.stage import run_stage
+from mlops.stage import run_command
 from mlops.stop import StopFlag
 def main():
     stop = StopFlag()
@@ -20,7 +20,7 @@ def main():
         print("went on", flush=True)
         if line == "look\\n":
             stop.check()
-run_stage("train", main)
+run_command("train", main)
 """
 
 

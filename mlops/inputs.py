@@ -1,0 +1,268 @@
+"""Inputs of a stage, compared at its end with what it began with.
+
+DVC hashes the deps and parameters of a stage after its command has ended. Whatever was edited
+meanwhile would be recorded, and kept in the run cache, as what the result was made from. So a
+stage takes a snapshot of what dvc.yaml declares, and refuses to publish a result of other inputs:
+
+| declared | is unchanged if |
+| --- | --- |
+| a key of params.yaml | its values are the same, however they are written |
+| a Python module | its syntax tree is the same, docstrings left out |
+| another file | its bytes are the same |
+| a directory | the files that were in it have the same size, time of change and inode |
+
+The moment between the end of the command and DVC's own hashing, some milliseconds for small files,
+remains.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlops.config import config_hash, flatten
+from mlops.errors import PipelineError
+from mlops.files import content_hash
+from mlops.locks import LOCK, parse_yaml, recorded_stages
+from mlops.source import meaning, source_at_start
+
+PIPELINE = Path("dvc.yaml")
+PARAMS = "params.yaml"
+
+# Of a larger file only the hash is kept, and no line can be named.
+MAX_KEPT_BYTES = 1_000_000
+
+MAX_NAMED = 5  # files of one directory
+
+# Size, time of the last change of the content, inode: by these DVC knows a file again, too.
+Signature = tuple[int, int, int]
+
+REMEDY = (
+    "nothing is published, for DVC would record the result under what is there now: put it back "
+    "and run the same command again, which goes on from what is done; or run the command again to "
+    "begin with what is there now"
+)
+
+
+class InputsChangedError(PipelineError):
+    """Inputs are not those that the stage began with."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """Content of a file; of a large one its sha256, and the time of its last change."""
+
+    content: bytes | str
+    changed_ns: int
+
+
+class StageInputs:
+    """Parameters, code and data that a stage began with.
+
+    `deps` are paths relative to the current directory, `keys` the dotted keys that are read of each
+    file of parameters.
+    """
+
+    def __init__(self, deps: Collection[Path], keys: Mapping[str, Collection[str]]) -> None:
+        self._keys = keys
+        self._params = {name: _values(name, keys[name]) for name in keys}
+        self._files = {path: _file(path) for path in deps if not path.is_dir()}
+        self._directories = {path: _signatures(path) for path in deps if path.is_dir()}
+        self._told: set[str] = set()
+
+    def read_only(self, directory: Path, paths: Iterable[Path]) -> None:
+        """State that the stage reads these files below a directory and no others.
+
+        Files that are not there count as read: they must not appear either.
+        """
+        if directory in self._directories:
+            self._directories[directory] = {path: _signature(path) for path in paths}
+
+    def check(self) -> None:
+        """Raise `InputsChangedError` with everything that has changed since the stage began."""
+        faults = [*self._changed(), *self._changed_in_directories()]
+        if faults:
+            raise InputsChangedError(*faults, REMEDY)
+
+    def check_makers(self, stages: Iterable[str]) -> None:
+        """Raise `InputsChangedError` if dvc.lock records other parameters for one of these stages.
+
+        They have made what this stage reads. A value that was edited between two stages of one
+        `dvc repro` is theirs no longer, and none of them could see it.
+        """
+        recorded = recorded_stages(LOCK.read_bytes()) if LOCK.is_file() else {}
+        faults: dict[str, str] = {}
+        for stage in stages:
+            for name, sections in recorded.get(stage, {}).get("params", {}).items():
+                made, now = flatten(sections), self._params.get(name, {})
+                for key, old, new in _differences(made, now, made.keys() & now.keys()):
+                    faults.setdefault(
+                        f"{name}: {key}", f"expected {old}, with which {stage} ran, got {new}"
+                    )
+        if faults:
+            raise InputsChangedError(
+                *(f"{place}: {fault}" for place, fault in faults.items()),
+                "run dvc repro, which makes anew what depends on it",
+            )
+
+    def news(self) -> list[str]:
+        """Return the changes that no earlier call has returned, directories left out.
+
+        Costs a look at each file, about a millisecond for a hundred.
+        """
+        changes = [change for change in self._changed() if change not in self._told]
+        self._told.update(changes)
+        return changes
+
+    def _changed(self) -> Iterator[str]:
+        for name, values in self._params.items():
+            now = _values(name, self._keys[name])
+            for key, old, new in _differences(values, now, values.keys() | now.keys()):
+                yield f"{name}: {key}: expected {old} as at the start, got {new}"
+        for path, before in self._files.items():
+            if fault := _change(path, before):
+                yield f"{path}{fault}"
+
+    def _changed_in_directories(self) -> Iterator[str]:
+        for before in self._directories.values():
+            changed = [path for path in before if before[path] != _signature(path)]
+            for path in changed[:MAX_NAMED]:
+                now = "another" if path.exists() else "no file"
+                yield f"{path}: expected the content of the start, got {now}"
+            if len(changed) > MAX_NAMED:
+                yield f"and {len(changed) - MAX_NAMED} more files"
+
+
+def stage_inputs(stage: str) -> StageInputs:
+    """Take the snapshot of what dvc.yaml declares for a stage of the current directory.
+
+    Nothing is declared for a stage that dvc.yaml does not name, or without a dvc.yaml.
+    """
+    declared = _declared(stage)
+    values = {"item": _options()} | _document(PARAMS)
+    texts = (_resolved(_name(dep), values) for dep in declared.get("deps", []))
+    keys: dict[str, list[str]] = {}
+    for item in declared.get("params", []):
+        # A file of its own is a mapping; without keys, all of it is read.
+        for name, listed in item.items() if isinstance(item, dict) else [(PARAMS, [item])]:
+            keys.setdefault(name, []).extend(listed or _document(name))
+    return StageInputs([Path(text) for text in texts if text is not None], keys)
+
+
+def _declared(stage: str) -> Mapping[str, Any]:
+    stages = _document(str(PIPELINE)).get("stages")
+    entry = stages.get(stage) if isinstance(stages, dict) else None
+    return entry if isinstance(entry, dict) else {}
+
+
+def _document(name: str) -> dict[str, Any]:
+    """Return a YAML file as DVC reads it; empty if it is absent or at fault, as the stage says."""
+    try:
+        document = parse_yaml(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _name(dep: Any) -> str:
+    return next(iter(dep)) if isinstance(dep, dict) else str(dep)
+
+
+def _options() -> dict[str, str]:
+    """Return the options of the command line, which DVC fills in from the keys of the matrix."""
+    words = sys.argv[1:]
+    return {name[2:]: value for name, value in pairwise(words) if name.startswith("--")}
+
+
+def _resolved(text: str, values: Mapping[str, Any]) -> str | None:
+    """Return the text with `${dotted.keys}` filled in; None if a key has no value."""
+    flat = flatten(values)
+    names = re.findall(r"\$\{\s*([\w.]+)\s*\}", text)
+    if any(name not in flat for name in names):
+        return None
+    return re.sub(r"\$\{\s*([\w.]+)\s*\}", lambda found: str(flat[found[1]]), text)
+
+
+def _values(name: str, keys: Collection[str]) -> dict[str, Any]:
+    """Return the values below the keys by their full dotted keys."""
+    flat = flatten(_document(name))
+    return {
+        full: value
+        for full, value in flat.items()
+        if any(full == key or full.startswith(f"{key}.") for key in keys)
+    }
+
+
+def _file(path: Path) -> _File | None:
+    """Return a file as it is, a module as it was imported; None if it is not there."""
+    try:
+        stat = path.stat()
+        if path.suffix == ".py":
+            return _File(source_at_start(path), stat.st_ctime_ns)
+        large = stat.st_size > MAX_KEPT_BYTES
+        return _File(content_hash(path) if large else path.read_bytes(), stat.st_ctime_ns)
+    except OSError:
+        return None
+
+
+def _change(path: Path, before: _File | None) -> str | None:
+    """Return what differs in a file, in words that follow its name; None if nothing does."""
+    old, now = before and before.content, _content_now(path, before)
+    if now == old:
+        return None
+    if old is None or now is None:
+        was, is_now = ("no file", "one") if old is None else ("the content", "no file")
+        return f": expected {was} as at the start, found {is_now}"
+    line = ""
+    if isinstance(now, bytes) and isinstance(old, bytes):
+        if path.suffix == ".py" and meaning(now) == meaning(old):
+            return None
+        line = _line(old, now)
+    return f"{line}: expected the content of the start, got another"
+
+
+def _content_now(path: Path, before: _File | None) -> bytes | str | None:
+    try:
+        if before is None or isinstance(before.content, bytes):
+            return path.read_bytes()
+        unchanged = path.stat().st_ctime_ns == before.changed_ns
+        return before.content if unchanged else content_hash(path)
+    except OSError:
+        return None
+
+
+def _line(before: bytes, now: bytes) -> str:
+    """Return the first line that differs; nothing for what is no text."""
+    if b"\0" in before or b"\0" in now:
+        return ""
+    pairs = zip_longest(before.splitlines(), now.splitlines())
+    return next((f" line {i}" for i, (old, new) in enumerate(pairs, 1) if old != new), "")
+
+
+def _signatures(directory: Path) -> dict[Path, Signature | None]:
+    paths = (Path(base, name) for base, _, names in os.walk(directory) for name in names)
+    return {path: _signature(path) for path in paths}
+
+
+def _signature(path: Path) -> Signature | None:
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def _differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield each key whose values differ, in order, with both of them in words."""
+    for key in sorted(keys):
+        old, new = (repr(values[key]) if key in values else "no value" for values in (before, now))
+        if config_hash([before.get(key)]) != config_hash([now.get(key)]):
+            yield key, old, new
