@@ -69,6 +69,11 @@ class CachedFiles:
         return _read_verified(self._objects / md5[:2] / md5[2:], md5)
 
 
+def is_cached(md5: str, cache: Path | None) -> bool:
+    """Return whether the cache has a whole object of this hash."""
+    return cache is not None and _is_whole(cache / "files/md5" / md5[:2] / md5[2:], md5)
+
+
 def recorded_outs(path: str, cache: Path | None) -> list[Path]:
     """The cache objects of a file's earlier contents, newest first, as far as they still exist.
 

@@ -21,6 +21,7 @@ from typing import Literal
 
 from mlops.cache import cache_directory
 from mlops.environment import gpu
+from mlops.foreign import ADVICE, PIPELINE, foreign_files, listed
 from mlops.places import runs_root
 from mlops.remotes import relative_remotes, remotes, without_secrets
 from mlops.tables import size
@@ -66,6 +67,7 @@ def findings(*, with_torch: bool, ask_remotes: bool) -> list[Finding]:
         _git(),
         *_dvc(cache),
         *(_remotes(ask=ask_remotes) if cache else []),
+        *([outs()] if PIPELINE.is_file() else []),
         disk_space("disk of runs/", runs_root()),
         *([disk_space("disk of DVC's cache", cache)] if cache else []),
         file_locks(runs_root()),
@@ -264,6 +266,15 @@ def _answer(subject: str, name: str, url: str) -> Finding:
             advice="dvc push fills it, if the bucket or the directory above is there",
         )
     return Finding(level="wrong", subject=subject, said=f"{url}: {said}", advice=REMOTE_ADVICE)
+
+
+def outs() -> Finding:
+    """Whether the directories that DVC clears hold files that no stage has made."""
+    subject = "outs"
+    if found := foreign_files():
+        said = f"expected only what the stages make, found {listed(found)}, which dvc repro removes"
+        return Finding(level="wrong", subject=subject, said=said, advice=ADVICE)
+    return Finding(level="ok", subject=subject, said="no files but those of the stages")
 
 
 def disk_space(subject: str, path: Path, *, least_bytes: float = LEAST_DISK_BYTES) -> Finding:

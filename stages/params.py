@@ -23,7 +23,16 @@ PARAMS_FILE = Path("params.yaml")
 # Where the pipeline writes: no place for the user's videos.
 WRITTEN = [
     Path(name)
-    for name in ("data/clips", "data/augmented", "models", "results", "plots", "runs", ".dvc")
+    for name in (
+        "data/quarantined",
+        "data/clips",
+        "data/augmented",
+        "models",
+        "results",
+        "plots",
+        "runs",
+        ".dvc",
+    )
 ]
 
 Value = TypeVar("Value")

@@ -6,6 +6,8 @@ from pathlib import Path
 import polars as pl
 
 from mlops import files
+from mlops.cache import cache_directory
+from mlops.foreign import replacing_directory
 from mlops.inputs import StageInputs
 from mlops.parameters import pick
 from mlops.progress import track
@@ -15,18 +17,20 @@ from stages.params import read_params
 from video.synthesis.files import write_video
 from video.synthesis.plan import SampleRecipe, index_row, plan_sample
 
-ROOT = Path("data/sample")
+ROOT = Path("data/generated_sample")
 
 
 def main(inputs: StageInputs) -> None:
     params = read_params()
     plan = plan_sample(params.seed, pick(params.sample, SampleRecipe))
-    write = functools.partial(write_video, root=ROOT)
-    written = map_processes(write, plan, workers=params.runtime.workers)
-    for _ in track(written, total=len(plan), task="sample"):
-        pass
-    rows = pl.DataFrame([index_row(planned) for planned in plan])
-    files.write_text(ROOT / "index.csv", rows.write_csv())
+    with replacing_directory(ROOT, cache_directory()) as directory:
+        write = functools.partial(write_video, root=directory)
+        written = map_processes(write, plan, workers=params.runtime.workers)
+        for _ in track(written, total=len(plan), task="sample"):
+            pass
+        rows = pl.DataFrame([index_row(planned) for planned in plan])
+        files.write_text(directory / "index.csv", rows.write_csv())
+        inputs.check()
     print(f"sample: {len(plan)} rows written to {ROOT / 'index.csv'}")
 
 

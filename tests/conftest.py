@@ -68,7 +68,7 @@ def workspace(finished: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def own(workspace: Path) -> Path:
     """The finished clone, with its videos in a directory that `dvc add` tracks."""
-    shutil.copytree(workspace / "data/sample", workspace / "data/mine")
+    shutil.copytree(workspace / "data/generated_sample", workspace / "data/mine")
     set_params(workspace, {"data": {"index": "data/mine/index.csv", "root": "data/mine"}})
     dvc("add", "data/mine", cwd=workspace)
     commit(workspace, "own videos")

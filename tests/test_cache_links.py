@@ -36,7 +36,7 @@ def linked(request: pytest.FixtureRequest, own: Path) -> Path:
     dvc("repro", LAST, cwd=own)
     dvc("checkout", "--relink", cwd=own)
     pack = next((own / "data/clips").iterdir())
-    for path in (pack, own / "data/videos.parquet", own / "data/sample/index.csv"):
+    for path in (pack, own / "data/videos.parquet", own / "data/generated_sample/index.csv"):
         assert is_linked(path)
         assert path.is_symlink() == (request.param == "symlink")
     return own

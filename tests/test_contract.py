@@ -1,6 +1,7 @@
 """dvc.yaml, params.yaml, the scripts and the direction of the imports say the same."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -23,6 +24,7 @@ CANNOT_CHANGE_A_RESULT = {
     "mlops/attempt_log.py": "copies what is printed",
     "mlops/attempts.py": "notes when a process was at work",
     "mlops/locks.py": "reads what DVC has recorded",
+    "mlops/foreign.py": "keeps files of the user's",
     "mlops/inputs.py": "ends a stage whose inputs have changed",
     "mlops/source.py": "reads source to compare it",
     "mlops/launch.py": "starts processes, and tells them to stop",
@@ -261,9 +263,20 @@ def modules_of(stage: str) -> set[str]:
     return set(output.stdout.split())
 
 
-def test_no_stage_is_persistent_and_none_keeps_its_outs() -> None:
+def test_no_stage_but_the_sample_is_persistent_and_none_keeps_its_outs() -> None:
     """A finished checkpoint that outlives its parameters would be recorded under the next ones."""
-    assert "persist" not in (ROOT / "dvc.yaml").read_text()
+    for stage in STAGES:
+        persistent = "persist" in json.dumps(PIPELINE["stages"][stage])
+        assert persistent == (stage == "sample"), stage
+
+
+def test_every_directory_says_what_names_its_files_have() -> None:
+    """The pattern is what tells files of the user's from those of the stage."""
+    for stage in set(STAGES) - {"sample"}:
+        for out in PIPELINE["stages"][stage].get("outs", []):
+            place = next(iter(out)) if isinstance(out, dict) else out
+            named = isinstance(out, dict) and bool(out[place].get("meta", {}).get("files"))
+            assert named == (Path(place).suffix == ""), place
 
 
 def test_outs_are_ignored_by_git_before_dvc_has_run() -> None:

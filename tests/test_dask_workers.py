@@ -48,7 +48,7 @@ def dask() -> Iterator[Cluster]:
 def project(finished: Path, tmp_path: Path, dask: Cluster) -> Path:
     """The videos of the finished clone, of which nothing has been made, and the cluster to use."""
     root = tmp_path / "project"
-    shutil.copytree(finished / "data/sample", root / "data/sample")
+    shutil.copytree(finished / "data/generated_sample", root / "data/generated_sample")
     shutil.copy(finished / "params.yaml", root)
     set_params(root, {"runtime": {"executor": "dask", "dask_address": dask.address}})
     return root

@@ -86,7 +86,7 @@ def project(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Project
 
 def make_own_videos(root: Path) -> dict[str, str]:
     """The sample's videos with one change of each kind; what was done, and to which video."""
-    mine = shutil.copytree(root / "data/sample", root / "data/mine")
+    mine = shutil.copytree(root / "data/generated_sample", root / "data/mine")
     splits = pl.read_parquet(root / "data/splits.parquet")
     unique = splits.filter(~pl.col("sha256").is_duplicated())
     # Of different groups of several videos, so that each edit touches a group of its own.

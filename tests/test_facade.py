@@ -226,7 +226,9 @@ def test_a_stage_that_fails_is_told_in_its_own_words(workspace: Path) -> None:
         pipeline.run_pipeline("create_splits")
     assert failure.value.stage == "load_data"
     first, *rows = failure.value.faults
-    assert first.startswith("load_data: data/sample/index.csv: expected at most 0.0% of the rows")
+    assert first.startswith(
+        "load_data: data/generated_sample/index.csv: expected at most 0.0% of the rows"
+    )
     assert len(rows) == 3
     assert read_record(pipeline.tracker.run_dir).status == "failed"
 

@@ -72,7 +72,7 @@ def data(finished: Path, tmp_path: Path) -> Data:
     for name in ("stages", "video", "mlops", "models"):
         shutil.copytree(finished / name, tmp_path / name)
     shutil.copy2(finished / "params.yaml", tmp_path)
-    leave = shutil.ignore_patterns("sample")
+    leave = shutil.ignore_patterns("generated_sample")
     shutil.copytree(finished / "data", tmp_path / "data", ignore=leave)
     return Data(tmp_path)
 

@@ -312,7 +312,7 @@ def test_values_that_disagree_are_told_by_name(
     assert faults(tmp_path, changes) == [expected]
 
 
-@pytest.mark.parametrize("root", ["data", ".", "./data/", "data/sample/.."])
+@pytest.mark.parametrize("root", ["data", ".", "./data/", "data/generated_sample/.."])
 def test_videos_cannot_lie_where_the_pipeline_writes(root: str, tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, {"data.root": root})
     assert fault.startswith("data.root: expected a directory of its own")

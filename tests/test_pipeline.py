@@ -52,7 +52,7 @@ def test_a_new_augmentation_decodes_nothing(workspace: Path) -> None:
 
 @pytest.mark.parametrize("mode", [("repro",), ("exp", "run", "--temp")], ids=["repro", "temp"])
 def test_after_one_video_is_replaced_one_is_decoded(workspace: Path, mode: list[str]) -> None:
-    shutil.copytree(workspace / "data/sample", workspace / "data/mine")
+    shutil.copytree(workspace / "data/generated_sample", workspace / "data/mine")
     set_params(workspace, {"data": {"index": "data/mine/index.csv", "root": "data/mine"}})
     videos = pl.read_parquet(workspace / "data/videos.parquet")
     known = pl.read_parquet(workspace / "data/inspections.parquet").height
@@ -139,7 +139,7 @@ def test_the_summary_reads_only_the_cells_that_params_yaml_names(workspace: Path
 
 
 def test_ones_own_videos_are_versioned_and_train_in_a_temporary_copy(workspace: Path) -> None:
-    shutil.copytree(workspace / "data/sample", workspace / "data/mine")
+    shutil.copytree(workspace / "data/generated_sample", workspace / "data/mine")
     set_params(workspace, {"data": {"index": "data/mine/index.csv", "root": "data/mine"}})
     dvc("add", "data/mine", cwd=workspace)
     commit(workspace, "own videos")
