@@ -9,7 +9,6 @@ from no other, except where another run's state is known to be the same trajecto
 | one that is finished, its result not recorded in dvc.lock | publishes it again |
 | one that is finished and recorded: `dvc repro --force` | afresh |
 | one that differs in the number of epochs alone, which nothing but the end depends on | extends |
-| the record of a run of another clone, without its checkpoints | does not count |
 | with `runtime.resume: compatible`, one not finished that differs in versions or device alone | \
 adopts |
 | anything else | afresh, and says what differs from the run that is closest |
@@ -28,7 +27,6 @@ from mlops.errors import PipelineError
 from mlops.fingerprint import Fingerprint
 
 FINISHED = "finished"
-APPLIED = "applied.json"  # in the directory of a run that was made in another clone
 
 Mode = Literal["exact", "compatible", "never"]
 How = Literal["afresh", "resumes", "publishes", "extends", "adopts"]
@@ -83,11 +81,6 @@ class _Run:
         return bool((self.metadata.get("goes_on_from") or {}).get("exact", True))
 
     @property
-    def is_record_alone(self) -> bool:
-        """Whether it came from another clone without its checkpoints: it stays as it is."""
-        return (self.path / APPLIED).exists() and not self.has_state
-
-    @property
     def has_state(self) -> bool:
         found = (self.path / "checkpoints").glob("*checkpoint*.pt")
         return any(not path.name.startswith(".") for path in found)  # but for half-written ones
@@ -113,11 +106,7 @@ def choose_start(
         return Start(how="afresh", differs="runtime.resume is never")
     runs = [run for run in _newest_first(output_base) if mode == "compatible" or run.is_exact]
     other = _other_run(runs, wanted, mode)
-    own = [
-        run
-        for run in runs
-        if run.metadata["fingerprint"] == wanted.fingerprint and not run.is_record_alone
-    ]
+    own = [run for run in runs if run.metadata["fingerprint"] == wanted.fingerprint]
     if own and own[0].metadata["status"] != FINISHED:
         # The other run counts only if no state of this one is sound.
         source = other[1] if other else None

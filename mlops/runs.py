@@ -7,7 +7,6 @@
         ledger.jsonl     the samples of every step
         timings.jsonl    how long the epochs took, of which how much was waiting for data
         heartbeat        the process at work; its time of change is when it was last seen
-        applied.json     of a run that was made in another clone, and came as a bundle
         checkpoints/  artifacts/  logs/
 
 `runs/` lies in the main repository, also when DVC runs a stage in a temporary directory, and is

@@ -18,7 +18,6 @@ LONGEST = [
     "test_distributed_training.py",
     "test_resume.py",
     "test_pipeline.py",
-    "test_shared_runs.py",
     "test_remotes.py",
     "test_restoring.py",
     "test_data_versions.py",

@@ -1,6 +1,7 @@
 """What one clone pushes to a remote, another pulls: the same bytes, and nothing to run."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ import boto3
 import pytest
 
 from mlops.files import content_hash
-from tests.clone import commit, dvc, git, run, stages_run
-from tests.trainer import the_run
+from mlops.parameters import load_yaml
+from tests.clone import ROOT, commit, dvc, git, run, stages_run
 
 OUTS = ("data", "models", "results", "plots", "report.html", "metrics.json")
 BUCKET = "bucket"
@@ -128,11 +129,40 @@ def test_a_second_clone_pulls_the_same_bytes_and_has_nothing_to_run(
     said = run(sys.executable, "-m", "mlops", "doctor", "--remote", cwd=second)
     assert re.search(r"^ok +DVC remote store ", said, re.MULTILINE)
     assert f"{remote} answers" in said or "://" not in remote
-    # Records of runs are in no remote: a bundle carries one.
-    assert not list(second.glob("runs/*/run_*"))
-    bundle = tmp_path / "run.zip"
-    mlops = (sys.executable, "-m", "mlops", "runs")
-    run(*mlops, "export", the_run(workspace).name, "--output", str(bundle), cwd=workspace)
-    said = run(*mlops, "apply", str(bundle), cwd=second)
-    assert "data: all of it in DVC's cache" in said
-    assert f"*  {the_run(workspace).name}" in run(*mlops, cwd=second)
+
+
+def documented(heading: str) -> list[list[str]]:
+    """The commands of each block below a heading of docs/restoring.md."""
+    page = (ROOT / "docs/restoring.md").read_text()
+    section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    return [re.findall(r"^\$ (.*)$", block, re.MULTILINE) for block in blocks]
+
+
+def test_an_experiment_is_handed_to_a_colleague_as_documented(
+    workspace: Path, tmp_path: Path
+) -> None:
+    sent, taken = documented("One experiment, to a colleague")
+    git("init", "--quiet", "--bare", "--initial-branch=main", "git", cwd=tmp_path)
+    git("remote", "add", "origin", str(tmp_path / "git"), cwd=workspace)
+    dvc("remote", "add", "--default", "store", str(tmp_path / "store"), cwd=workspace)
+    commit(workspace, "a remote")
+    git("push", "--quiet", "origin", "main", cwd=workspace)
+    dvc("exp", "run", "--name", "slower", "-S", "train.learning_rate=1.0e-3", cwd=workspace)
+    for command in sent:
+        run(*command.split(), cwd=workspace)
+
+    second = tmp_path / "second"
+    git("clone", "--quiet", str(tmp_path / "git"), str(second), cwd=tmp_path)
+    assert not (second / "models").exists()
+    said = [run(*command.split(), cwd=second) for command in taken]
+    assert "slower" in said[0]
+    assert stages_run(said[-1]) == set()
+    assert contents(second) == contents(workspace)
+    assert load_yaml(second / "params.yaml") == load_yaml(workspace / "params.yaml")
+    assert "up to date" in dvc("status", cwd=second)
+
+    # What each step has logged is in no remote; a copied directory is a run there.
+    newest = max(workspace.glob("runs/sample/run_*"))
+    shutil.copytree(newest, second / "runs/sample" / newest.name)
+    assert f"*  {newest.name}" in run(sys.executable, "-m", "mlops", "runs", cwd=second)

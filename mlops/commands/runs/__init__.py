@@ -1,10 +1,8 @@
-"""The runs below runs/: a table, one in full, several side by side; shared, and removed.
+"""The runs below runs/: a table, one in full, several side by side, and their removal.
 
 python -m mlops runs                       every run, newest last
 python -m mlops runs show RUN              what made it, and what brings its results back
 python -m mlops runs compare A B …         metrics, curves, parameters and data side by side
-python -m mlops runs export RUN            one as a file, for another clone
-python -m mlops runs apply BUNDLE          such a file: the run, its parameters, and what to run
 python -m mlops runs gc                    what could be removed; with --yes it is
 """
 
@@ -14,7 +12,6 @@ from pathlib import Path
 from mlops.commands.runs.collection import collect
 from mlops.commands.runs.comparison import compare_runs
 from mlops.commands.runs.details import show_run
-from mlops.commands.runs.sharing import apply_one, export_one
 from mlops.commands.runs.table import list_runs
 from mlops.places import runs_root
 from mlops.run_records import VAL, read_record
@@ -29,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", metavar="NAME", help="best value of this (train.monitor)")
     parser.add_argument("--phase", default=VAL, help="of the metric (val)")
     parser.add_argument("--json", action="store_true", help=as_json)
-    questions = parser.add_subparsers(dest="question", metavar="{show,compare,export,apply,gc}")
+    questions = parser.add_subparsers(dest="question", metavar="{show,compare,gc}")
 
     name = "a run's id, or its directory below runs/"
     show = questions.add_parser("show", help="what made a run, and what brings its results back")
@@ -40,23 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.add_argument("runs", metavar="RUN", nargs="+", help=name)
     compare.add_argument("--csv", type=Path, metavar="FILE", help="write all logged values there")
     compare.add_argument("--html", type=Path, metavar="FILE", help="write it with charts there")
-
-    export = questions.add_parser("export", help="one as a file, for another clone")
-    export.add_argument("run", metavar="RUN", help=name)
-    export.add_argument("--output", type=Path, metavar="FILE", help="write it there (RUN.zip)")
-    export.add_argument(
-        "--with-checkpoint",
-        action="store_true",
-        help="also its newest state and its best model, so that training can go on there",
-    )
-
-    apply = questions.add_parser("apply", help="take up a run that was exported")
-    apply.add_argument("bundle", type=Path, metavar="BUNDLE", help="a file of runs export")
-    apply.add_argument(
-        "--record-only",
-        action="store_true",
-        help="put the run below runs/, and leave params.yaml and dvc.lock as they are",
-    )
 
     gc = questions.add_parser("gc", help="remove runs that are of no more use")
     gc.add_argument("--keep", type=int, default=3, metavar="N", help="of an experiment, newest (3)")
@@ -74,10 +54,6 @@ def main(options: argparse.Namespace) -> None:
         show_run(read_record(find_run(runs_root(), options.run)), as_json=options.json)
     elif options.question == "compare":
         compare_runs(options)
-    elif options.question == "export":
-        export_one(options)
-    elif options.question == "apply":
-        apply_one(options)
     elif options.question == "gc":
         collect(options)
     else:
