@@ -217,7 +217,7 @@ def setting_for(record: Record) -> Setting:
     except LockError as error:
         raise PipelineError(
             f"{LOCK}: expected the file that DVC writes, got a fault ({error}); restore it with "
-            f"git checkout {LOCK}"
+            f"git checkout HEAD -- {LOCK}"
         ) from None
     return Setting(
         changes=changes,

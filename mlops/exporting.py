@@ -66,7 +66,7 @@ def export_run(record: RunRecord, path: Path, *, with_checkpoint: bool) -> Expor
     except LockError as error:
         raise PipelineError(
             f"{bundle.LOCK} of {state.commit or 'the workspace'}: expected the file that DVC "
-            f"writes, got a fault ({error}); restore it with git checkout"
+            f"writes, got a fault ({error}); restore it with git checkout HEAD -- {bundle.LOCK}"
         ) from None
     check_aliases(state.params, bundle.PARAMS)  # which `runs apply` refuses
     stages = sources_of(entries, record.published or record.inputs)

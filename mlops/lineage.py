@@ -186,7 +186,7 @@ class DataVersionManager:
         except LockError as error:
             raise PipelineError(
                 f"{LOCK}: expected the file that DVC writes, got a fault ({error}); restore it "
-                f"with git checkout {LOCK}"
+                f"with git checkout HEAD -- {LOCK}"
             ) from None
 
     @cached_property

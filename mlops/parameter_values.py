@@ -103,7 +103,7 @@ def _load(text: str) -> Any:
     if not isinstance(document, dict):
         raise PipelineError(
             f"{PARAMS}: expected sections with keys, got {type(document).__name__}; restore it "
-            "with git checkout"
+            f"with git checkout HEAD -- {PARAMS}"
         )
     return document
 
