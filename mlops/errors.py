@@ -5,7 +5,9 @@
 Anything else that escapes a stage is a fault of the program and keeps its traceback.
 """
 
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class PipelineError(Exception):
@@ -18,3 +20,10 @@ class PipelineError(Exception):
     def __init__(self, *faults: str) -> None:
         super().__init__("\n".join(faults))
         self.faults: Sequence[str] = faults
+
+
+def described(error: Exception) -> str:
+    """Return type, text and place of an exception in one line, as a bug report needs them."""
+    text = " ".join(str(error).split())
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {text} (line {place.lineno} of {Path(place.filename).name})"
