@@ -444,11 +444,18 @@ def test_frames_lost_beside_dropped_ones_are_missed(tmp_path: Path) -> None:
     paths = [
         write_avi(tmp_path / "hole.avi", chunks, lost=range(5, 9)),
         write_avi(tmp_path / "cut.avi", chunks),
+        write_avi(tmp_path / "recorder_stopped.avi", chunks),
     ]
+    # After one picture, which is all that FFmpeg's own index then has.
     content = paths[1].read_bytes()
-    paths[1].write_bytes(content[: len(content) // 2])
+    paths[1].write_bytes(content[: content.index(chunks[2])])
+    paths[2].write_bytes(content[:4] + bytes(4) + content[8 : content.index(chunks[2])])
 
-    assert [inspect_video(path).verdict for path in paths] == ["truncated", "truncated"]
+    assert {path.stem: inspect_video(path).verdict for path in paths} == {
+        "hole": "truncated",
+        "cut": "truncated",
+        "recorder_stopped": "truncated",
+    }
 
 
 def test_frames_that_theora_repeats_are_read_once(tmp_path: Path) -> None:
@@ -478,12 +485,29 @@ def test_empty_samples_of_a_mov_are_read_past(tmp_path: Path) -> None:
     assert_read_alike(path)
 
 
-def test_empty_blocks_of_a_matroska_file_are_read_past(tmp_path: Path) -> None:
-    blocks = [content if number % 4 else b"" for number, content in enumerate(jpegs(tmp_path))]
-    path = matroska(tmp_path / "video.mkv", blocks, b"V_MJPEG")
+def not_coded(number: int) -> bytes:
+    """An MPEG-4 picture "not coded" of a video with 10 frames a second."""
+    bits = f"01{'1' * (number % 10 == 0)}01{number % 10:04b}10"
+    bits += "0" + "1" * (-len(bits) % 8 - 1)
+    return b"\0\0\1\xb6" + int(bits, 2).to_bytes(len(bits) // 8, "big")
 
-    assert inspect_video(path).num_frames == 9
-    assert_read_alike(path)
+
+def test_pictures_that_mpeg4_does_not_code_are_not_missed(tmp_path: Path) -> None:
+    encode_video(tmp_path / "whole.avi", pictures(), codec="mpeg4", fps=10, quality=90)
+    with av.open(str(tmp_path / "whole.avi")) as container:
+        whole = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    chunks = [
+        not_coded(number) if number % 3 == 1 else content for number, content in enumerate(whole)
+    ]
+    path = write_avi(tmp_path / "video.avi", chunks, fourcc=b"FMP4")
+
+    facts = inspect_video(path)
+
+    assert (facts.verdict, facts.reason, facts.num_frames) == ("ok", "", 8)
+    assert shown(path, range(8)).shape == (8, HEIGHT, WIDTH, 3)
+    # Whatever else is missing counts.
+    last = write_avi(tmp_path / "lost.avi", chunks, fourcc=b"FMP4", lost=range(6, 12))
+    assert inspect_video(last).verdict == "truncated"
 
 
 # --- all of them -------------------------------------------------------------------------------

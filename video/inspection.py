@@ -28,6 +28,10 @@ from video.streams import (
 _TOLERATED_MISSING_FRAMES = 2
 _TOLERATED_MISSING_SHARE = 0.02
 
+# An MPEG-4 packet as short as this can say "not coded", the picture before it is shown again: a
+# start code, five fields and at most two bytes of time. Decoders give no frame for it.
+_MAX_UNCODED_BYTES = 8
+
 # Their frames lie in other files, which the hash of this one does not cover.
 _PLAYLISTS = frozenset({"concat", "dash", "hls"})
 
@@ -54,6 +58,7 @@ class _Record:
     num_corrupt: int = 0
     num_size_changes: int = 0
     num_hidden: int = 0
+    num_short: int = 0
     in_doubt: bool = False
     _size: tuple[int, int] = (0, 0)
 
@@ -64,6 +69,7 @@ class _Record:
         # An edit list hides its frame, as where a video was cut between key frames and not encoded
         # anew.
         self.num_hidden += packet.is_discard
+        self.num_short += packet.size <= _MAX_UNCODED_BYTES
         if packet.pts is None:
             self.in_doubt = True
         elif packet.is_keyframe:
@@ -179,6 +185,8 @@ def _decode_fully(
     if num_frames < declared:
         listed = _num_listed(path, stream.index)
         expected = listed if num_frames <= listed else declared
+    if stream.codec_context.name == "mpeg4":
+        expected -= record.num_short
     verdict, reason = _verdict(
         num_frames,
         expected - record.num_hidden,
@@ -249,14 +257,17 @@ def _num_listed(path: Path, stream_index: int) -> int:
 
 
 def _riff_is_whole(path: Path) -> bool:
-    """Return whether the file reaches the end of its last RIFF chunk; True if it has none."""
-    size_bytes = path.stat().st_size
-    place = 0
+    """Return whether the file reaches the end of its last RIFF chunk; True if it has none.
+
+    A recorder that was cut off itself has not filled in the size: it says 0.
+    """
+    place, size = 0, 1
     with path.open("rb") as file:
-        while (head := file.read(8))[:4] == b"RIFF" and len(head) == 8:
-            place += 8 + int.from_bytes(head[4:], "little")
+        while size and (head := file.read(8))[:4] == b"RIFF":
+            size = int.from_bytes(head[4:], "little")
+            place += 8 + size
             file.seek(place)
-    return place <= size_bytes
+    return size > 0 and place <= path.stat().st_size
 
 
 def _end_sec(packet: "av.Packet[av.stream.Stream]") -> float:
