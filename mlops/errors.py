@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+CODE = Path(__file__).resolve().parents[1]
+
 
 class PipelineError(Exception):
     """One or more faults, all of those that could be found, a line each.
@@ -23,7 +25,17 @@ class PipelineError(Exception):
 
 
 def described(error: Exception) -> str:
-    """Return type, text and place of an exception in one line, as a bug report needs them."""
+    """Return type, text and place of an exception in one line, as a bug report needs them.
+
+    The place is the last one in this repository's own code, if the exception came through any.
+    """
+    places = traceback.extract_tb(error.__traceback__)
+    own = [
+        place
+        for place in places
+        if Path(place.filename).is_relative_to(CODE) and "site-packages" not in place.filename
+    ]
+    place = (own or places)[-1]
+    name = Path(place.filename).relative_to(CODE) if own else Path(place.filename).name
     text = " ".join(str(error).split())
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {text} (line {place.lineno} of {Path(place.filename).name})"
+    return f"{type(error).__name__}: {text} (line {place.lineno} of {name})"

@@ -145,7 +145,7 @@ def test_an_exception_of_a_guarded_task_costs_its_own_result_and_is_told_with_it
     one, fault, half = guarded(divide, [1, 0, 2], workers=1)
     assert (one, half) == (1.0, 0.5)
     assert fault.kind == "internal_error"
-    place = f"line {divide.__code__.co_firstlineno + 1} of test_guarded_workers.py"
+    place = f"line {divide.__code__.co_firstlineno + 1} of tests/test_guarded_workers.py"
     assert fault.reason == f"raised ZeroDivisionError: division by zero ({place})"
 
 

@@ -411,7 +411,16 @@ def test_an_error_of_the_program_is_not_the_files_and_is_tried_again(tmp_path: P
     verdict, reason = loaded(tmp_path, rows)["odd.nut"]
 
     assert verdict == "internal_error"
-    assert "Operation not supported" in reason
+    assert "Operation not supported (line " in reason
+    assert " of video/fingerprints.py); an error of this program, not of the file" in reason
+
+    # As a run leaves it that fails after its last video.
+    unfinished = tmp_path / "runs/.load_data"
+    unfinished.mkdir(parents=True)
+    shutil.copy2(tmp_path / "data/inspections.parquet", unfinished)
+    code, output = run_stage("load_data", cwd=tmp_path)
+    assert code == 0, output
+    assert "load_data: 1 video decoded, 2 known; " in output
 
 
 # --- empty packets -----------------------------------------------------------------------------
