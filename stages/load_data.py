@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import av
 import numpy as np
 import polars as pl
 
@@ -288,7 +287,7 @@ def picture(
     written = set()
     for pack, content in contents.items():
         frames = content or next(taken)
-        if isinstance(frames, bytes):
+        if not isinstance(frames, Fault):
             files.write_bytes(QUARANTINED / pack, frames)
             written.add(pack)
     rows = [(row, pack) for row, pack in packs.items() if pack in written]
@@ -301,15 +300,12 @@ def picture_pack(sha256: str) -> str:
     return f"{pack_key(sha256, recipe)}.npy"
 
 
-def frames_of(task: tuple[Path, int]) -> bytes | None:
-    """A pack with a letterboxed clip; None if not even as many frames decode as before."""
+def frames_of(task: tuple[Path, int]) -> bytes:
+    """Return a pack with a letterboxed clip; raises if fewer frames decode than before."""
     path, num_frames = task
     count, height, width = PICTURES
     indices = uniform_indices(num_frames, count)
-    try:
-        clip = read_frames(path, indices, height=height, width=width, fit="letterbox", timing=None)
-    except (av.FFmpegError, ValueError):
-        return None
+    clip = read_frames(path, indices, height=height, width=width, fit="letterbox", timing=None)
     return pack_bytes(clip[np.newaxis])
 
 
