@@ -165,21 +165,18 @@ def without_decoder(folder: Path) -> dict[str, str]:
     }
 
 
-def matroska(
-    path: Path, blocks: Sequence[bytes], codec: bytes, fourcc: bytes = b"", private: bytes = b""
-) -> Path:
+def matroska(path: Path, blocks: Sequence[bytes], codec: bytes, fourcc: bytes = b"") -> Path:
     """A Matroska file of one video track."""
 
     def element(name: str, content: bytes) -> bytes:
         return bytes.fromhex(name) + struct.pack(">Q", len(content) | 1 << 56) + content
 
-    if fourcc:
-        private = struct.pack("<IiiHH4sIiiII", 40, WIDTH, HEIGHT, 1, 24, fourcc, 0, 0, 0, 0, 0)
+    bitmap = struct.pack("<IiiHH4sIiiII", 40, WIDTH, HEIGHT, 1, 24, fourcc, 0, 0, 0, 0, 0)
     head = element("4286", b"\1") + element("4282", b"matroska") + element("4287", b"\4")
     pixels = element("B0", bytes([WIDTH])) + element("BA", bytes([HEIGHT]))
     track = element("D7", b"\1") + element("73C5", b"\1") + element("83", b"\1")
     track += element("86", codec) + element("E0", pixels)
-    track += element("63A2", private) if private else b""
+    track += element("63A2", bitmap) if fourcc else b""
     cluster = element("E7", b"\0")
     for number, content in enumerate(blocks):
         cluster += element("A3", b"\x81" + struct.pack(">hB", 100 * number, 0x80) + content)
@@ -396,6 +393,36 @@ def test_a_bottom_up_avi_is_ok_and_the_right_way_up(tmp_path: Path, bits: int) -
     assert bottom_up.fingerprint == top_down.fingerprint
     np.testing.assert_array_equal(*(shown(path, range(NUM_FRAMES)) for path in paths))
     assert shown(paths[1], [0])[0, :6, :6].min() > 240
+
+
+def retagged(source: Path, target: Path, matrix: int) -> Path:
+    """The same pictures, with another matrix_coefficients."""
+    with av.open(str(source)) as given, av.open(str(target), "w") as made:
+        (stream,) = given.streams.video
+        copy = made.add_stream_from_template(stream)
+        tag = av.BitStreamFilterContext(f"h264_metadata=matrix_coefficients={matrix}", stream)
+        for packet in given.demux(stream):
+            for tagged in tag.filter(packet if packet.size else None):
+                tagged.stream = copy
+                made.mux(tagged)
+    return target
+
+
+@pytest.mark.parametrize("matrix", [8, *range(10, 18)])
+def test_a_colour_matrix_that_cannot_be_converted_is_read_as_bt_601_and_said(
+    tmp_path: Path, matrix: int
+) -> None:
+    source = tmp_path / "untagged.ts"
+    with av.open(str(source), "w") as container:
+        encode(container, video_stream(container, "libx264", "yuv420p"), rgb_frames())
+    paths = [retagged(source, tmp_path / f"{number}.ts", number) for number in (matrix, 6)]
+
+    facts = inspect_video(paths[0])
+
+    said = f"matrix_coefficients {matrix} cannot be converted; the colours are read as BT.601"
+    assert (facts.verdict, facts.reason, facts.num_frames) == ("ok", said, NUM_FRAMES)
+    assert facts.fingerprint == inspect_video(paths[1]).fingerprint
+    np.testing.assert_array_equal(*(shown(path, range(NUM_FRAMES)) for path in paths))
 
 
 # --- errors of the program ---------------------------------------------------------------------
