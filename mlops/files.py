@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Collection, Iterator
@@ -24,6 +25,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Longer than NFS keeps a directory's list, which is 60 s unless it is mounted otherwise.
 LISTING_SEC = 90.0
+
+# What a kill leaves of `replacing`, as .history.k3j5x0_a.tmp.csv of history.csv.
+HALF_WRITTEN = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp(\.\w+)?")
 
 
 @contextmanager
@@ -82,7 +86,19 @@ def write_json(path: Path, document: Any) -> None:
 def remove_half_written(directory: Path) -> None:
     """Remove what a kill left of `replacing`; only while no other process writes there."""
     for path in directory.glob(".*.tmp*"):
+        if HALF_WRITTEN.fullmatch(path.name):
+            remove_file(path)
+
+
+def remove_file(path: Path) -> None:
+    """Remove the file at `path`; a link or a directory in its place is a user's, and stays."""
+    if is_regular(path):
         path.unlink(missing_ok=True)
+
+
+def is_regular(path: Path) -> bool:
+    """Return whether a file lies at `path` itself, not at the end of a symbolic link."""
+    return path.is_file() and not path.is_symlink()
 
 
 def wait_until_listed(

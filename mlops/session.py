@@ -26,7 +26,8 @@ from mlops.determinism import rng_state, set_rng_state
 from mlops.fingerprint import Fingerprint
 from mlops.ledger import Ledger
 from mlops.resume import Start
-from mlops.runs import CHECKPOINTS, read_metadata, write_metadata
+from mlops.run_documents import read_metadata
+from mlops.runs import CHECKPOINTS, write_metadata
 from mlops.tracker import ExperimentTracker
 
 

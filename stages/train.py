@@ -40,8 +40,9 @@ from mlops.processes import watch_parent
 from mlops.progress import silent_stdout, track
 from mlops.resume import Start, Wanted, choose_start, trajectory_hash
 from mlops.run_config import RunConfig
+from mlops.run_documents import read_metadata
 from mlops.run_lock import run_lock
-from mlops.runs import CHECKPOINTS, make_run, read_metadata, write_metadata
+from mlops.runs import CHECKPOINTS, make_run, write_metadata
 from mlops.session import Progress, Session, restore
 from mlops.stage import parse_options, run_stage
 from mlops.stop import StopFlag, StoppedError
@@ -148,7 +149,7 @@ def lead(setting: Setting) -> None:
                 "others; run again"
             )
         start = choose_start(
-            runs_root(), wanted, mode=params.runtime.resume, recorded=workspace_md5s().get
+            runs_root(), wanted, mode=params.runtime.resume, recorded=workspace_md5s().get, say=say
         )
         run_dir = start.run_dir or make_run(
             runs_root(), params.experiment.name, wanted, RunConfig.from_params()
