@@ -31,17 +31,21 @@ HALF_WRITTEN = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp(\.\w+)?")
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = True, keep_as: Path | None = None) -> Iterator[Path]:
+def replacing(
+    path: Path, *, durable: bool = True, keep_as: Path | None = None, parents: bool = True
+) -> Iterator[Path]:
     """Give a temporary path beside `path`; on leaving without an error, rename it to `path`.
 
     `keep_as` is what the file that was there is renamed to, once the new one is on the disk: for
     the moment between the two renames `path` is not there.
 
+    The directory is made if it is not there; without `parents`, only in one that is.
+
     The temporary name ends with the suffix of `path`, because encoders and image writers
     choose the format by it. Without `durable` nothing is synced, which takes most of the time of
     a small file: for content that is stored elsewhere too.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=parents, exist_ok=True)
     descriptor, name = tempfile.mkstemp(
         prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
     )

@@ -231,6 +231,7 @@ def train(
                 )
                 if checkpoints.is_due:
                     checkpoints.save(session.state_dict())
+                session.check_in_place()
                 setting.group.check(setting.stop)
             report_epoch(session, timings, time.monotonic() - began, batches.waited_sec)
             warn_of_edits(setting)
@@ -262,6 +263,7 @@ def new_checkpoints(
         keep_epochs=setting.params.runtime.keep_epoch_checkpoints,
         every_sec=setting.params.runtime.checkpoint_every_sec,
         sync=[session.tracker.sync, session.ledger.sync],
+        check=session.check_in_place,
         say=say,
     )
 
@@ -517,6 +519,7 @@ def publish(session: Session, setting: Setting, run_dir: Path) -> None:
     )
     stop.check()
     setting.inputs.check()
+    session.check_logs()  # after the history was read: it is of what was verified
     files.write_text(cell.history, history.write_csv())
     files.write_text(run_dir / "artifacts/history.csv", history.write_csv())
     best_path = run_dir / CHECKPOINTS / BEST
