@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import msgspec
 
 from mlops import files, history
-from mlops.attempts import RunStatus
 from mlops.bundle import CHECKPOINTS, LOCK, PARAMS, RUN, Manifest
 from mlops.cache import cache_directory
 from mlops.command_values import PIPELINE, unfit_for_commands
@@ -23,6 +22,7 @@ from mlops.objects import Objects
 from mlops.parameter_values import Change, check_aliases, differing_values, with_values
 from mlops.resume import APPLIED
 from mlops.run_config import UNHASHED
+from mlops.run_documents import RunStatus
 from mlops.runs import DIRECTORIES, check_experiment_name
 
 # Of a run directory: the record, and the states that it goes on from.

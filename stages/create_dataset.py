@@ -19,6 +19,7 @@ from mlops.unfinished import UnfinishedFiles
 from stages.params import Clips, read_params
 from video.decoding import DECODING_VERSION, read_frames
 from video.packs import (
+    PACK_NAME,
     VIDEO_FACTS,
     pack_bytes,
     pack_key,
@@ -32,7 +33,7 @@ VIDEOS = Path("data/videos.parquet")
 PACKS = Path("data/clips")
 CLIPS = Path("data/clips.parquet")
 
-UNFINISHED = UnfinishedFiles("create_dataset")
+UNFINISHED = UnfinishedFiles("create_dataset", PACK_NAME)
 
 
 @dataclass(frozen=True, kw_only=True)

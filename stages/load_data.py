@@ -7,6 +7,7 @@ above `load_data.max_quarantined`, or when a class is left empty.
 """
 
 import functools
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -56,7 +57,7 @@ QUARANTINED = Path("data/quarantined")
 PICTURED = QUARANTINED / "rows.csv"
 INSPECTIONS = Path("data/inspections.parquet")
 
-UNFINISHED = UnfinishedFiles("load_data")
+UNFINISHED = UnfinishedFiles("load_data", re.escape(INSPECTIONS.name))
 SAVED = UNFINISHED.directory / INSPECTIONS.name
 SAVING_SHARE = 0.005  # of the time
 
