@@ -11,6 +11,7 @@ time of change is when that process was last seen alive.
 """
 
 import json
+import math
 import os
 import sys
 import threading
@@ -21,14 +22,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from mlops import files
+from mlops.errors import PipelineError
 from mlops.processes import is_alive, own_identity
+from mlops.run_documents import METADATA, RunStatus, read_metadata
 from mlops.runs import change_metadata
 from mlops.stop import StoppedError
-
-RunStatus = Literal["running", "finished", "failed", "interrupted", "dead"]
 
 KILLED = "killed"
 BEAT_EVERY_SEC = 10.0
@@ -58,7 +59,7 @@ class Attempt:
         def close(document: dict[str, Any]) -> dict[str, Any]:
             attempts = [
                 attempt | ended if attempt["number"] == self.number else attempt
-                for attempt in document["attempts"]
+                for attempt in document.get("attempts", [])
             ]
             return document | {"status": status_after(reason), "attempts": attempts}
 
@@ -113,8 +114,10 @@ def _end(attempt: Attempt, reason: str) -> None:
     # On a full disk the reason is not recorded; it must not take the place of the error itself.
     try:
         attempt.end(reason)
-    except OSError as error:
-        print(f"{attempt.run_dir}: {reason}, which cannot be noted: {error}", file=sys.stderr)
+    except (OSError, PipelineError) as error:
+        # Of a directory that is gone the error itself tells.
+        if attempt.run_dir.is_dir() or reason == "finished":
+            print(f"{attempt.run_dir}: {reason}, which cannot be noted: {error}", file=sys.stderr)
 
 
 def log_name(number: int) -> str:
@@ -178,8 +181,8 @@ def run_status(run_dir: Path) -> RunStatus:
     |                                | container: seen within three beats,    |             |
     |                                | and at least 60 s                      | running     |
     |                                | and not seen for longer                | dead        |
-    |                                | is not named yet: the directory was    |             |
-    |                                | last written to within 60 s            | running     |
+    |                                | is not named yet: directory and        |             |
+    |                                | metadata.json are not older than 60 s  | running     |
     |                                | and not for longer                     | dead        |
     """
     said = _recorded_status(run_dir)
@@ -194,7 +197,7 @@ def run_status(run_dir: Path) -> RunStatus:
 def _recorded_status(run_dir: Path) -> tuple[RunStatus, int]:
     """The status that metadata.json tells, and the number of attempts."""
     try:
-        document: dict[str, Any] = json.loads((run_dir / "metadata.json").read_text())
+        document = read_metadata(run_dir)
     except FileNotFoundError:
         return "running", 0
     status: RunStatus = document.get("status", "running")
@@ -202,18 +205,20 @@ def _recorded_status(run_dir: Path) -> tuple[RunStatus, int]:
 
 
 def _is_worked_on(run_dir: Path) -> bool:
+    heartbeat = run_dir / "heartbeat"
     try:
-        pulse = json.loads((run_dir / "heartbeat").read_text())
-    except FileNotFoundError:
-        # A run that has just been created; its directory tells when.
-        return _age_sec(run_dir) < LEAST_PATIENCE_SEC
-    if pulse["stopped"]:
-        return False
-    alive = is_alive(pulse)
-    if alive is None:
+        pulse = json.loads(heartbeat.read_bytes())
+        alive = False if pulse["stopped"] else is_alive(pulse)
         patience_sec = max(LEAST_PATIENCE_SEC, 3 * float(pulse["every_sec"]))
-        return _age_sec(run_dir / "heartbeat") < patience_sec
-    return alive
+    except FileNotFoundError:
+        # A run that has just been created. Its record tells when, for a reader may write a cache
+        # into the directory; one without a record is no run, or of earlier code.
+        made = [path for path in (run_dir, run_dir / METADATA) if path.exists()]
+        return max(map(_age_sec, made), default=math.inf) < LEAST_PATIENCE_SEC
+    except (OSError, ValueError, KeyError, TypeError):
+        # It is written without a sync, and so may be empty after a power cut.
+        alive, patience_sec = None, LEAST_PATIENCE_SEC
+    return _age_sec(heartbeat) < patience_sec if alive is None else alive
 
 
 def _closed(attempt: Mapping[str, Any], seen: float | None) -> dict[str, Any]:
@@ -225,6 +230,8 @@ def _closed(attempt: Mapping[str, Any], seen: float | None) -> dict[str, Any]:
 
 def _write_heartbeat(run_dir: Path, every_sec: float, *, stopped: bool = False) -> None:
     pulse = own_identity() | {"every_sec": every_sec, "stopped": stopped}
+    if not run_dir.is_dir():  # removed meanwhile: writing would make it again
+        return
     with suppress(OSError):
         files.write_bytes(run_dir / "heartbeat", (json.dumps(pulse) + "\n").encode(), durable=False)
 
@@ -232,7 +239,7 @@ def _write_heartbeat(run_dir: Path, every_sec: float, *, stopped: bool = False) 
 def _modified(path: Path) -> float | None:
     try:
         return path.stat().st_mtime
-    except FileNotFoundError:
+    except OSError:
         return None
 
 

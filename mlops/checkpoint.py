@@ -37,13 +37,13 @@ _UNREADABLE = (EOFError, RuntimeError, ValueError)
 _switch = threading.Lock()
 
 
-def save_checkpoint(path: Path, state: State) -> int:
+def save_checkpoint(path: Path, state: State, *, parents: bool = True) -> int:
     """Write `state` with the format's version, and return the file's size in bytes.
 
     Equal states, keys in one order, give equal bytes: no time is in them. A crash leaves the file
-    that was there before.
+    that was there before. Directories are made as `files.replacing` does.
     """
-    with files.replacing(path) as temporary:
+    with files.replacing(path, parents=parents) as temporary:
         return write_checkpoint(temporary, state)
 
 
@@ -68,6 +68,8 @@ def write_checkpoint(path: Path, state: State) -> int:
 
 def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> State:
     """Read a checkpoint; a `PipelineError` says how it is damaged or of another kind."""
+    if kind := other_kind(path):
+        raise PipelineError(f"{path}: expected a checkpoint, got {kind}; remove it and run again")
     _verify(path)
     try:
         state = torch.load(path, map_location=device, weights_only=True)
@@ -154,6 +156,15 @@ class _Stream:
 def _write_all(file: BinaryIO, data: memoryview) -> None:
     while data:
         data = data[file.write(data[:_PIECE_BYTES]) :]
+
+
+def other_kind(path: Path) -> str | None:
+    """Return what lies at `path`, in words, if it is neither a file nor nothing at all."""
+    if path.is_file() or not os.path.lexists(path):
+        return None
+    if path.is_dir():
+        return "a directory"
+    return "a link to nothing" if path.is_symlink() else "no regular file"
 
 
 def _verify(path: Path) -> None:

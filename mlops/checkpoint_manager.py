@@ -28,7 +28,13 @@ from typing import Any
 import torch
 
 from mlops import files
-from mlops.checkpoint import State, load_checkpoint, save_checkpoint, write_checkpoint
+from mlops.checkpoint import (
+    State,
+    load_checkpoint,
+    other_kind,
+    save_checkpoint,
+    write_checkpoint,
+)
 from mlops.errors import PipelineError
 
 LATEST = "latest_checkpoint.pt"
@@ -70,8 +76,12 @@ def load_best(directory: Path, *, say: Say = print, set_aside: bool = True) -> S
 
 def epoch_checkpoints(directory: Path) -> list[Path]:
     """The states after whole epochs, oldest first."""
-    pattern = re.compile(r"checkpoint_epoch_(\d+)\.pt")
-    found = [path for path in directory.glob("*.pt") if pattern.fullmatch(path.name)]
+    pattern = re.compile(r"checkpoint_epoch_(\d+)\.pt", re.ASCII)
+    found = [
+        path
+        for path in directory.glob("*.pt")
+        if (epoch := pattern.fullmatch(path.name)) and path.name == EPOCH.format(int(epoch[1]))
+    ]
     return sorted(found, key=_epoch_of)
 
 
@@ -84,6 +94,15 @@ def _load_sound(path: Path, say: Say, set_aside: bool) -> State | None:
         where = f"kept as {_set_aside(path, 'damaged')}" if set_aside else "left there"
         say(f"{str(error).rpartition(';')[0]}; {where}, and not used")
         return None
+
+
+def set_others_aside(directory: Path, say: Say) -> None:
+    """Rename what lies in the place of a checkpoint and is no file: no rename could replace it."""
+    places = (directory / name for name in (BEST, LATEST, PREVIOUS))
+    for path in [*places, *epoch_checkpoints(directory)]:
+        if kind := other_kind(path):
+            aside = _set_aside(path, "damaged")
+            say(f"{path}: expected a checkpoint, got {kind}; kept as {aside}, and not used")
 
 
 def set_later_aside(directory: Path, epoch: int) -> None:
@@ -99,7 +118,7 @@ def _epoch_of(path: Path) -> int:
 
 def _set_aside(path: Path, why: str) -> str:
     number = 1
-    while (aside := path.with_name(f"{path.name}.{why}{number}")).exists():
+    while os.path.lexists(aside := path.with_name(f"{path.name}.{why}{number}")):
         number += 1
     path.rename(aside)
     return aside.name
@@ -109,8 +128,9 @@ class CheckpointManager:
     """Saves states without stopping training for longer than a copy in memory takes.
 
     One at a time: `save` waits for the save before it. `sync` names what has to be on the disk
-    before a state that refers to it, as the log up to an offset. The first `save` allocates the
-    buffers that later ones copy into, of the size of the state.
+    before a state that refers to it, as the log up to an offset. `check` raises if there is no
+    place to save to any more. The first `save` allocates the buffers that later ones copy into, of
+    the size of the state.
     """
 
     def __init__(
@@ -120,6 +140,7 @@ class CheckpointManager:
         keep_epochs: int,
         every_sec: float,
         sync: Sequence[Callable[[], None]] = (),
+        check: Callable[[], None] = lambda: None,
         say: Say = print,
     ) -> None:
         self._directory = directory
@@ -127,6 +148,7 @@ class CheckpointManager:
         self._every_sec = every_sec
         self._saved = time.monotonic()
         self._sync = sync
+        self._check = check
         self._say = say
         self._copy = _WarmCopy()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
@@ -150,8 +172,8 @@ class CheckpointManager:
 
         `best` makes the best model's file of the copied state, when this is the best so far;
         `epoch` is the number of whole epochs trained, when the state is one after an epoch.
-        What went wrong is said, and training goes on; only a fault of the program is raised, by
-        the next call.
+        What went wrong is said, and training goes on; only what `check` raises, and a fault of the
+        program, is raised, by the next call.
         """
         self.wait()
         copied = self._copy.take(state)
@@ -167,9 +189,10 @@ class CheckpointManager:
     def finish(self) -> None:
         """Wait; a `PipelineError` says that there is still no room for the best model."""
         self.wait()
+        self._check()
         try:
             if self._unwritten_best is not None:
-                save_checkpoint(self._directory / BEST, self._unwritten_best)
+                save_checkpoint(self._directory / BEST, self._unwritten_best, parents=False)
         except OSError as error:
             raise PipelineError(
                 f"{self._directory}: expected room for the best model, got: {error.strerror}; make "
@@ -186,12 +209,14 @@ class CheckpointManager:
         self, state: State, make_best: Callable[[State], State] | None, epoch: int | None
     ) -> None:
         best = make_best(state) if make_best else self._unwritten_best
+        self._check()
         try:
             self._write_with_room(state, best, epoch)
             self._unwritten_best = None
         except OSError as error:
             # The copy is used again for the next state, by when the best model has moved on.
             self._unwritten_best = _cloned(best) if best else None
+            self._check()
             self._say(
                 f"{error.filename or self._directory}: expected to write a checkpoint, got: "
                 f"{error.strerror or error}; a kill from now on costs what was done since the last "
@@ -206,8 +231,8 @@ class CheckpointManager:
                 # The newest is never given up: training began with it, or wrote it since. It is
                 # LATEST, but after a kill between two renames, or where that one was damaged.
                 named = (self._directory / name for name in (PREVIOUS, LATEST))
-                states = epoch_checkpoints(self._directory)
-                states += [path for path in named if path.exists()]
+                states = [*epoch_checkpoints(self._directory), *named]
+                states = [path for path in states if files.is_regular(path)]
                 if error.errno not in files.FULL or len(states) < 2:
                     raise
                 states[0].unlink()
@@ -215,18 +240,21 @@ class CheckpointManager:
     def _write_all(self, state: State, best: State | None, epoch: int | None) -> None:
         documents = [document for document in (best, state) if document]
         _check_room(self._directory, sum(map(_num_bytes, documents)))
+        set_others_aside(self._directory, self._say)
+        # Without parents: a run's directory that was removed meanwhile is not to come back.
         if best is not None:
-            save_checkpoint(self._directory / BEST, best)
+            save_checkpoint(self._directory / BEST, best, parents=False)
         for sync in self._sync:
             sync()
         latest = self._directory / LATEST
-        with files.replacing(latest, keep_as=self._directory / PREVIOUS) as temporary:
+        previous = self._directory / PREVIOUS
+        with files.replacing(latest, keep_as=previous, parents=False) as temporary:
             write_checkpoint(temporary, state)
         if epoch is not None and self._keep_epochs:
             with suppress(OSError):  # one more of what there is: not worth another try
                 _link_or_copy(latest, self._directory / EPOCH.format(epoch))
             for path in epoch_checkpoints(self._directory)[: -self._keep_epochs]:
-                path.unlink()
+                files.remove_file(path)
 
 
 class NoCheckpoints:
@@ -301,5 +329,5 @@ def _link_or_copy(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except OSError:  # a file system without links
-        with files.replacing(target) as temporary:
+        with files.replacing(target, parents=False) as temporary:
             shutil.copyfile(source, temporary)

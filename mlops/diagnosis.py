@@ -36,6 +36,10 @@ EXTRAS |= {"webdav": "webdav", "webdavs": "webdav"}
 REMOTE_PATIENCE_SEC = 30.0
 REMOTE_ADVICE = "look at the URL, the network and the credentials (docs/restoring.md)"
 
+PARAMS = "params.yaml"
+TAKE_BACK = f"git checkout HEAD -- {PARAMS} dvc.lock metrics.json && dvc checkout"
+QUEUED_TRIAL = "refs/exps/stash"
+
 LEAST_DISK_BYTES = 2e9
 LEAST_MEMORY_BYTES = 2e9
 MOST_NAMED = 3
@@ -65,6 +69,7 @@ def findings(*, with_torch: bool, ask_remotes: bool) -> list[Finding]:
         _torch(with_torch=with_torch),
         *_decoders(),
         _git(),
+        *(_left_by_trials() if shutil.which("git") else []),
         *_dvc(cache),
         *(_remotes(ask=ask_remotes) if cache else []),
         *([outs()] if PIPELINE.is_file() else []),
@@ -88,7 +93,7 @@ def _packages() -> Iterator[Finding]:
     """Whether what requirements.lock pins is installed in these versions."""
     subject = str(REQUIREMENTS)
     if not REQUIREMENTS.is_file():
-        advice = "run from the root of the repository, or git checkout requirements.lock"
+        advice = "run from the root of the repository, or git checkout HEAD -- requirements.lock"
         yield Finding(level="wrong", subject=subject, said="found no such file", advice=advice)
         return
     pins = re.findall(r"^([\w.-]+)==([^\s;]+)", REQUIREMENTS.read_text(), flags=re.MULTILINE)
@@ -164,6 +169,35 @@ def _git() -> Finding:
             level="wrong", subject="git", said=f"{said}; this is no repository", advice=advice
         )
     return Finding(level="ok", subject="git", said=said)
+
+
+def _left_by_trials() -> Iterator[Finding]:
+    """Tell what a killed `dvc exp run` leaves in git, where later trials take it up."""
+    branch = ""
+    if _output("git", "rev-parse", "HEAD") and not _output("git", "branch", "--show-current"):
+        # The one that was checked out before, by git's own record.
+        branch = _output("git", "rev-parse", "--abbrev-ref", "@{-1}") or "BRANCH"
+        yield Finding(
+            level="hint",
+            subject="HEAD",
+            said="on no branch, as a killed dvc exp run leaves it: commits go on none",
+            advice=f"git checkout {branch} && dvc checkout, if it is not meant",
+        )
+    if _output("git", "diff", "--cached", "--name-only", "HEAD", "--", PARAMS):
+        back = f"git reset --quiet && {branch and f'git checkout {branch} && '}{TAKE_BACK}"
+        yield Finding(
+            level="hint",
+            subject=PARAMS,
+            said="values are staged that HEAD does not have, as a killed dvc exp run leaves them",
+            advice=f"to take them back, if no dvc is at work: {back}",
+        )
+    if _output("git", "for-each-ref", QUEUED_TRIAL):
+        yield Finding(
+            level="hint",
+            subject=QUEUED_TRIAL,
+            said="a trial that was killed before it began: the next dvc exp run runs it too",
+            advice=f"if no dvc is at work: git update-ref -d {QUEUED_TRIAL}",
+        )
 
 
 def _dvc(cache: Path | None) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Collection, Iterator
@@ -25,19 +26,26 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Longer than NFS keeps a directory's list, which is 60 s unless it is mounted otherwise.
 LISTING_SEC = 90.0
 
+# What a kill leaves of `replacing`, as .history.k3j5x0_a.tmp.csv of history.csv.
+HALF_WRITTEN = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp(\.\w+)?")
+
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = True, keep_as: Path | None = None) -> Iterator[Path]:
+def replacing(
+    path: Path, *, durable: bool = True, keep_as: Path | None = None, parents: bool = True
+) -> Iterator[Path]:
     """Give a temporary path beside `path`; on leaving without an error, rename it to `path`.
 
     `keep_as` is what the file that was there is renamed to, once the new one is on the disk: for
     the moment between the two renames `path` is not there.
 
+    The directory is made if it is not there; without `parents`, only in one that is.
+
     The temporary name ends with the suffix of `path`, because encoders and image writers
     choose the format by it. Without `durable` nothing is synced, which takes most of the time of
     a small file: for content that is stored elsewhere too.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=parents, exist_ok=True)
     descriptor, name = tempfile.mkstemp(
         prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
     )
@@ -82,7 +90,19 @@ def write_json(path: Path, document: Any) -> None:
 def remove_half_written(directory: Path) -> None:
     """Remove what a kill left of `replacing`; only while no other process writes there."""
     for path in directory.glob(".*.tmp*"):
+        if HALF_WRITTEN.fullmatch(path.name):
+            remove_file(path)
+
+
+def remove_file(path: Path) -> None:
+    """Remove the file at `path`; a link or a directory in its place is a user's, and stays."""
+    if is_regular(path):
         path.unlink(missing_ok=True)
+
+
+def is_regular(path: Path) -> bool:
+    """Return whether a file lies at `path` itself, not at the end of a symbolic link."""
+    return path.is_file() and not path.is_symlink()
 
 
 def wait_until_listed(

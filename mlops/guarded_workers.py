@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from mlops.errors import PipelineError
+from mlops.errors import PipelineError, described
 from mlops.workers import end_with_parent
 
 Task = TypeVar("Task")
@@ -33,7 +32,7 @@ _MOST_ADDRESS_SPACE = 4
 class Fault:
     """What a task did instead of giving a result; `reason` is half a sentence with figures."""
 
-    kind: Literal["timeout", "out_of_memory", "crashed"]
+    kind: Literal["timeout", "out_of_memory", "crashed", "internal_error"]
     reason: str
 
 
@@ -49,8 +48,9 @@ class GuardedWorkers:
     """Processes whose tasks have limits; they live until the `with` block ends.
 
     A task that hangs, eats memory or ends its process costs that worker, which is replaced, and
-    no other task. A task in whose worker a crash occurred is tried once more in a new one, so
-    that nothing an earlier task left behind is held against it.
+    no other task; one that raises an exception costs its own result. A task in whose worker a crash
+    occurred is tried once more in a new one, so that nothing an earlier task left behind is held
+    against it.
     """
 
     def __init__(self, workers: int, limits: Limits) -> None:
@@ -69,8 +69,7 @@ class GuardedWorkers:
     ) -> Iterator[Result | Fault]:
         """Yield `function(task)` for each task, or the `Fault` that kept it from a result.
 
-        `function` is importable, tasks can be pickled. An exception of a task is raised here and
-        ends the work.
+        `function` is importable, tasks can be pickled.
         """
         waiting = deque(range(len(tasks)))
         outcomes: dict[int, Result | Fault] = {}
@@ -171,10 +170,8 @@ class _Worker:
             if self.number is not None:
                 self.give(self.number, self._task)
             return None
-        if isinstance(message, Exception):
-            raise message
         self._fresh = False
-        if isinstance(message.value, Fault):
+        if isinstance(message.value, Fault) and message.value.kind == "out_of_memory":
             self._replace()
         return cast(_Outcome, message)
 
@@ -251,10 +248,8 @@ def _serve(pipe: Connection, limits: Limits) -> None:
             answer = function(message)
         except MemoryError:
             answer = _out_of_memory(limits)
-        except Exception as error:  # noqa: BLE001 - raised again in the parent
-            error.add_note(f"in a worker process:\n{traceback.format_exc()}")
-            pipe.send(error)
-            continue
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this task alone
+            answer = Fault(kind="internal_error", reason=f"raised {described(error)}")
         pipe.send(_Outcome(_out_of_memory(limits) if _peak_bytes() > most_bytes else answer))
 
 

@@ -1,5 +1,8 @@
 """An append-only file of JSON lines with one writer, which a checkpoint can cut back.
 
+A state holds how long the file was, and checksums of what it held: neither a lost nor a changed
+line passes for what was written.
+
 What `append` has returned from survives a kill of the process, and after `sync` a power cut too.
 Between two appends the file ends with a whole line, whatever happened to the disk or to the
 process that wrote before.
@@ -8,11 +11,12 @@ process that wrote before.
 import fcntl
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mlops import files
+from mlops.block_checksums import BLOCK_BYTES, checksums_of, first_difference, pieces
 from mlops.errors import PipelineError
 
 COPY_BYTES = 1 << 20
@@ -46,6 +50,7 @@ class Journal:
         # A process that was killed may have left a part of a line, to which the next would be
         # glued: both would be lost to readers.
         self._cut(line_end(self._descriptor, 0, self._size()))
+        self._checksums = checksums_of(self._descriptor, self._size())
         self._is_whole = True
         self._waiting = b""  # what a full disk had no room for
 
@@ -63,6 +68,7 @@ class Journal:
             written = os.write(self._descriptor, block)
             if written != len(block):
                 self._append_rest(block, written)
+            self._checksums.add(block)
             self._waiting = b""
         except OSError as error:
             if error.errno not in files.FULL:
@@ -107,10 +113,30 @@ class Journal:
     def state_dict(self) -> dict[str, Any]:
         """To the state being saved belong what lies before `offset_bytes`, and the lines `waiting`.
 
-        Nothing is synced: that is for the thread that writes the checkpoint, which calls `sync`
-        before the checkpoint gets its name.
+        `crc32` is of what was written, not of what lies there now. Nothing is synced: that is for
+        the thread that writes the checkpoint, which calls `sync` before the checkpoint gets its
+        name.
         """
-        return {"offset_bytes": self._size(), "waiting": self._waiting.decode()}
+        return {
+            "offset_bytes": self._checksums.num_bytes,
+            "crc32": self._checksums.text,
+            "waiting": self._waiting.decode(),
+        }
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether `path` is the file that is written: not if it was removed, moved or replaced."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
+    def fault(self) -> str | None:
+        """Return how the file differs from all that was written into it; None if it does not."""
+        written, size = self._checksums.num_bytes, self._size()
+        if size > written:
+            return f"{self.path}: expected {written} bytes, as were written, got {size}"
+        return fault_of(self.path, self.state_dict())
 
     def sync(self) -> None:
         """Bring to the disk what was appended so far. Any thread may call it."""
@@ -121,19 +147,10 @@ class Journal:
 
         `None` stands for a run without a checkpoint.
         """
-        offset = state["offset_bytes"] if state else 0
-        size = self._size()
-        if offset > size:
-            raise PipelineError(
-                f"{self.path}: expected at least {offset} bytes, as the checkpoint says, got "
-                f"{size}; put the file back, or remove the checkpoint and run again"
-            )
-        if offset and os.pread(self._descriptor, 1, offset - 1) != b"\n":
-            raise PipelineError(
-                f"{self.path}: expected the end of a line at byte {offset}, as the checkpoint "
-                "says, got a changed file; put it back, or remove the checkpoint and run again"
-            )
-        self._cut(offset)
+        if state and (fault := fault_of(self.path, state)):
+            raise PipelineError(f"{fault}; put it back, or remove the checkpoint and run again")
+        self._cut(state["offset_bytes"] if state else 0)
+        self._checksums = checksums_of(self._descriptor, self._size())
         self._waiting = b""
         self._append_waiting(state)
 
@@ -143,18 +160,17 @@ class Journal:
 
     def adopt(self, path: Path, state: Mapping[str, Any]) -> None:
         """Begin with what another journal holds up to a state of it; that one stays as it is."""
-        self._cut(0)
+        self.load_state_dict(None)
+        if fault := fault_of(path, state):
+            raise PipelineError(
+                f"{fault}; put it back, or remove that run's checkpoints and run again"
+            )
         left = state["offset_bytes"]
         with path.open("rb") as source:
             while left and (piece := source.read(min(left, COPY_BYTES))):
                 self.append(piece)
                 left -= len(piece)
         self._append_waiting(state)
-        if left:
-            raise PipelineError(
-                f"{path}: expected at least {state['offset_bytes']} bytes, as the checkpoint says, "
-                f"got {left} fewer; put it back, or remove that run's checkpoints and run again"
-            )
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -173,7 +189,7 @@ class Journal:
             if orphans.seek(0, os.SEEK_END) and not _ends_a_line(orphans):
                 orphans.write(b"\n")
             piece = b"\n"
-            for piece in self._pieces(offset):
+            for piece in pieces(self._descriptor, offset, self._size()):
                 orphans.write(piece)
             if not piece.endswith(b"\n"):
                 orphans.write(b"\n")
@@ -182,10 +198,38 @@ class Journal:
         os.ftruncate(self._descriptor, offset)
         os.fsync(self._descriptor)
 
-    def _pieces(self, offset: int) -> Iterator[bytes]:
-        while piece := os.pread(self._descriptor, COPY_BYTES, offset):
-            yield piece
-            offset += len(piece)
+
+def fault_of(path: Path, state: Mapping[str, Any]) -> str | None:
+    """Return how a file differs from what a state says of it, and where; None if it fits."""
+    offset = state["offset_bytes"]
+    if "crc32" not in state:
+        return f"{path}: expected its checksums in the checkpoint, which earlier code made"
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return f"{path}: expected {offset} bytes, as the checkpoint says, found no file"
+    try:
+        found = checksums_of(descriptor, offset)
+        if found.num_bytes < offset:
+            return (
+                f"{path}: expected at least {offset} bytes, as the checkpoint says, got "
+                f"{found.num_bytes}"
+            )
+        if offset and os.pread(descriptor, 1, offset - 1) != b"\n":
+            return f"{path}: expected the end of a line at byte {offset}, as the checkpoint says"
+        begin = first_difference(state["crc32"], found.text)
+        if begin is None:
+            return None
+        end = min(begin + BLOCK_BYTES, offset)
+        first = _count_lines(descriptor, 0, begin) + 1
+        last = first + _count_lines(descriptor, begin, end - 1)
+        return f"{path}: expected what was written in lines {first} to {last}, got a changed line"
+    finally:
+        os.close(descriptor)
+
+
+def _count_lines(descriptor: int, begin: int, end: int) -> int:
+    return sum(piece.count(b"\n") for piece in pieces(descriptor, begin, end))
 
 
 def _ends_a_line(file: BinaryIO) -> bool:

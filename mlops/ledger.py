@@ -40,35 +40,35 @@ class Ledger:
 
     def __init__(self, run_dir: Path | str) -> None:
         self.path = Path(run_dir) / LEDGER
-        self._journal = Journal(self.path, self.path.with_name("ledger.orphans.jsonl"))
+        self.journal = Journal(self.path, self.path.with_name("ledger.orphans.jsonl"))
         self._encode = msgspec.json.Encoder().encode_lines
 
     def record(self, *, epoch: int, step: int, samples: Sequence[int]) -> None:
         """Append the step's line. `samples` are rows of the training table, as in the batch."""
         rows = [int(row) for row in samples]
-        self._journal.append(self._encode([_Step(int(epoch), int(step), rows)]))
+        self.journal.append(self._encode([_Step(int(epoch), int(step), rows)]))
 
     def state_dict(self) -> dict[str, Any]:
-        return self._journal.state_dict()
+        return self.journal.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Cut the ledger where the state was saved; later lines go to ledger.orphans.jsonl."""
-        self._journal.load_state_dict(state)
+        self.journal.load_state_dict(state)
 
     def adopt(self, run_dir: Path, state: Mapping[str, Any]) -> None:
         """Begin with another run's ledger up to a state of it."""
-        self._journal.adopt(run_dir / LEDGER, state)
+        self.journal.adopt(run_dir / LEDGER, state)
 
     def sync(self) -> None:
         """Bring the ledger to the disk. Any thread may call it, before it renames a checkpoint."""
-        self._journal.sync()
+        self.journal.sync()
 
     def flush(self) -> None:
         """Write the lines that a full disk had no room for, or raise `PipelineError`."""
-        self._journal.flush()
+        self.journal.flush()
 
     def close(self) -> None:
-        self._journal.close()
+        self.journal.close()
 
 
 def read_ledger(path: Path) -> pl.DataFrame:

@@ -4,7 +4,6 @@ DVC knows all of it: every dvc.lock in git's history names the data of its commi
 parameters that made them, and DVC's cache has the tables themselves.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from mlops.errors import PipelineError
 from mlops.locks import DIRECTORIES, TABLES, Identity, Lock, LockError, Version, read_lock
 from mlops.objects import Objects
 from mlops.places import runs_root
+from mlops.run_documents import METADATA, read_metadata
 from mlops.runs import find_run
 
 LOCK = "dvc.lock"
@@ -186,7 +186,7 @@ class DataVersionManager:
         except LockError as error:
             raise PipelineError(
                 f"{LOCK}: expected the file that DVC writes, got a fault ({error}); restore it "
-                f"with git checkout {LOCK}"
+                f"with git checkout HEAD -- {LOCK}"
             ) from None
 
     @cached_property
@@ -401,8 +401,8 @@ def _read_committed(content: bytes) -> Lock:
 
 def _recorded_inputs(run_dir: Path) -> dict[str, set[str]]:
     """The md5 of the tables that a run read, by key of TABLES."""
-    path = run_dir / "metadata.json"
-    recorded = json.loads(path.read_text()).get("inputs_md5")
+    path = run_dir / METADATA
+    recorded = read_metadata(run_dir).get("inputs_md5")
     if recorded is None:
         raise PipelineError(
             f"{path}: expected the md5 of the inputs, found none, for an earlier version of the "

@@ -3,6 +3,7 @@
 Reading is safe while the run writes, and while it is cut back and goes on.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,16 @@ def best_of_runs(
 
 
 def _logs(run_dirs: Iterable[Path | str]) -> list[Path]:
-    """The logs of the runs that have logged; raises for all directories that are none."""
-    directories = [Path(run_dir).absolute() for run_dir in run_dirs]
-    if missing := [path for path in directories if not path.is_dir()]:
+    """Return the logs of the runs that have logged; raise for all paths that are not there.
+
+    Other files and directories, which a pattern such as `runs/*/run_*` may match, have no log.
+    """
+    paths = [Path(run_dir).absolute() for run_dir in run_dirs]
+    if missing := [path for path in paths if not os.path.lexists(path)]:
         raise PipelineError(
             *(f"{path}: expected the directory of a run, found none" for path in missing)
         )
-    return [path / LOG for path in directories if (path / LOG).exists()]
+    return [path / LOG for path in paths if (path / LOG).is_file()]
 
 
 def _names(run_dir: Path) -> list[pl.Expr]:

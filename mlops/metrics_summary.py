@@ -67,7 +67,9 @@ def update_summary(log: Path, *, most_bytes: int | None = None) -> None:
 def drop_stale_summary(log: Path) -> None:
     """Remove the summary if the log has been cut below what it covers."""
     if _load(log) is None:
-        summary_path(log).unlink(missing_ok=True)
+        # One that cannot be removed, as a directory, is no summary and is never used.
+        with contextlib.suppress(OSError):
+            summary_path(log).unlink()
 
 
 def _extended(log: Path, most_bytes: int | None) -> list[Extremes]:

@@ -45,7 +45,8 @@ from mlops.errors import PipelineError
 from mlops.locks import LOCK, recorded_md5s
 from mlops.reproduction import reproduce
 from mlops.run_config import PARAMS_FILE, RunConfig
-from mlops.runs import read_metadata, write_metadata
+from mlops.run_documents import read_metadata
+from mlops.runs import write_metadata
 from mlops.stage_table import UP_TO_DATE, StageRow, StageTable
 from mlops.stage_times import known_times, note_times, publisher
 from mlops.stop import EXIT_CODES, StoppedError
@@ -222,9 +223,10 @@ class Pipeline:
 
     def _known_cells(self) -> dict[str, dict[str, Any]]:
         """By cell, the md5 of the `history` that the tracker has, and the `run` that made it."""
-        if not (self.tracker.run_dir / "metadata.json").exists():
+        try:
+            cells: dict[str, dict[str, Any]] = read_metadata(self.tracker.run_dir).get("cells", {})
+        except FileNotFoundError:
             return {}
-        cells: dict[str, dict[str, Any]] = read_metadata(self.tracker.run_dir).get("cells", {})
         return cells
 
     def _read(self, wanted: Sequence[str]) -> list["_Stage"]:

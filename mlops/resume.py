@@ -8,23 +8,25 @@ from no other, except where another run's state is known to be the same trajecto
 | a run of the same fingerprint, not finished | resumes |
 | one that is finished, its result not recorded in dvc.lock | publishes it again |
 | one that is finished and recorded: `dvc repro --force` | afresh |
+| a damaged record of a run of the same fingerprint, and no sound one | none: it stops and says so |
 | one that differs in the number of epochs alone, which nothing but the end depends on | extends |
 | with `runtime.resume: compatible`, one not finished that differs in versions or device alone | \
 adopts |
 | anything else | afresh, and says what differs from the run that is closest |
 
-With `runtime.resume: never` every start is afresh.
+With `runtime.resume: never` every start is afresh. The damaged record of any other run is told in
+a line, and passed over.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mlops.config import config_hash, flatten
 from mlops.errors import PipelineError
-from mlops.fingerprint import Fingerprint
+from mlops.fingerprint import Fingerprint, fingerprint_hash
+from mlops.run_documents import DamagedRecordError, read_config, read_metadata, run_directories
 
 FINISHED = "finished"
 
@@ -35,6 +37,8 @@ How = Literal["afresh", "resumes", "publishes", "extends", "adopts"]
 INEXACT = ("versions", "device")
 
 _MOST_SHOWN = 3
+
+_NO_FINGERPRINT = "metadata.json: no fingerprint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +86,18 @@ class _Run:
 
     @property
     def has_state(self) -> bool:
-        found = (self.path / "checkpoints").glob("*checkpoint*.pt")
-        return any(not path.name.startswith(".") for path in found)  # but for half-written ones
+        return _has_state(self.path)
+
+    @property
+    def num_epochs(self) -> int | None:
+        """How many it was to train; None if its configuration does not tell."""
+        value = flatten(self.config).get("train.epochs")
+        return value if isinstance(value, int) else None
+
+
+def _has_state(run_dir: Path) -> bool:
+    found = (run_dir / "checkpoints").glob("*checkpoint*.pt")
+    return any(not path.name.startswith(".") for path in found)  # but for half-written ones
 
 
 def trajectory_hash(
@@ -100,14 +114,20 @@ def choose_start(
     *,
     mode: Mode,
     recorded: Callable[[str], str | None],
+    say: Callable[[str], None] = print,
 ) -> Start:
-    """`recorded` gives the md5 that dvc.lock names for an out now, None where it names none."""
+    """Decide how a training starts; a `PipelineError` says that its own run is damaged.
+
+    `recorded` gives the md5 that dvc.lock names for an out now, None where it names none.
+    """
     if mode == "never":
         return Start(how="afresh", differs="runtime.resume is never")
-    runs = [run for run in _newest_first(output_base) if mode == "compatible" or run.is_exact]
+    found, damaged = _newest_first(output_base)
+    runs = [run for run in found if mode == "compatible" or run.is_exact]
     other = _other_run(runs, wanted, mode)
     own = [run for run in runs if run.metadata["fingerprint"] == wanted.fingerprint]
-    if own and own[0].metadata["status"] != FINISHED:
+    _check_damaged(damaged, wanted, say, has_sound=bool(own))
+    if own and own[0].metadata.get("status") != FINISHED:
         # The other run counts only if no state of this one is sound.
         source = other[1] if other else None
         return Start(
@@ -117,8 +137,8 @@ def choose_start(
             is_exact=other is None or _stays_exact(*other),
         )
     if own:
-        published = own[0].metadata["published"]
-        if {name: recorded(name) for name in published} != published:
+        published = own[0].metadata.get("published", {})
+        if not published or {name: recorded(name) for name in published} != published:
             return Start(how="publishes", run_dir=own[0].path)
         return Start(how="afresh", differs=f"{own[0].path.name} is finished and recorded")
     if other is None:
@@ -154,21 +174,40 @@ def differences(config: Mapping[str, Any], metadata: Mapping[str, Any], wanted: 
     return ", ".join(texts[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _newest_first(output_base: Path) -> Iterator[_Run]:
-    paths = output_base.glob("*/run_*/metadata.json")
-    for path in sorted(paths, key=lambda path: path.parent.name, reverse=True):
+def _newest_first(output_base: Path) -> tuple[list[_Run], dict[Path, str]]:
+    """Return the trainings below `output_base`, and by its path what is damaged of each other."""
+    runs, damaged = [], {}
+    for path in reversed(run_directories(output_base)):
         try:
-            metadata = dict(json.loads(path.read_text()))
-            config = json.loads((path.parent / "config.json").read_text())["config"]
-        except FileNotFoundError:  # one that was killed while it was being made
-            continue
-        except (ValueError, KeyError, TypeError) as error:
-            raise PipelineError(
-                f"{path.parent}: expected metadata.json and config.json of a run, got a damaged "
-                f"file ({error}); move the directory away and run again"
-            ) from None
-        if {"fingerprint", "status"} <= metadata.keys():
-            yield _Run(path=path.parent, metadata=metadata, config=config)
+            metadata = read_metadata(path)
+            if metadata.get("fingerprint"):
+                runs.append(_Run(path=path, metadata=metadata, config=read_config(path)))
+            elif _has_state(path):
+                damaged[path] = _NO_FINGERPRINT
+        except FileNotFoundError as error:
+            # One that is being made or removed has no state.
+            if _has_state(path):
+                damaged[path] = f"{Path(error.filename).name}: no such file"
+        except DamagedRecordError as error:
+            damaged[path] = error.reason
+    return runs, damaged
+
+
+def _check_damaged(
+    damaged: Mapping[Path, str], wanted: Wanted, say: Callable[[str], None], *, has_sound: bool
+) -> None:
+    """Tell of the damaged runs, and stop if one is this training's own and has no sound twin."""
+    own_suffix = f"_{fingerprint_hash(wanted.fingerprint)[:8]}"
+    for path, reason in damaged.items():
+        fault = (
+            f"{path}: expected metadata.json and config.json of a run, got a damaged file "
+            f"({reason})"
+        )
+        is_own = path.name.endswith(own_suffix)
+        if is_own and not has_sound:
+            raise PipelineError(f"{fault}; move the directory away and run again")
+        if is_own or reason != _NO_FINGERPRINT:  # which the run of a notebook has not either
+            say(f"{fault}; it is passed over: restore the file, or move the directory away")
 
 
 def _other_run(runs: list[_Run], wanted: Wanted, mode: Mode) -> tuple[How, _Run] | None:
@@ -178,15 +217,16 @@ def _other_run(runs: list[_Run], wanted: Wanted, mode: Mode) -> tuple[How, _Run]
         for run in runs
         if run.metadata.get("trajectory") == wanted.trajectory
         and run.has_state
-        and flatten(run.config)["train.epochs"] < wanted.num_epochs
+        and (run.num_epochs or wanted.num_epochs) < wanted.num_epochs
     ]
     if shorter:
-        return "extends", max(shorter, key=lambda run: flatten(run.config)["train.epochs"])
+        return "extends", max(shorter, key=lambda run: run.num_epochs or 0)
     if mode == "compatible":
         for run in runs:
             same = _exact_part(run.metadata["fingerprint"]) == _exact_part(wanted.fingerprint)
             differs = run.metadata["fingerprint"] != wanted.fingerprint
-            if same and differs and run.has_state and run.metadata["status"] != FINISHED:
+            unfinished = run.metadata.get("status") != FINISHED
+            if same and differs and run.has_state and unfinished:
                 return "adopts", run
     return None
 
@@ -205,7 +245,7 @@ def _closest(runs: list[_Run], wanted: Wanted) -> str:
 
 
 def _entries(fingerprint: Fingerprint, part: str) -> dict[str, Any]:
-    entries = fingerprint[part]
+    entries = fingerprint.get(part, {})
     return flatten(entries) if isinstance(entries, dict) else {part: entries}
 
 

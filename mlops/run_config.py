@@ -273,7 +273,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(params, dict):
         raise PipelineError(
             f"{path}: expected sections with keys, got {type(params).__name__}; restore it with "
-            "git checkout"
+            f"git checkout HEAD -- {path}"
         )
     return params
 

@@ -1,19 +1,20 @@
 """What the directories below runs/ say, a record a run."""
 
-import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlops.attempts import RunStatus, run_status
+from mlops.attempts import run_status
 from mlops.config import canonical_json, flatten
 from mlops.errors import PipelineError
 from mlops.locks import TABLES
 from mlops.metrics_log import LOG
 from mlops.metrics_summary import Extremes, read_extremes
+from mlops.run_documents import RunStatus, read_config, read_metadata, run_directories
 
 VAL = "val"  # the phase that chooses the best epoch
 
@@ -131,52 +132,62 @@ def is_maximized(metric: str) -> bool:
     return not metric.endswith("loss")
 
 
-def read_records(output_base: Path, experiment: str | None = None) -> list[RunRecord]:
-    """The runs below `output_base`, newest last; raises for all that cannot be read."""
-    paths = sorted(output_base.glob(f"{experiment or '*'}/run_*"), key=lambda path: path.name)
+def read_records(
+    output_base: Path,
+    experiment: str | None = None,
+    *,
+    warn: Callable[[str], None] = lambda fault: print(fault, file=sys.stderr),
+) -> list[RunRecord]:
+    """Read the runs below `output_base`, newest last; `warn` is told of each that is damaged."""
+    paths = run_directories(output_base, experiment or "*")
     if experiment and not paths:
-        known = sorted({path.parent.name for path in output_base.glob("*/run_*")})
+        known = sorted({path.parent.name for path in run_directories(output_base)})
         raise PipelineError(
             f"{output_base / experiment}: expected runs of this experiment, found none; there are "
             f"those of {', '.join(known) or 'no experiment: dvc repro makes one'}"
         )
     records: list[RunRecord] = []
-    faults: list[str] = []
     for path in paths:
         try:
             records.append(read_record(path))
         except PipelineError as error:
-            faults += error.faults
-    if faults:
-        raise PipelineError(*faults)
+            warn(str(error))
     return records
 
 
 def read_record(path: Path) -> RunRecord:
-    log = path / LOG
-    config = _read_json(path / "config.json").get("config", {})
+    """Read a run; a `PipelineError` names the file that is damaged."""
+    config = _if_there(read_config, path)
+    params = config.get("params")
+    metadata = _if_there(read_metadata, path)
     return RunRecord(
         path=path,
-        metadata=(metadata := _read_json(path / "metadata.json")),
+        metadata=metadata,
         # Asked only of one whose record can be read; one without is being made, or was killed so.
         status=run_status(path),
         # A notebook logs a whole RunConfig: its parameters, and where its run is.
-        parameters=flatten(config.get("params", config)),
-        extremes=read_extremes(log) if metadata and log.exists() else [],
+        parameters=flatten(params if isinstance(params, dict) else config),
+        extremes=_read_log(path / LOG) if metadata else [],
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _if_there(read: Callable[[Path], dict[str, Any]], run_dir: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
+        return read(run_dir)
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+
+
+def _read_log(log: Path) -> list[Extremes]:
+    try:
+        return read_extremes(log)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
         raise PipelineError(
-            f"{path}: expected JSON, got a fault ({error}); restore the file, or move the run's "
-            "directory away"
+            f"{log}: expected the log of a run, got a damaged file ({error.strerror}); restore "
+            "it, or move the run's directory away"
         ) from None
-    return document if isinstance(document, dict) else {}
 
 
 def differing_parameters(records: Sequence[RunRecord]) -> list[str]:

@@ -2,7 +2,8 @@
 
     runs/<experiment>/run_<YYYYmmdd_HHMMSS>_<first 8 of the fingerprint>/
         config.json      the parameters it was given, and their hash; those of all stages beside
-        metadata.json    fingerprint, status, and every attempt: when, where, how it ended
+        metadata.json    its id, from the first moment; fingerprint, status, and every attempt:
+                         when, where, how it ended
         metrics.jsonl    the log; orphans.jsonl: what was cut off it; metrics.summary.json: a cache
         ledger.jsonl     the samples of every step
         timings.jsonl    how long the epochs took, of which how much was waiting for data
@@ -16,7 +17,6 @@ no out of a stage, for DVC deletes outs before a stage runs. Nothing here is eve
 
 import errno
 import fcntl
-import json
 import os
 import re
 import secrets
@@ -31,6 +31,7 @@ from mlops.errors import PipelineError
 from mlops.fingerprint import fingerprint_hash
 from mlops.resume import Wanted
 from mlops.run_config import RunConfig
+from mlops.run_documents import METADATA, check_metadata, read_metadata
 
 RUNNING, FINISHED = "running", "finished"
 CHECKPOINTS = "checkpoints"  # in a run directory
@@ -54,8 +55,8 @@ def create_run_directory(
     A run id is `run_` with the time (UTC) and eight hex digits of `identity`, the hash of the
     run's fingerprint; without one, they are random. A name already taken is never shared: a second
     start in the same second takes the next second that is free. The directory appears with all its
-    sub-directories or not at all. Raises `PipelineError` for an `experiment_name` that is not made
-    of at most 100 letters, digits, "_", "-" and ".".
+    sub-directories and its id in metadata.json, or not at all. Raises `PipelineError` for an
+    `experiment_name` that is not made of at most 100 letters, digits, "_", "-" and ".".
     """
     try:
         check_experiment_name(experiment_name)
@@ -77,7 +78,10 @@ def create_run_directory(
 def _rename_to_free_name(directory: Path, name: Path) -> bool:
     # A rename replaces an empty directory, which another may just have made, but never one that
     # holds anything, as every run directory does from its first moment.
-    if not name.exists():
+    if not os.path.lexists(name):
+        # The mark by which it is known as a run, and may be removed as one.
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        files.write_json(directory / METADATA, {"run_id": name.name, "created": created})
         try:
             directory.rename(name)
         except OSError as error:
@@ -96,25 +100,18 @@ def make_run(
     `run_config` is kept beside: it has the parameters of the stages that made the data, too.
     """
     identity = fingerprint_hash(wanted.fingerprint)
-    run_dir, run_id = create_run_directory(output_base, experiment_name, identity)
+    run_dir, _ = create_run_directory(output_base, experiment_name, identity)
     beside = {} if run_config is None else {"run_config": run_config.document()}
     files.write_json(run_dir / "config.json", config_document(wanted.config) | beside)
     write_metadata(
         run_dir,
-        run_id=run_id,
         status=RUNNING,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
         fingerprint=wanted.fingerprint,
         trajectory=wanted.trajectory,
         # The name that DVC gives to the same content: it says which versions were trained on.
         inputs_md5={name: files.md5(Path(name)) for name in wanted.inputs if Path(name).is_file()},
     )
     return run_dir
-
-
-def read_metadata(run_dir: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((run_dir / "metadata.json").read_text())
-    return document
 
 
 def write_metadata(run_dir: Path, /, **entries: Any) -> None:
@@ -127,16 +124,22 @@ def change_metadata(
 ) -> dict[str, Any]:
     """Replace the run's metadata.json by what `change` makes of it, and return that.
 
-    Threads and processes take turns, so that none undoes what another has written.
+    Threads and processes take turns, so that none undoes what another has written. A
+    `PipelineError` says that the directory is gone, or that the file is damaged.
     """
-    path = run_dir / "metadata.json"
-    run_dir.mkdir(parents=True, exist_ok=True)
+    if not run_dir.is_dir():
+        raise PipelineError(gone(run_dir))
     # A file of its own, for metadata.json is replaced; left behind, for one who waits holds it.
     lock = os.open(run_dir / ".metadata.lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        document = change(json.loads(path.read_text()) if path.exists() else {})
-        files.write_json(path, document)
+        try:
+            document = read_metadata(run_dir)
+        except FileNotFoundError:
+            document = {}
+        document = change(document)
+        check_metadata(document)
+        files.write_json(run_dir / METADATA, document)
     finally:
         # Closing alone would leave it locked by a process forked meanwhile.
         fcntl.flock(lock, fcntl.LOCK_UN)
@@ -144,9 +147,17 @@ def change_metadata(
     return document
 
 
+def gone(run_dir: Path) -> str:
+    """Say that the directory of a run at work is not there any more, and what can be done."""
+    return (
+        f"{run_dir}: expected the directory of this run, found none, for it was removed or moved "
+        "meanwhile; put it back and run the same command again, or run it again to begin anew"
+    )
+
+
 def find_run(output_base: Path, name: str) -> Path:
     """The run with this id, or the run directory at this path, relative or below `output_base`."""
-    paths = {path.parent for path in output_base.glob("*/run_*/metadata.json")}
+    paths = {path.parent for path in output_base.glob(f"*/run_*/{METADATA}")}
     named = {path for path in paths if path.name == name} or {
         path
         for path in paths

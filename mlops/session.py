@@ -5,6 +5,7 @@ speaks it too. The order of the data and its augmentation are functions of (seed
 so a place in them is the numbers of `Progress`, and nothing is replayed to come back to it.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +22,23 @@ from mlops.checkpoint_manager import (
     load_best,
     load_newest,
     set_later_aside,
+    set_others_aside,
 )
 from mlops.determinism import rng_state, set_rng_state
+from mlops.errors import PipelineError
 from mlops.fingerprint import Fingerprint
-from mlops.ledger import Ledger
+from mlops.journal import fault_of
+from mlops.ledger import LEDGER, Ledger
+from mlops.metrics_log import LOG
 from mlops.resume import Start
-from mlops.runs import CHECKPOINTS, read_metadata, write_metadata
+from mlops.run_documents import METADATA, read_metadata
+from mlops.runs import CHECKPOINTS, gone, write_metadata
 from mlops.tracker import ExperimentTracker
+
+REMEDY = (
+    "nothing is published: run the same command again, which goes on from the last checkpoint that "
+    "fits what is there"
+)
 
 
 class Stateful(Protocol):
@@ -118,6 +129,25 @@ class Session:
         progress.epoch += 1
         progress.batch, progress.loss_sum, progress.num_clips = 0, 0.0, 0
 
+    def check_in_place(self) -> None:
+        """Raise `PipelineError` if the run's directory or its logs are gone or are other files."""
+        for journal in (self.tracker.journal, self.ledger.journal):
+            if not journal.is_in_place:
+                run_dir = journal.path.parent
+                if not (run_dir / METADATA).exists():  # or what a removal has not yet come to
+                    raise PipelineError(gone(run_dir))
+                raise PipelineError(
+                    f"{journal.path}: expected the file that is written here, found "
+                    f"{'another' if journal.path.exists() else 'none'}; {REMEDY}"
+                )
+
+    def check_logs(self) -> None:
+        """Raise `PipelineError` unless log and ledger hold what was written, and nothing else."""
+        self.check_in_place()
+        for journal in (self.tracker.journal, self.ledger.journal):
+            if fault := journal.fault():
+                raise PipelineError(f"{fault}; {REMEDY}")
+
     def flush(self) -> None:
         """Write what a full disk had no room for; a `PipelineError` says that there is none yet."""
         self.tracker.flush()
@@ -132,8 +162,15 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, s
     """Bring the session to the run's newest usable checkpoint, or to that of the run that it goes
     on from; without one, to its beginning."""
     directory = run_dir / CHECKPOINTS
+    if os.path.lexists(directory) and not directory.is_dir():
+        raise PipelineError(
+            f"{directory}: expected the directory of the checkpoints, got something else; put it "
+            "back, or remove what is there to begin anew"
+        )
     files.remove_half_written(directory)
-    refuse = _refuse_other_runs(session.fingerprint, _best_epoch(load_best(directory, say=say)))
+    set_others_aside(directory, say)
+    best = load_best(directory, say=say)
+    refuse = _refuse_other_runs(session.fingerprint, _best_epoch(best), run_dir)
     state = load_newest(directory, refuse, say=say)
     if state is None and start.source is not None:
         state = _adopt(session, start, start.source, run_dir, num_epochs, say)
@@ -142,6 +179,8 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, s
         session.ledger.load_state_dict(None)
         write_metadata(run_dir, goes_on_from=None)
         set_later_aside(directory, 0)
+        if start.how != "afresh":
+            say(f"{session.cell}: found no state that fits: begins again with epoch 0, step 0")
         return
     session.load_state_dict(state)
     progress = session.progress
@@ -159,7 +198,10 @@ def _adopt(
     """
     theirs = read_metadata(source)["fingerprint"]
     best = load_best(source / CHECKPOINTS, say=say, set_aside=False)
-    refuse = _refuse_longer_runs(theirs, num_epochs, _best_epoch(best), is_exact=start.is_exact)
+    refuse_other = _refuse_other_runs(theirs, _best_epoch(best), source)
+    refuse = _refuse_longer_runs(
+        refuse_other, num_epochs, _best_epoch(best), is_exact=start.is_exact
+    )
     state = load_newest(source / CHECKPOINTS, refuse, say=say, set_aside=False)
     if state is None:
         return None
@@ -182,23 +224,28 @@ def _best_epoch(best: State | None) -> int:
     return -1 if best is None else int(best.get("epoch", -1))
 
 
-def _refuse_other_runs(fingerprint: Fingerprint, best_epoch: int) -> Callable[[State], str | None]:
+Refuse = Callable[[State], str | None]  # why a state may not be used, None if it may
+
+
+def _refuse_other_runs(fingerprint: Fingerprint, best_epoch: int, run_dir: Path) -> Refuse:
+    """Refuse the states that do not belong to the run, its best model and its logs as they are."""
+
     def refuse(state: State) -> str | None:
         if state.get("fingerprint") != fingerprint:
             return "expected the state of this run, got that of another fingerprint"
         # A best model that is later than the state's will be made again on the way.
         if state["progress"]["best_epoch"] > best_epoch:
             return f"expected the best model of epoch {state['progress']['best_epoch']} beside it"
-        return None
+        logs = {"tracker": LOG, "ledger": LEDGER}
+        faults = (fault_of(run_dir / log, state[name]) for name, log in logs.items())
+        return next((f"does not fit {fault}" for fault in faults if fault), None)
 
     return refuse
 
 
 def _refuse_longer_runs(
-    fingerprint: Fingerprint, num_epochs: int, best_epoch: int, *, is_exact: bool
-) -> Callable[[State], str | None]:
-    refuse_other = _refuse_other_runs(fingerprint, best_epoch)
-
+    refuse_other: Refuse, num_epochs: int, best_epoch: int, *, is_exact: bool
+) -> Refuse:
     def refuse(state: State) -> str | None:
         reason = refuse_other(state)
         if reason is None and state["progress"]["epoch"] > num_epochs:

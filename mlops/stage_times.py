@@ -1,12 +1,14 @@
 """How long the stages took that made what the workspace's dvc.lock records."""
 
-import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mlops.config import config_hash
+from mlops.errors import PipelineError
 from mlops.locks import LOCK, LockError, recorded_stages
+from mlops.run_documents import DamagedRecordError, read_metadata, run_directories
 from mlops.run_records import RunRecord, read_record
 from mlops.runs import change_metadata
 
@@ -47,7 +49,8 @@ def known_times(root: Path) -> dict[str, float]:
         if published := metadata.get("published"):
             for name, outs in made.items():
                 if outs == published:
-                    trainings[name] = read_record(run_dir)
+                    with suppress(PipelineError):  # its configuration or its log is damaged
+                        trainings[name] = read_record(run_dir)
     for name, record in trainings.items():
         if name not in times or len(record.attempts) > 1:
             times[name] = record.duration_sec
@@ -73,9 +76,6 @@ def _entries(root: Path) -> dict[str, Any]:
 
 def _runs(root: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """The runs whose record can be read, oldest first."""
-    paths = (root / "runs").glob("*/run_*/metadata.json")
-    for path in sorted(paths, key=lambda path: path.parent.name):
-        try:
-            yield path.parent, json.loads(path.read_bytes())
-        except (FileNotFoundError, ValueError):  # removed meanwhile, or damaged
-            continue
+    for run_dir in run_directories(root / "runs"):
+        with suppress(FileNotFoundError, DamagedRecordError):  # the first if removed meanwhile
+            yield run_dir, read_metadata(run_dir)

@@ -43,8 +43,8 @@ class ExperimentTracker:
         self.run_id = run_id
         self.run_dir = Path(run_dir)
         self.path = self.run_dir / LOG
-        self._journal = Journal(self.path)
-        self._append = self._journal.append
+        self.journal = Journal(self.path)
+        self._append = self.journal.append
         self._encode = msgspec.json.Encoder().encode_lines
 
     def log(self, metrics: Mapping[str, float], *, step: int, epoch: int, phase: str) -> None:
@@ -93,7 +93,7 @@ class ExperimentTracker:
 
     def state_dict(self) -> dict[str, Any]:
         """The run and the length of its log; `sync` is to follow before the state is kept."""
-        return {"run_id": self.run_id, **self._journal.state_dict()}
+        return {"run_id": self.run_id, **self.journal.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Cut the log where the state was saved, so that no step is logged twice.
@@ -105,24 +105,24 @@ class ExperimentTracker:
                 f"{self.run_dir}: expected a checkpoint of {self.run_id}, got one of "
                 f"{state['run_id']}; remove the checkpoint and run again"
             )
-        self._journal.load_state_dict(state)
+        self.journal.load_state_dict(state)
         drop_stale_summary(self.path)
 
     def adopt(self, run_dir: Path, state: Mapping[str, Any]) -> None:
         """Begin with another run's log up to a state of its tracker."""
-        self._journal.adopt(run_dir / LOG, state)
+        self.journal.adopt(run_dir / LOG, state)
         drop_stale_summary(self.path)
 
     def sync(self) -> None:
         """Bring the log to the disk. Any thread may call it, before it renames a checkpoint."""
-        self._journal.sync()
+        self.journal.sync()
         update_summary(self.path, most_bytes=SUMMARISED_AT_SYNC_BYTES)
 
     def flush(self) -> None:
         """Write the rows that a full disk had no room for, or raise `PipelineError`."""
-        self._journal.flush()
+        self.journal.flush()
 
     def close(self) -> None:
         self.flush()
         update_summary(self.path)
-        self._journal.close()
+        self.journal.close()

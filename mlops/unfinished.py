@@ -5,18 +5,23 @@ So what took long is also kept below runs/, until the stage has finished.
 """
 
 import os
-import shutil
+import re
 from contextlib import suppress
 from pathlib import Path
 
+from mlops import files
 from mlops.places import runs_root
 
 
 class UnfinishedFiles:
-    """Files of one stage, found by name. Losing them costs time and nothing else."""
+    """Files of one stage, found by name. Losing them costs time and nothing else.
 
-    def __init__(self, stage: str) -> None:
+    `names` is a pattern that the names of all of them match, and no others are ever removed.
+    """
+
+    def __init__(self, stage: str, names: str) -> None:
         self.directory = runs_root() / f".{stage}"
+        self._names = re.compile(names)
 
     def keep(self, path: Path) -> None:
         """Keep the finished file at `path` by a second link, without copying it."""
@@ -32,5 +37,12 @@ class UnfinishedFiles:
             return None
 
     def clear(self) -> None:
-        """The stage has finished: its outs hold everything."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Remove them: the stage has finished, and its outs hold everything."""
+        if self.directory.is_symlink() or not self.directory.is_dir():
+            return
+        with suppress(OSError):  # what cannot be removed costs room, and no result
+            files.remove_half_written(self.directory)
+            for path in self.directory.iterdir():
+                if self._names.fullmatch(path.name):
+                    files.remove_file(path)
+            self.directory.rmdir()

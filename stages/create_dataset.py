@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mlops import files
 from mlops.cache import CachedFiles, cache_directory
-from mlops.errors import PipelineError
+from mlops.errors import PipelineError, described
 from mlops.executors import Executor, map_tasks
 from mlops.inputs import StageInputs
 from mlops.parameters import pick
@@ -18,6 +19,7 @@ from mlops.unfinished import UnfinishedFiles
 from stages.params import Clips, read_params
 from video.decoding import DECODING_VERSION, read_frames
 from video.packs import (
+    PACK_NAME,
     VIDEO_FACTS,
     pack_bytes,
     pack_key,
@@ -31,7 +33,7 @@ VIDEOS = Path("data/videos.parquet")
 PACKS = Path("data/clips")
 CLIPS = Path("data/clips.parquet")
 
-UNFINISHED = UnfinishedFiles("create_dataset")
+UNFINISHED = UnfinishedFiles("create_dataset", PACK_NAME)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,19 +109,31 @@ def make_pack(task: Task) -> pl.DataFrame:
             f"{task.path}: expected the content that load_data verified, got another; run "
             "dvc repro, which verifies it again"
         )
-    indices = uniform_indices(task.num_frames, task.clips.frames)
-    clip = read_frames(
-        task.path,
-        indices,
-        height=task.clips.height,
-        width=task.clips.width,
-        fit=task.clips.fit,
-        timing=task.timing,
-    )
-    packed = clip[np.newaxis]
+    packed = read_clip(task)[np.newaxis]
     files.write_bytes(PACKS / task.pack, pack_bytes(packed))
     UNFINISHED.keep(PACKS / task.pack)
     return pack_rows(task.pack, packed).with_columns(sha256=pl.lit(task.sha256))
+
+
+def read_clip(task: Task) -> NDArray[np.uint8]:
+    """Sample the frames of one video; raise `PipelineError` with its path if that fails."""
+    try:
+        return read_frames(
+            task.path,
+            uniform_indices(task.num_frames, task.clips.frames),
+            height=task.clips.height,
+            width=task.clips.width,
+            fit=task.clips.fit,
+            timing=task.timing,
+        )
+    except MemoryError:
+        raise  # of the machine
+    except Exception as error:
+        raise PipelineError(
+            f"{task.path}: expected clips of the {task.num_frames} frames that load_data decoded, "
+            f"got {described(error)}; take its row out of the index, and report the error, with "
+            "the file"
+        ) from error
 
 
 if __name__ == "__main__":

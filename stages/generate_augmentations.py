@@ -23,6 +23,7 @@ from stages.params import read_params
 from video.augmentation import augment_clip
 from video.draws import TRANSFORM_VERSION
 from video.packs import (
+    PACK_NAME,
     PackError,
     check_clip,
     pack_bytes,
@@ -39,7 +40,7 @@ SPLITS = Path("data/splits.parquet")
 AUGMENTED = Path("data/augmented.parquet")
 AUGMENTED_PACKS = Path("data/augmented")
 
-UNFINISHED = UnfinishedFiles("generate_augmentations")
+UNFINISHED = UnfinishedFiles("generate_augmentations", PACK_NAME)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ above `load_data.max_quarantined`, or when a class is left empty.
 """
 
 import functools
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import av
 import numpy as np
 import polars as pl
 
@@ -57,7 +57,7 @@ QUARANTINED = Path("data/quarantined")
 PICTURED = QUARANTINED / "rows.csv"
 INSPECTIONS = Path("data/inspections.parquet")
 
-UNFINISHED = UnfinishedFiles("load_data")
+UNFINISHED = UnfinishedFiles("load_data", re.escape(INSPECTIONS.name))
 SAVED = UNFINISHED.directory / INSPECTIONS.name
 SAVING_SHARE = 0.005  # of the time
 
@@ -132,7 +132,7 @@ def read_contents(
         if isinstance(found, str):
             contents[name] = (found, Path(name).suffix.lower())
         elif isinstance(found, Fault):
-            unread[name] = stopped("", 0, found)
+            unread[name] = stopped("", root / name, found)
         else:
             reason = f"the file cannot be read: {found.strerror}"
             unread[name] = VideoFacts(verdict="unreadable", reason=reason, sha256="", size_bytes=0)
@@ -192,7 +192,7 @@ def decode(
     next_save_sec = 0.0
     for (content, path), found in zip(paths.items(), tracked, strict=True):
         if isinstance(found, Fault):
-            found = stopped(content[0], path.stat().st_size, found)
+            found = stopped(content[0], path, found)
         if found.sha256 != content[0]:
             raise PipelineError(
                 f"{path}: expected one content while it was inspected, got another at the end; "
@@ -215,17 +215,18 @@ def guard(limits: InspectionLimits) -> Limits:
     return Limits(time_sec=limits.time_limit_sec, memory_mb=limits.memory_limit_mb)
 
 
-def stopped(sha256: str, size_bytes: int, fault: Fault) -> VideoFacts:
+def stopped(sha256: str, path: Path, fault: Fault) -> VideoFacts:
     remedy = {
         "timeout": "remove it, or raise load_data.time_limit_sec",
         "out_of_memory": "remove it, or raise load_data.memory_limit_mb",
         "crashed": "remove it or encode it anew",
+        "internal_error": "an error of this program, not of the file: report it, with the file",
     }[fault.kind]
     return VideoFacts(
         verdict=fault.kind,
         reason=f"inspection {fault.reason}; {remedy}",
         sha256=sha256,
-        size_bytes=size_bytes,
+        size_bytes=path.stat().st_size if path.is_file() else 0,
     )
 
 
@@ -287,7 +288,7 @@ def picture(
     written = set()
     for pack, content in contents.items():
         frames = content or next(taken)
-        if isinstance(frames, bytes):
+        if not isinstance(frames, Fault):
             files.write_bytes(QUARANTINED / pack, frames)
             written.add(pack)
     rows = [(row, pack) for row, pack in packs.items() if pack in written]
@@ -300,15 +301,12 @@ def picture_pack(sha256: str) -> str:
     return f"{pack_key(sha256, recipe)}.npy"
 
 
-def frames_of(task: tuple[Path, int]) -> bytes | None:
-    """A pack with a letterboxed clip; None if not even as many frames decode as before."""
+def frames_of(task: tuple[Path, int]) -> bytes:
+    """Return a pack with a letterboxed clip; raises if fewer frames decode than before."""
     path, num_frames = task
     count, height, width = PICTURES
     indices = uniform_indices(num_frames, count)
-    try:
-        clip = read_frames(path, indices, height=height, width=width, fit="letterbox", timing=None)
-    except (av.FFmpegError, ValueError):
-        return None
+    clip = read_frames(path, indices, height=height, width=width, fit="letterbox", timing=None)
     return pack_bytes(clip[np.newaxis])
 
 

@@ -40,8 +40,9 @@ from mlops.processes import watch_parent
 from mlops.progress import silent_stdout, track
 from mlops.resume import Start, Wanted, choose_start, trajectory_hash
 from mlops.run_config import RunConfig
+from mlops.run_documents import read_metadata
 from mlops.run_lock import run_lock
-from mlops.runs import CHECKPOINTS, make_run, read_metadata, write_metadata
+from mlops.runs import CHECKPOINTS, make_run, write_metadata
 from mlops.session import Progress, Session, restore
 from mlops.stage import parse_options, run_stage
 from mlops.stop import StopFlag, StoppedError
@@ -148,7 +149,7 @@ def lead(setting: Setting) -> None:
                 "others; run again"
             )
         start = choose_start(
-            runs_root(), wanted, mode=params.runtime.resume, recorded=workspace_md5s().get
+            runs_root(), wanted, mode=params.runtime.resume, recorded=workspace_md5s().get, say=say
         )
         run_dir = start.run_dir or make_run(
             runs_root(), params.experiment.name, wanted, RunConfig.from_params()
@@ -230,6 +231,7 @@ def train(
                 )
                 if checkpoints.is_due:
                     checkpoints.save(session.state_dict())
+                session.check_in_place()
                 setting.group.check(setting.stop)
             report_epoch(session, timings, time.monotonic() - began, batches.waited_sec)
             warn_of_edits(setting)
@@ -261,6 +263,7 @@ def new_checkpoints(
         keep_epochs=setting.params.runtime.keep_epoch_checkpoints,
         every_sec=setting.params.runtime.checkpoint_every_sec,
         sync=[session.tracker.sync, session.ledger.sync],
+        check=session.check_in_place,
         say=say,
     )
 
@@ -516,6 +519,7 @@ def publish(session: Session, setting: Setting, run_dir: Path) -> None:
     )
     stop.check()
     setting.inputs.check()
+    session.check_logs()  # after the history was read: it is of what was verified
     files.write_text(cell.history, history.write_csv())
     files.write_text(run_dir / "artifacts/history.csv", history.write_csv())
     best_path = run_dir / CHECKPOINTS / BEST

@@ -18,6 +18,7 @@ LONGEST = [
     "test_distributed_training.py",
     "test_resume.py",
     "test_pipeline.py",
+    "test_way_back.py",
     "test_remotes.py",
     "test_restoring.py",
     "test_data_versions.py",

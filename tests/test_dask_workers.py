@@ -105,7 +105,7 @@ def test_a_killed_worker_costs_its_one_video_and_no_byte(
     stage = start_stage("create_dataset", project)
     wait_until(lambda: len(packs(project)) >= 6)
     # As a worker leaves it that is killed in the middle of a write, which is rare.
-    (project / "data/clips/.0123.abcd.tmp.npy").write_bytes(b"half of it")
+    (project / "data/clips/.0123.abcd1234.tmp.npy").write_bytes(b"half of it")
     wait_until(lambda: len(packs(project)) >= 12 and all(map(serving, workers)))
     # The one that began first, which has made some of the packs.
     worker = min(workers, key=lambda worker: start_ticks(serving(worker)[0]) or 0)

@@ -724,7 +724,7 @@ def test_a_lock_that_cannot_be_read_is_said(own: Path) -> None:
     Path("dvc.lock").write_text(text.replace("    outs:\n", "<<<<<<< HEAD\n    outs:\n"))
     says = fails("data")
     assert "mlops data: dvc.lock: expected the file that DVC writes, got a fault" in says
-    assert "git checkout dvc.lock" in says
+    assert "git checkout HEAD -- dvc.lock" in says
 
 
 def test_the_manager_raises_what_the_command_prints(own: Path) -> None:

@@ -429,7 +429,13 @@ def test_create_dataset_reads_no_frame_that_the_recorded_timing_lets_it_skip(
 
     # Without the timing it meets them.
     rewrite(project, pl.lit(value=False).alias("timing_proven"))
-    assert run_stage("create_dataset", cwd=project)[0] == 1
+    assert_names_the_video(*run_stage("create_dataset", cwd=project))
+
+
+def assert_names_the_video(code: int, output: str) -> None:
+    assert code == 1
+    assert "create_dataset: data/mine/one.mov: expected clips of the 60 frames that " in output
+    assert "Traceback" not in output
 
 
 def test_create_dataset_counts_the_frames_where_the_recorded_timing_is_wrong(
@@ -448,4 +454,4 @@ def test_create_dataset_counts_the_frames_where_the_recorded_timing_is_wrong(
     path = project / "data/mine/one.mov"
     spoil_all_but(path, uniform_indices(NUM_FRAMES, 4))
     rewrite(project, pl.lit(content_hash(path)).alias("sha256"))
-    assert run_stage("create_dataset", cwd=project)[0] == 1
+    assert_names_the_video(*run_stage("create_dataset", cwd=project))

@@ -141,10 +141,12 @@ def test_without_guarded_tasks_there_are_no_results() -> None:
     assert list(guarded(misbehave, [], workers=2)) == []
 
 
-def test_an_exception_of_a_guarded_task_is_raised_with_its_place() -> None:
-    with pytest.raises(ZeroDivisionError) as caught:
-        list(guarded(divide, [1, 0], workers=2))
-    assert "return 1 / task" in caught.value.__notes__[0]
+def test_an_exception_of_a_guarded_task_costs_its_own_result_and_is_told_with_its_place() -> None:
+    one, fault, half = guarded(divide, [1, 0, 2], workers=1)
+    assert (one, half) == (1.0, 0.5)
+    assert fault.kind == "internal_error"
+    place = f"line {divide.__code__.co_firstlineno + 1} of tests/test_guarded_workers.py"
+    assert fault.reason == f"raised ZeroDivisionError: division by zero ({place})"
 
 
 def test_a_guarded_worker_that_cannot_start_fails_the_work() -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def test_lines_that_the_disk_has_no_room_for_wait_until_it_has(tmp_path: Path) -
     path = tmp_path / "lines.jsonl"
     (full, fault, later), warning = on_a_full_disk(path, "goes on")
     lines = "half of it\n" * 20 + "another\n"
-    assert json.loads(full) == {"offset_bytes": 6, "waiting": lines}
+    crc32 = f"{zlib.crc32(b'first' + bytes([10])):08x}"
+    assert json.loads(full) == {"offset_bytes": 6, "crc32": crc32, "waiting": lines}
     assert fault == (
         f"{path}: expected room for {len(lines)} bytes, got a full disk; make room and run the "
         "same command again"
@@ -80,7 +82,12 @@ def test_lines_that_the_disk_has_no_room_for_wait_until_it_has(tmp_path: Path) -
         "and in the checkpoints: make room\n"
     )
     assert path.read_text() == f"first\n{lines}after\n"
-    assert json.loads(later) == {"offset_bytes": path.stat().st_size, "waiting": ""}
+    crc32 = f"{zlib.crc32(path.read_bytes()):08x}"
+    assert json.loads(later) == {
+        "offset_bytes": path.stat().st_size,
+        "crc32": crc32,
+        "waiting": "",
+    }
 
 
 def test_lines_that_waited_when_the_process_was_killed_come_back_with_the_state(

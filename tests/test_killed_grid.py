@@ -52,7 +52,7 @@ def mend(root: Path) -> None:
     if "RWLock-file" in last:
         (root / ".dvc/tmp/rwlock").unlink(missing_ok=True)
     elif "dvc.lock" in last:
-        git("checkout", "--", "dvc.lock", cwd=root)
+        git("checkout", "HEAD", "--", "dvc.lock", cwd=root)
 
 
 def test_a_grid_that_is_killed_twice_ends_with_the_figures_of_one_that_is_not(

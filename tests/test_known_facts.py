@@ -36,8 +36,9 @@ def test_what_a_limit_ended_is_tried_again_under_another(verdict: str) -> None:
     assert [reused(verdict, limits) for limits in (LIMITS, WIDER, NARROWER)] == [True, False, False]
 
 
-def test_a_crash_is_tried_again() -> None:
-    assert not reused("crashed", LIMITS)
+@pytest.mark.parametrize("verdict", ["crashed", "internal_error"])
+def test_what_may_not_be_the_files_fault_is_tried_again(verdict: str) -> None:
+    assert not reused(verdict, LIMITS)
 
 
 def test_another_inspection_or_decoder_finds_anew(monkeypatch: pytest.MonkeyPatch) -> None:

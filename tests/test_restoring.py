@@ -13,9 +13,10 @@ from mlops.attempts import Heartbeat, start_attempt
 from mlops.files import content_hash
 from mlops.fingerprint import fingerprint_hash
 from mlops.removal import REMOVED, remove
+from mlops.run_documents import read_metadata
 from mlops.run_lock import run_lock
 from mlops.run_records import read_record
-from mlops.runs import make_run, read_metadata, write_metadata
+from mlops.runs import make_run, write_metadata
 from tests.clone import CELL, commit, dvc, git, options, run_stage, set_params, stages_run
 from tests.runs_directory import config, finished_run, wanted
 from tests.trainer import MODEL, newest_run

@@ -10,7 +10,8 @@ import pytest
 from mlops.config import config_hash, flatten
 from mlops.errors import PipelineError
 from mlops.resume import Mode, Start, Wanted, choose_start, trajectory_hash
-from mlops.runs import make_run, read_metadata, write_metadata
+from mlops.run_documents import read_metadata
+from mlops.runs import make_run, write_metadata
 
 CONFIG: dict[str, Any] = {
     "train": {"epochs": 4, "learning_rate": 0.1, "schedule": "constant"},
@@ -307,6 +308,46 @@ def test_a_damaged_record_is_told_and_not_passed_over(
     (fault,) = caught.value.faults
     assert fault.startswith(f"{run_dir}: expected metadata.json and config.json of a run, got a ")
     assert fault.endswith("; move the directory away and run again")
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "config.json"])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"status": "running"', b"7", b"[]", b'{"fingerprint": "cafe"}', b"\xff"]
+)
+def test_the_damaged_record_of_another_run_is_told_and_stops_nothing(
+    name: str, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = make_run(tmp_path, "demo", wanted(changed(CONFIG, "train|epochs", 3)))
+    own = make_run(tmp_path, "demo", wanted())
+    (damaged / name).write_bytes(content)
+    assert choose(tmp_path, wanted()) == Start(how="resumes", run_dir=own)
+    line, *others = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{damaged}: expected metadata.json and config.json of a run, got a")
+    assert name in line
+    assert not others
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "config.json"])
+def test_a_lost_record_of_a_run_with_a_state_stops_its_own_training_alone(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = make_run(tmp_path, "demo", wanted())
+    with_state(own)
+    (own / name).unlink()
+    with pytest.raises(PipelineError, match=f"got a damaged file .{name}: no such file.; move the"):
+        choose(tmp_path, wanted())
+    other = wanted(changed(CONFIG, "train|learning_rate", 3))
+    assert choose(tmp_path, other).how == "afresh"
+    assert "it is passed over" in capsys.readouterr().out
+
+
+def test_a_sound_run_of_the_same_fingerprint_comes_before_a_damaged_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound, damaged = (make_run(tmp_path, "demo", wanted()) for _ in range(2))
+    (damaged / "metadata.json").write_bytes(b"")
+    assert choose(tmp_path, wanted()) == Start(how="resumes", run_dir=sound)
+    assert "it is passed over" in capsys.readouterr().out
 
 
 def test_a_run_directory_tells_what_identifies_it(tmp_path: Path) -> None:

@@ -3,16 +3,20 @@
 import json
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlops.attempts import Heartbeat, start_attempt
 from mlops.errors import PipelineError
 from mlops.files import md5
+from mlops.metrics_log import best_of_runs, read_runs
 from mlops.run_records import differing_parameters, read_record, read_records
-from mlops.runs import make_run
+from mlops.runs import make_run, write_metadata
+from mlops.stage_times import known_times
 from tests.runs_directory import config, finished_run, log, wanted
 
 
@@ -108,16 +112,106 @@ def test_an_experiment_without_a_run_is_told(tmp_path: Path) -> None:
     assert "there are those of first" in str(told.value)
 
 
-def test_all_damaged_runs_are_told_at_once(tmp_path: Path) -> None:
-    first, second = finished_run(tmp_path, [0.5]), finished_run(tmp_path, [0.5])
-    (first / "metadata.json").write_text("{")
-    (second / "config.json").write_text("")
-    with pytest.raises(PipelineError) as told:
-        read_records(tmp_path)
-    assert [fault.split(": expected")[0] for fault in told.value.faults] == [
-        str(first / "metadata.json"),
-        str(second / "config.json"),
-    ]
+DAMAGE: dict[str, bytes] = {
+    "empty": b"",
+    "cut off": b'{"config": {"train": {"epochs": 3',
+    "no object": b"[]",
+    "not UTF-8": b'{"config": {"name": "\xff"}}',
+    "NULs": bytes(64),
+    "too deep": b"[" * 100_000,
+}
+
+
+def put_a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def put_a_link_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere.json")
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "config.json"])
+@pytest.mark.parametrize("damage", [*DAMAGE, put_a_directory, put_a_link_to_nothing])
+def test_a_damaged_run_is_named_and_hides_no_sound_one(
+    damage: str | Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
+    first, second = finished_run(tmp_path, [0.5]), finished_run(tmp_path, [0.75])
+    path = first / name
+    if isinstance(damage, str):
+        path.write_bytes(DAMAGE[damage])
+    else:
+        damage(path)
+    told: list[str] = []
+    assert [record.path for record in read_records(tmp_path, warn=told.append)] == [second]
+    (line,) = told
+    assert line.startswith(f"{path}: expected the record of a run, got a damaged file (")
+    assert line.endswith("; restore the file, or move the run's directory away")
+    assert known_times(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"attempts": {}},
+        {"attempts": [7]},
+        {"attempts": [{"number": 1, "started": "yesterday"}]},
+        {"status": "done"},
+        {"published": ["model.pt"]},
+        {"inputs_md5": {"data/clips.parquet": 7}},
+        {"fingerprint": "cafe"},
+        {"fingerprint": {"code": "cafe"}},
+        {"goes_on_from": "run_1"},
+    ],
+)
+def test_an_entry_of_another_type_is_damage_and_is_not_written(
+    entries: dict[str, Any], tmp_path: Path
+) -> None:
+    run_dir = finished_run(tmp_path, [0.5])
+    before = (run_dir / "metadata.json").read_bytes()
+    with pytest.raises(PipelineError, match=r"metadata.json: expected an entry that readers of"):
+        write_metadata(run_dir, **entries)
+    assert (run_dir / "metadata.json").read_bytes() == before
+    (run_dir / "metadata.json").write_text(json.dumps(json.loads(before) | entries))
+    told: list[str] = []
+    assert read_records(tmp_path, warn=told.append) == []
+    assert told[0].startswith(f"{run_dir / 'metadata.json'}: expected the record of a run, got a")
+
+
+def test_a_log_that_is_no_file_is_named(tmp_path: Path) -> None:
+    run_dir = finished_run(tmp_path, [0.5])
+    put_a_directory(run_dir / "metrics.jsonl")
+    (run_dir / "metrics.summary.json").unlink()
+    told: list[str] = []
+    assert read_records(tmp_path, warn=told.append) == []
+    assert told[0].startswith(f"{run_dir / 'metrics.jsonl'}: expected the log of a run, got a")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"7", b'{"stopped": false}', b"\xff"])
+def test_a_damaged_heartbeat_is_none(content: bytes, tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, "demo", wanted(config()))
+    start_attempt(run_dir)
+    (run_dir / "heartbeat").write_bytes(content)
+    assert read_record(run_dir).status == "running"
+    os.utime(run_dir / "heartbeat", (0, 0))
+    assert read_record(run_dir).status == "dead"
+
+
+def test_files_and_directories_without_a_log_stop_no_query(tmp_path: Path) -> None:
+    run_dir = finished_run(tmp_path, [0.5])
+    for name in ("demo/run_notes", ".locks/run_1.lock"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "demo/run_2/metrics.jsonl").mkdir(parents=True)
+    (tmp_path / "demo/run_3").symlink_to("nowhere")
+    found = list(tmp_path.glob("*/run_*"))
+    assert len(found) == 5
+    assert read_runs(found)["run_id"].unique().to_list() == [run_dir.name]
+    best = best_of_runs(found, "accuracy", phase="val", maximize=True)
+    assert best["value"].to_list() == [0.5]
+    with pytest.raises(PipelineError, match="expected the directory of a run, found none"):
+        read_runs([tmp_path / "demo/run_4"])
 
 
 def test_parameters_differ_by_value_and_not_by_spelling_or_by_being_new(tmp_path: Path) -> None:

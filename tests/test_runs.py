@@ -17,6 +17,7 @@ from mlops.places import runs_root
 from mlops.resume import Wanted
 from mlops.run_config import RunConfig
 from mlops.runs import (
+    DIRECTORIES,
     FINISHED,
     create_run_directory,
     find_run,
@@ -75,6 +76,11 @@ def start_run(base: Path, fingerprint: Fingerprint = FINGERPRINT) -> Path:
     return make_run(base, "demo", wanted)
 
 
+def note(run_dir: Path) -> None:
+    run_dir.mkdir(parents=True)
+    write_metadata(run_dir, status=FINISHED)
+
+
 def run_code(code: str, *arguments: str) -> list[str]:
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE
@@ -89,7 +95,8 @@ def test_a_hundred_processes_in_one_second_get_a_whole_directory_each(tmp_path: 
     made = sorted((tmp_path / "demo").iterdir())
     assert [path.name for path in made] == sorted(names)
     for path in made:
-        assert {item.name for item in path.iterdir()} == {"checkpoints", "artifacts", "logs"}
+        assert {item.name for item in path.iterdir()} == {*DIRECTORIES, "metadata.json"}
+        assert json.loads((path / "metadata.json").read_text())["run_id"] == path.name
 
 
 def test_a_directory_that_another_has_just_begun_is_left_to_it(tmp_path: Path) -> None:
@@ -112,7 +119,7 @@ def test_a_run_directory_is_never_seen_without_its_subdirectories(tmp_path: Path
         while process.poll() is None:
             for path in set(tmp_path.glob("demo/run_*")) - seen:
                 seen.add(path)
-                assert len(list(path.iterdir())) == 3, path
+                assert len(list(path.iterdir())) == 4, path
     assert len(seen) > 10
 
 
@@ -156,7 +163,7 @@ def test_a_run_without_a_fingerprint_has_a_name_of_its_own(tmp_path: Path) -> No
 
 def test_a_run_directory_has_its_subdirectories(tmp_path: Path) -> None:
     path, _ = create_run_directory(tmp_path, "demo")
-    assert {item.name for item in path.iterdir()} == {"checkpoints", "artifacts", "logs"}
+    assert {item.name for item in path.iterdir()} == {*DIRECTORIES, "metadata.json"}
 
 
 def test_runs_lie_in_the_main_repository_that_dvc_names(
@@ -249,15 +256,15 @@ def test_a_run_goes_by_its_name_or_its_directory(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = tmp_path / "runs/sample/run_1"
-    write_metadata(run_dir, status=FINISHED)
-    write_metadata(tmp_path / "runs/sample/run_2", status=FINISHED)
+    note(run_dir)
+    note(tmp_path / "runs/sample/run_2")
     monkeypatch.chdir(run_dir if name == "." else tmp_path)
     assert find_run(tmp_path / "runs", name) == run_dir
 
 
 def test_a_name_that_two_runs_have_is_refused(tmp_path: Path) -> None:
     for experiment in ("one", "other"):
-        write_metadata(tmp_path / experiment / "run_1", status=FINISHED)
+        note(tmp_path / experiment / "run_1")
     with pytest.raises(PipelineError, match=r"expected one run, got .*one/run_1, .*other/run_1"):
         find_run(tmp_path, "run_1")
     assert find_run(tmp_path, "other/run_1") == tmp_path / "other/run_1"
@@ -267,7 +274,7 @@ def test_a_run_that_is_not_there_is_told_with_the_newest_that_is(tmp_path: Path)
     with pytest.raises(PipelineError, match=r"run_1: expected the id of a run .*dvc repro makes"):
         find_run(tmp_path, "run_1")
     for experiment, name in (("b", "run_2"), ("a", "run_3")):
-        write_metadata(tmp_path / experiment / name, status=FINISHED)
+        note(tmp_path / experiment / name)
     with pytest.raises(PipelineError, match=r"the newest is .*a/run_3"):
         find_run(tmp_path, "run_1")
 

@@ -1,9 +1,11 @@
 """A session comes back as it was: all of it, from its own run's states or from another run's."""
 
 import copy
+import os
 import random
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from mlops.errors import PipelineError
 from mlops.ledger import Ledger, read_ledger
 from mlops.metrics_log import read_metrics
 from mlops.resume import Start
-from mlops.runs import create_run_directory, read_metadata, write_metadata
+from mlops.run_documents import read_metadata
+from mlops.runs import create_run_directory, write_metadata
 from mlops.session import Progress, Session, restore
 from mlops.tracker import ExperimentTracker
 
@@ -38,6 +41,9 @@ PLACE: dict[str, Any] = {
     "best_epoch": 1,
     "best_figures": {"accuracy": 0.75},
 }
+
+
+BEGINS_AGAIN = "small3d fold 0 seed 0: found no state that fits: begins again with epoch 0, step 0"
 
 
 class Weights:
@@ -129,6 +135,11 @@ def values(session: Session) -> list[float]:
     return found
 
 
+def other(part: str) -> Any:
+    """Another value of a part of the fingerprint."""
+    return {"torch": "other"} if isinstance(FINGERPRINT[part], dict) else "other"
+
+
 def draw() -> list[float]:
     return [torch.rand(1).item(), random.random(), np.random.random()]  # noqa: NPY002
 
@@ -168,12 +179,12 @@ def test_without_a_state_it_begins_with_an_empty_log(tmp_path: Path) -> None:
     session, said = restored(run_dir)
     assert session.progress == Progress()
     assert logged(run_dir) == ([], [])
-    assert said == []
+    assert said == [BEGINS_AGAIN]
 
 
 def test_what_a_kill_left_of_a_save_is_removed(tmp_path: Path) -> None:
     run_dir = left(tmp_path)
-    half = run_dir / "checkpoints/.latest_checkpoint.abc.tmp.pt"
+    half = run_dir / "checkpoints/.latest_checkpoint.abcd1234.tmp.pt"
     half.write_bytes(b"half")
     restored(run_dir)
     assert not half.exists()
@@ -183,10 +194,10 @@ def test_what_a_kill_left_of_a_save_is_removed(tmp_path: Path) -> None:
 def test_a_state_whose_fingerprint_differs_in_one_part_is_refused(
     part: str, tmp_path: Path
 ) -> None:
-    run_dir = left(tmp_path, FINGERPRINT | {part: "other"})
+    run_dir = left(tmp_path, FINGERPRINT | {part: other(part)})
     session, said = restored(run_dir)
     assert session.progress == Progress()
-    (message,) = said
+    message, _ = said
     assert "expected the state of this run, got that of another fingerprint; kept as" in message
 
 
@@ -254,7 +265,7 @@ def test_its_own_state_comes_before_that_of_another_run(tmp_path: Path) -> None:
 def test_of_other_versions_or_another_device_it_is_said_to_be_inexact(
     part: str, tmp_path: Path
 ) -> None:
-    source = left(tmp_path, FINGERPRINT | {part: "other"})
+    source = left(tmp_path, FINGERPRINT | {part: other(part)})
     run_dir = new_run(tmp_path)
     _, said = restored(run_dir, source, is_exact=False)
     assert read_metadata(run_dir)["goes_on_from"]["exact"] is False
@@ -318,8 +329,139 @@ def test_a_damaged_file_of_another_run_stays_where_it_is(tmp_path: Path) -> None
     assert sorted(path.name for path in (source / "checkpoints").iterdir()) == [BEST, LATEST]
 
 
-def test_a_log_shorter_than_its_state_says_is_told(tmp_path: Path) -> None:
+def lose(path: Path) -> None:
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+
+
+def change(path: Path) -> None:
+    content = path.read_bytes()
+    assert content.count(b'"step":8') == 1
+    path.write_bytes(content.replace(b'"step":8', b'"step":5'))
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+HARM = {
+    lose: "expected at least",
+    change: "expected what was written in lines 1 to 2, got a changed line",
+    remove: "expected at least",  # it is there again, and empty, once it has been opened
+}
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "ledger.jsonl"])
+@pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)
+def test_a_state_that_does_not_fit_the_log_gives_way_to_one_that_does(
+    harm: Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
     run_dir = left(tmp_path)
-    (run_dir / "ledger.jsonl").write_bytes(b"")
-    with pytest.raises(PipelineError, match="as the checkpoint says, got 0; put the file back"):
+    (run_dir / "checkpoints" / LATEST).unlink()
+    session = new_session(run_dir)
+    session.tracker.load_state_dict(None)
+    session.ledger.load_state_dict(None)
+    vars(session.progress).update(copy.deepcopy(PLACE) | {"step": 7})
+    early = run_dir / "checkpoints/checkpoint_epoch_0003.pt"
+    record(session, 7)
+    save_checkpoint(early, session.state_dict())
+    vars(session.progress).update(step=8)
+    record(session, 8)
+    save_checkpoint(run_dir / "checkpoints" / LATEST, session.state_dict())
+    close(session)
+
+    harm(run_dir / name)
+    session, said = restored(run_dir)
+    latest = run_dir / "checkpoints" / LATEST
+    assert said[0].startswith(f"{latest}: does not fit {run_dir / name}: {HARM[harm]}")
+    assert said[0].endswith("; kept as latest_checkpoint.pt.refused1, and not used")
+    if harm is remove:
+        assert said[2:] == [BEGINS_AGAIN]
+        assert logged(run_dir) == ([], [])
+    else:
+        assert said[1:] == ["small3d fold 0 seed 0: goes on with epoch 3, step 7"]
+        assert logged(run_dir) == ([7], [7])
+
+
+def test_another_runs_state_that_does_not_fit_its_log_is_refused_and_left(tmp_path: Path) -> None:
+    source = left(tmp_path)
+    change(source / "metrics.jsonl")
+    session, said = restored(new_run(tmp_path), source)
+    assert session.progress == Progress()
+    assert f"does not fit {source / 'metrics.jsonl'}: expected what was written in lines" in said[0]
+    assert said[1] == BEGINS_AGAIN
+    assert (source / "checkpoints" / LATEST).exists()
+
+
+def test_a_state_of_code_without_checksums_is_refused(tmp_path: Path) -> None:
+    run_dir = left(tmp_path)
+    path = run_dir / "checkpoints" / LATEST
+    state = load_checkpoint(path)
+    del state["ledger"]["crc32"]
+    save_checkpoint(path, state)
+    session, said = restored(run_dir)
+    assert session.progress == Progress()
+    assert "ledger.jsonl: expected its checksums in the checkpoint, which earlier" in said[0]
+
+
+def a_directory(path: Path) -> None:
+    path.mkdir()
+    (path / "notes.txt").write_text("mine")
+
+
+def a_link_to_nothing(path: Path) -> None:
+    path.symlink_to("elsewhere.pt")
+
+
+@pytest.mark.parametrize("name", [BEST, LATEST, PREVIOUS, "checkpoint_epoch_0002.pt"])
+@pytest.mark.parametrize("put", [a_directory, a_link_to_nothing], ids=lambda put: put.__name__)
+def test_what_is_no_file_in_a_checkpoints_place_is_told_and_kept(
+    put: Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
+    run_dir = left(tmp_path)
+    path = run_dir / "checkpoints" / name
+    if path.exists():
+        path.unlink()
+    put(path)
+    _, said = restored(run_dir)
+    kind = put.__name__.replace("_", " ")
+    assert said[0] == (
+        f"{path}: expected a checkpoint, got {kind}; kept as {name}.damaged1, and not used"
+    )
+    assert not os.path.lexists(path)
+    assert os.path.lexists(path.with_name(f"{name}.damaged1"))
+
+
+@pytest.mark.parametrize("put", [a_directory, a_link_to_nothing], ids=lambda put: put.__name__)
+def test_what_is_no_file_in_the_place_of_another_runs_checkpoint_is_told_and_left(
+    put: Callable[[Path], None], tmp_path: Path
+) -> None:
+    source = left(tmp_path)
+    path = source / "checkpoints" / LATEST
+    path.rename(path.with_name(PREVIOUS))
+    put(path)
+    session, said = restored(new_run(tmp_path), source)
+    assert session.progress.step == 8
+    assert "left there, and not used" in said[0]
+    assert os.path.lexists(path)
+
+
+@pytest.mark.parametrize("put", ["a file", "a link"])
+def test_a_directory_of_checkpoints_that_is_none_stops_the_training(
+    put: str, tmp_path: Path
+) -> None:
+    run_dir = left(tmp_path)
+    directory = run_dir / "checkpoints"
+    shutil.rmtree(directory)
+    if put == "a file":
+        directory.touch()
+    else:
+        directory.symlink_to("elsewhere")
+    with pytest.raises(PipelineError, match="expected the directory of the checkpoints, got"):
         restored(run_dir)
+
+
+def test_lost_checkpoints_are_told(tmp_path: Path) -> None:
+    run_dir = left(tmp_path)
+    shutil.rmtree(run_dir / "checkpoints")
+    _, said = restored(run_dir)
+    assert said == [BEGINS_AGAIN]

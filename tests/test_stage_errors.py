@@ -416,7 +416,7 @@ def test_a_stage_that_was_killed_makes_no_pack_twice(
     directory = project.root / packs
     shutil.rmtree(directory)
     directory.mkdir()
-    (directory / ".0123.abcd.tmp.npy").write_bytes(b"half of it")
+    (directory / ".0123.abcd1234.tmp.npy").write_bytes(b"half of it")
 
     output = project.run(stage)[1]
     found = re.search(f"{stage}: {said}", output)

@@ -19,7 +19,15 @@ import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 from numpy.typing import NDArray
 
-from video.streams import FrameTiming, frame_crc32, picture_stream, rotation
+from video.streams import (
+    FrameTiming,
+    decoded_frames,
+    frame_crc32,
+    make_convertible,
+    picture_stream,
+    plane_rows,
+    rotation,
+)
 
 Fit = Literal["letterbox", "crop"]
 
@@ -86,12 +94,12 @@ def read(
     if timing is not None:
         try:
             return _read_by_timing(path, indices, height, width, fit, timing)
-        except (_TimingDoubtError, av.FFmpegError, ValueError) as error:
+        except (_TimingDoubtError, av.FFmpegError) as error:
             doubt = str(error)
     clip = np.zeros((len(indices), height, width, 3), np.uint8)
     filled = 0
     with _opened(path) as (container, stream):
-        for number, frame in enumerate(container.decode(stream)):
+        for number, frame in enumerate(decoded_frames(container.demux(stream), stream)):
             if number == indices[filled]:
                 clip[filled] = _fitted(frame, height, width, fit)
                 filled += 1
@@ -171,6 +179,8 @@ def _sparsely_decoded(
         begin_at = key_pts[next_start()]
     place_of = {pts: place for place, pts in enumerate(key_pts)}
     for packet in container.demux(stream):
+        if not packet.size:
+            continue  # as `decoded_frames` does
         if begin_at is not None:
             if packet.pts != begin_at:
                 continue
@@ -204,6 +214,7 @@ def _fitted(frame: av.VideoFrame, height: int, width: int, fit: Fit) -> NDArray[
 
 
 def _rgb(frame: av.VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
+    make_convertible(frame)
     colorspace = frame.colorspace
     if colorspace in (Colorspace.DEFAULT, 2):  # 2: "unspecified"
         # FFmpeg's own rule for files that do not say: BT.601.
@@ -216,7 +227,7 @@ def _rgb(frame: av.VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
         interpolation=_SCALING,
         threads=1,
     )
-    return cast(NDArray[np.uint8], scaled.to_ndarray())
+    return plane_rows(scaled.planes[0])[:, : 3 * width].reshape(height, width, 3)
 
 
 def _centred(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -15,12 +15,12 @@ from video.fingerprints import FINGERPRINT_VERSION
 from video.streams import decoder_versions
 
 # Raise it when a file may get other facts than before.
-INSPECTION_VERSION = 2
+INSPECTION_VERSION = 3
 
 # A limit ended these inspections: another limit may let them go on.
 STOPPED_BY_A_LIMIT = ("timeout", "out_of_memory", "too_long")
-# A crash may be the machine's fault and is found again at once.
-TRIED_AGAIN = ("crashed",)
+# These are no fault of the file, or need not be: of the machine, of this program.
+TRIED_AGAIN = ("crashed", "internal_error")
 
 Content = tuple[str, str]  # sha256, and suffix in lower case
 
@@ -31,8 +31,10 @@ class VideoFacts:
 
     verdict: "ok"; "truncated" (it ends before its header says), "damaged" (frames flagged corrupt,
     or an error although nothing is known to be missing), "unreadable" (no container that FFmpeg
-    knows), "no_video" (no picture in it), "too_long" (decoding stopped there), or the limit that
-    ended the process at work: "timeout", "out_of_memory", "crashed". `reason` says more, "" if ok.
+    knows, or no decoder for its pictures), "no_video" (no picture in it), "too_long" (decoding
+    stopped there), the limit that ended the process at work: "timeout", "out_of_memory", "crashed",
+    or "internal_error" (this program failed, not the file). `reason` says more; it is "" if ok, or
+    a remark on how the file is read.
     Sizes are in pixels as stored, before `rotation` (0, 90, 180 or 270 degrees counterclockwise)
     is applied; `fps` is the mean rate that the container states, 0.0 if none.
 

@@ -43,6 +43,10 @@ def uniform_indices(num_frames: int, count: int) -> list[int]:
     return [(2 * i + 1) * num_frames // (2 * count) for i in range(count)]
 
 
+# That of a file named by `pack_key`.
+PACK_NAME = r"[0-9a-f]{40}\.npy"
+
+
 def pack_key(video_sha256: str, recipe: Mapping[str, Any]) -> str:
     """40 hex digits that name the pack which `recipe` (plain values) makes of the video."""
     document = json.dumps([video_sha256, recipe], sort_keys=True, separators=(",", ":"))

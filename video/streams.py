@@ -4,13 +4,21 @@ Shared by the full decode that inspects a file and by the one that reads a few f
 must look at the same stream with the same eyes.
 """
 
+import ctypes
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import av
+import av.logging
 import numpy as np
+from av.video.reformatter import Colorspace
+from numpy.typing import NDArray
+
+# As AVColorSpace: RGB, BT.709, unspecified, FCC, BT.470BG, SMPTE 170M, SMPTE 240M, BT.2020.
+_CONVERTIBLE_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
 
 
 def decoder_versions() -> dict[str, str]:
@@ -49,13 +57,61 @@ def frame_timing(facts: Mapping[str, Any]) -> FrameTiming | None:
 
 
 def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The first video stream that is no cover picture, decoded by one thread."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
+    """Return the first video stream that can be decoded and is no cover picture; one thread."""
+    for stream in _moving_pictures(container):
+        if _has_decoder(stream):
             stream.thread_type = "NONE"
             stream.codec_context.thread_count = 1
             return stream
     return None
+
+
+def undecodable_codecs(container: av.container.InputContainer) -> list[str]:
+    """Name the codec of each video stream for which FFmpeg has no decoder.
+
+    "unknown (codec tag HIKV / 0x564B4948)", or "evc (codec tag evc1 / 0x31637665)" if only the
+    decoder is missing, or "unknown" if the container has no codec tag (Matroska).
+    """
+    unknown = [stream for stream in _moving_pictures(container) if not _has_decoder(stream)]
+    if not unknown:
+        return []
+    # PyAV gives the tag of a codec context only, and such a stream has none.
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        dump = cast(Any, container).dumps_format()
+    finally:
+        av.logging.set_level(level)
+    # "  Stream #0:0: Video: none (HIKV / 0x564B4948), none, 96x72, 338 kb/s"
+    told = dict(re.findall(r"^  Stream #0:(\d+)\b.*?: Video: ([^,\n]+)", dump, re.MULTILINE))
+    names = [told.get(str(stream.index), "none") for stream in unknown]
+    return [
+        re.sub(r"\((.+ / 0x)", r"(codec tag \1", re.sub("^none", "unknown", name)) for name in names
+    ]
+
+
+def _moving_pictures(container: av.container.InputContainer) -> list[av.VideoStream]:
+    cover = av.stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
+
+
+def _has_decoder(stream: av.VideoStream) -> bool:
+    context: Any = stream.codec_context  # None, whatever PyAV's types say
+    return context is not None
+
+
+def decoded_frames(
+    packets: "Iterable[av.Packet[Any]]", stream: av.VideoStream
+) -> Iterator[av.VideoFrame]:
+    """Decode the packets of `stream`, and at their end what the decoder has held back.
+
+    An empty packet stands for a picture that was dropped or is shown again, and holds no frame. It
+    is left out: a decoder would take it for the end of the stream.
+    """
+    for packet in packets:
+        if packet.size and packet.stream.index == stream.index:
+            yield from stream.decode(packet)
+    yield from stream.decode(None)
 
 
 def rotation(frame: av.VideoFrame) -> int:
@@ -78,12 +134,41 @@ def frame_crc32(frame: av.VideoFrame) -> int:
             )
         ).encode()
     )
-    components = frame.format.components
     for number, plane in enumerate(frame.planes):
         # What lies between the end of a row and the start of the next is left to chance.
-        row_bytes = sum(
-            part.width * -(-part.bits // 8) for part in components if part.plane == number
-        )
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        crc = zlib.crc32(np.ascontiguousarray(rows[::4, :row_bytes]).data, crc)
+        rows = plane_rows(plane)[::4, : _row_bytes(frame, number)]
+        crc = zlib.crc32(np.ascontiguousarray(rows).data, crc)
     return crc
+
+
+def plane_rows(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
+    """Return the bytes of a plane, uint8 of shape (rows, bytes), the top row first.
+
+    A palette, whose line size is 0, is one row. A line size below 0 says that each row lies before
+    the one above it in memory, as in a bottom-up AVI file.
+    """
+    if plane.line_size >= 0:
+        whole = np.frombuffer(memoryview(plane), np.uint8)
+        return whole.reshape(-1, plane.line_size or plane.buffer_size)
+    # PyAV's own buffer begins at the top row in this case too, and so ends outside the picture.
+    lowest = plane.buffer_ptr - plane.buffer_size - plane.line_size
+    memory = (ctypes.c_uint8 * plane.buffer_size).from_address(lowest)
+    return np.ctypeslib.as_array(memory).reshape(-1, -plane.line_size)[::-1].copy()
+
+
+def _row_bytes(frame: av.VideoFrame, plane: int) -> int | None:
+    """Return how many bytes of a row hold pixels; None for all, as of a palette."""
+    parts = [part for part in frame.format.components if part.plane == plane]
+    in_whole_bytes = sum(part.width * -(-part.bits // 8) for part in parts)
+    if len(frame.planes) > 1:
+        return in_whole_bytes or None
+    # Components that share bytes, as those of rgb565 and of one bit per pixel.
+    return min(in_whole_bytes, -(-frame.width * frame.format.padded_bits_per_pixel // 8))
+
+
+def make_convertible(frame: av.VideoFrame) -> str:
+    """Tag a frame as BT.601 if swscale cannot convert from its colour matrix; return a remark."""
+    if frame.colorspace in _CONVERTIBLE_MATRICES:
+        return ""
+    unknown, frame.colorspace = int(frame.colorspace), Colorspace.ITU601
+    return f"matrix_coefficients {unknown} cannot be converted; the colours are read as BT.601"

@@ -135,10 +135,10 @@ def mended_dvc(attempt: Attempt) -> bool:
             f"prove: a kill has cut off DVC's own {RWLOCK}, so that DVC did not start; removed it"
         )
     elif re.search(rf"{LOCK}' (validation failed|is invalid)|{LOCK}.*corrupted", words):
-        attempt.clone.git("checkout", "--", LOCK)
+        attempt.clone.git("checkout", "HEAD", "--", LOCK)
         print(f"prove: a kill has cut off DVC's own {LOCK}, and DVC did not start; put it back")
     elif "No file hash info found" in words:
-        attempt.clone.git("checkout", "--", LOCK)
+        attempt.clone.git("checkout", "HEAD", "--", LOCK)
         attempt.clone.dvc("checkout", "--quiet")
         print(f"prove: a kill has left no {LOCK}, by which DVC knows the outs; put both back")
     else:

@@ -26,7 +26,7 @@ def collect(options: argparse.Namespace) -> None:
     remove_left_behind(runs_root())
     for verdict in removable:
         gone = remove(runs_root(), verdict.run)
-        print(f"{verdict.run.path}: {'removed' if gone else 'at work by now, left'}")
+        print(f"{verdict.run.path}: {'removed' if gone else 'changed or at work by now, left'}")
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:
