@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: repro test check clean
 
 repro: $(VENV)/.installed
-	python -m mlops doctor --outs
+	python -m commands doctor --outs
 	dvc repro
 
 test: $(VENV)/.tested

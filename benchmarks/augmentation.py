@@ -40,10 +40,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops.parameters import load_yaml
-from mlops.progress import track
-from video.augmentation import augment_clip
-from video.recipe import AugmentationRecipe
+from mlops.params import load_yaml
+from mlops.processes.progress import track
+from video.augmentation.clip import augment_clip
+from video.augmentation.config import AugmentationRecipe
 
 NUM_CLIPS, FRAMES, SIDE = 8, 16, 112
 LEAST_SEC = 0.2  # CPU time of one measurement

@@ -15,12 +15,12 @@ import torch
 
 from mlops.determinism import make_deterministic
 from mlops.inputs import stage_inputs
-from mlops.process_group import ProcessGroup
-from mlops.stop import StopFlag
+from mlops.processes.group import ProcessGroup
+from mlops.processes.signals import StopFlag
 from stages.params import Cell, read_params
 from stages.train import Setting, build_learner, load_clips
-from video.losses import class_weights
-from video.memory import keep_freed_memory
+from video.learning.losses import class_weights
+from video.learning.memory import keep_freed_memory
 
 CELL = Cell(model="small3d", fold=0, seed=0)
 

@@ -38,10 +38,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlops import files
 from mlops.checkpoint_manager import CheckpointManager
-from mlops.metrics_log import read_metrics
-from tests.clone import commit, copy_repository, dvc, environment, set_params
+from mlops.files import atomic
+from mlops.metrics.log import read_metrics
+from tests.support.clone import commit, copy_repository, dvc, environment, set_params
 
 LIMIT_STALL, LIMIT_TOTAL, LIMIT_TRAINING, LIMIT_RESUMING_SEC = 2.0, 1.2, 0.98, 1.0
 NUM_THREADS = 2
@@ -116,7 +116,7 @@ def copying(content: NDArray[np.uint8]) -> float:
 def writing(directory: Path, content: memoryview) -> float:
     settle()
     began = time.perf_counter()
-    with files.replacing(directory / "plain") as temporary, temporary.open("wb", 0) as file:
+    with atomic.replacing(directory / "plain") as temporary, temporary.open("wb", 0) as file:
         while content:
             content = content[file.write(content[: 1 << 24]) :]
     return time.perf_counter() - began
@@ -165,7 +165,7 @@ def blocking(save: Callable[[Path, dict[str, Any]], None], *, durable: bool) -> 
         began = time.perf_counter()
         path = directory / "peer"
         if durable:
-            with files.replacing(path) as temporary:
+            with atomic.replacing(path) as temporary:
                 save(temporary, state)
         else:
             save(path, state)

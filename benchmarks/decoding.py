@@ -31,12 +31,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from video import inspection
-from video.decoding import read
-from video.fingerprints import Fingerprint
-from video.inspection import inspect_video
-from video.packs import uniform_indices
-from video.streams import FrameTiming, frame_timing
+from video.clips.packs import uniform_indices
+from video.source import inspection
+from video.source.container import FrameTiming, frame_timing
+from video.source.decoding import read
+from video.source.inspection import inspect_video
+from video.splitting.fingerprints import Fingerprint
 
 SCFD = Path(__file__).parents[2] / "shared/real/scfd"
 

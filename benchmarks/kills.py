@@ -2,9 +2,9 @@
 
     python -m benchmarks.kills [--kills 200] [--per-run 5] [--json FILE]
 
-As `python -m mlops prove`, in one clone for each mode, several kills a run, each run compared with
-one that was never killed. With `--json` each run is written when it has been compared, and the same
-command goes on where it was cut off. Needs what a finished `dvc repro` leaves.
+As `python -m commands prove`, in one clone for each mode, several kills per run, each run compared
+with one that was never killed. With `--json` each run is written when it has been compared, and the
+same command goes on where it was cut off. Needs what a finished `dvc repro` leaves.
 
 Limits: no difference in outs, log and samples; at least 25 of 200 kills inside the write of a
 checkpoint.
@@ -22,18 +22,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlops import files
+from commands.prove.clone import PARAMS, Clone, make_clone, short_training
+from commands.prove.comparison import Outcome, differences
+from commands.prove.evidence import PARTS, SAVE
+from commands.prove.modes import MODES
+from commands.prove.moments import Moment, draw_moments
+from commands.prove.target import find_target
+from commands.prove.trial import Kill, killed_run, supervised, uninterrupted_run
 from mlops.errors import PipelineError
-from mlops.parameters import load_yaml
-from mlops.proof.clone import PARAMS, Clone, make_clone, short_training
-from mlops.proof.comparison import Outcome, differences
-from mlops.proof.evidence import PARTS, SAVE
-from mlops.proof.modes import MODES
-from mlops.proof.moments import Moment, draw_moments
-from mlops.proof.target import find_target
-from mlops.proof.trial import Kill, killed_run, supervised, uninterrupted_run
+from mlops.files import atomic
+from mlops.files.tables import aligned
+from mlops.params import load_yaml
 from mlops.stage import run_command
-from mlops.tables import aligned
 
 SAVES_SHARE = 25 / 200  # of the kills, inside the write of a checkpoint
 
@@ -82,10 +82,10 @@ def run_mode(mode: str, runs: list[Run], options: argparse.Namespace) -> None:
                 if not any(run["kills"] for run in of_mode(mode, runs)[-5:]):
                     raise PipelineError(
                         f"{mode}: expected kills, got five runs without one; look at a run of "
-                        f"python -m mlops prove --mode {mode}"
+                        f"python -m commands prove --mode {mode}"
                     )
                 if options.json:
-                    files.write_json(options.json, runs)
+                    atomic.write_json(options.json, runs)
 
 
 def killed_and_compared(

@@ -41,7 +41,7 @@ import polars as pl
 from ruamel.yaml import YAML
 
 from benchmarks.decoding import VIDEOS, encoded
-from video.encoding import encode_video
+from video.synthesis.encoding import encode_video
 
 ROOT = Path(__file__).parents[1]
 SCFD = ROOT.parent / "shared/real/scfd"

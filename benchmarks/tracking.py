@@ -46,10 +46,10 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from mlops.metric_rows import COLUMNS, MetricRow
-from mlops.metrics_log import best_row, read_metrics
-from mlops.metrics_summary import summary_path
-from mlops.progress import track
+from mlops.metrics.log import best_row, read_metrics
+from mlops.metrics.rows import COLUMNS, MetricRow
+from mlops.metrics.summary import summary_path
+from mlops.processes.progress import track
 from mlops.tracker import ExperimentTracker
 
 NAMES = ("loss", "accuracy", "learning_rate", "gradient_norm", "clips_per_sec")

@@ -1,6 +1,6 @@
 """What DVC lacks for training: typed parameters, run directories, tracker, checkpoints, resume.
 
-Knows nothing of video and nothing of the stages. `python -m mlops` answers questions about the
+Knows nothing of video and nothing of the stages. `python -m commands` answers questions about the
 repository.
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 # __init__.pyi tells the type checker.
 _HOMES = {
     "ExperimentTracker": "mlops.tracker",
-    "RunConfig": "mlops.run_config",
+    "RunConfig": "mlops.config",
     "build_mlops_pipeline": "mlops.pipeline",
-    "create_run_directory": "mlops.runs",
+    "create_run_directory": "mlops.run.directory",
 }
 
 __all__ = sorted(_HOMES)

@@ -1,4 +1,4 @@
+from mlops.config import RunConfig as RunConfig
 from mlops.pipeline import build_mlops_pipeline as build_mlops_pipeline
-from mlops.run_config import RunConfig as RunConfig
-from mlops.runs import create_run_directory as create_run_directory
+from mlops.run.directory import create_run_directory as create_run_directory
 from mlops.tracker import ExperimentTracker as ExperimentTracker

@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
-from mlops import files
 from mlops.errors import PipelineError
+from mlops.files import atomic
 
 FORMAT_VERSION = 2
 
@@ -43,7 +43,7 @@ def save_checkpoint(path: Path, state: State, *, parents: bool = True) -> int:
     Equal states, keys in one order, give equal bytes: no time is in them. A crash leaves the file
     that was there before. Directories are made as `files.replacing` does.
     """
-    with files.replacing(path, parents=parents) as temporary:
+    with atomic.replacing(path, parents=parents) as temporary:
         return write_checkpoint(temporary, state)
 
 

@@ -27,15 +27,9 @@ from typing import Any
 
 import torch
 
-from mlops import files
-from mlops.checkpoint import (
-    State,
-    load_checkpoint,
-    other_kind,
-    save_checkpoint,
-    write_checkpoint,
-)
+from mlops.checkpoint import State, load_checkpoint, other_kind, save_checkpoint, write_checkpoint
 from mlops.errors import PipelineError
+from mlops.files import atomic
 
 LATEST = "latest_checkpoint.pt"
 PREVIOUS = "previous_checkpoint.pt"
@@ -232,8 +226,8 @@ class CheckpointManager:
                 # LATEST, but after a kill between two renames, or where that one was damaged.
                 named = (self._directory / name for name in (PREVIOUS, LATEST))
                 states = [*epoch_checkpoints(self._directory), *named]
-                states = [path for path in states if files.is_regular(path)]
-                if error.errno not in files.FULL or len(states) < 2:
+                states = [path for path in states if atomic.is_regular(path)]
+                if error.errno not in atomic.FULL or len(states) < 2:
                     raise
                 states[0].unlink()
 
@@ -248,13 +242,13 @@ class CheckpointManager:
             sync()
         latest = self._directory / LATEST
         previous = self._directory / PREVIOUS
-        with files.replacing(latest, keep_as=previous, parents=False) as temporary:
+        with atomic.replacing(latest, keep_as=previous, parents=False) as temporary:
             write_checkpoint(temporary, state)
         if epoch is not None and self._keep_epochs:
             with suppress(OSError):  # one more of what there is: not worth another try
                 _link_or_copy(latest, self._directory / EPOCH.format(epoch))
             for path in epoch_checkpoints(self._directory)[: -self._keep_epochs]:
-                files.remove_file(path)
+                atomic.remove_file(path)
 
 
 class NoCheckpoints:
@@ -329,5 +323,5 @@ def _link_or_copy(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except OSError:  # a file system without links
-        with files.replacing(target, parents=False) as temporary:
+        with atomic.replacing(target, parents=False) as temporary:
             shutil.copyfile(source, temporary)

@@ -1,56 +1,374 @@
-"""A configuration as one canonical text, and its hash."""
+"""The configuration of a run: params.yaml, and what was set beside it for this run alone."""
 
-import dataclasses
-import hashlib
+import copy
+import difflib
+import inspect
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-def canonical_json(document: Any) -> str:
-    """The one JSON text of a document: keys sorted, no spaces, one spelling a number.
+from mlops.errors import PipelineError
+from mlops.files.canonical import canonical_json, config_hash, flatten
+from mlops.params import load_yaml
 
-    Dataclasses count as mappings and tuples as lists. A float without a fraction is written as
-    the integer it equals, so that `1`, `1.0` and `1e0` in params.yaml are one value.
-    NaN and infinities raise `ValueError`.
+PARAMS_FILE = "params.yaml"
+
+# Sections that change no result.
+UNHASHED = ("experiment", "runtime")
+
+# Each keyword and the values of params.yaml that it sets.
+KEYWORDS: Mapping[str, Sequence[str]] = {
+    "experiment_name": ["experiment.name"],
+    "description": ["experiment.description"],
+    "tags": ["experiment.tags"],
+    "data_csv": ["data.index"],
+    "random_seed": ["seed", "seeds"],
+    "test_split": ["split.test_share"],
+    "num_frames": ["clips.frames"],
+    "fixed_size": ["clips.height", "clips.width"],
+    "num_augmentations_per_video": ["augment.copies"],
+    "dropout": ["init_model.dropout"],
+    "num_epochs": ["train.epochs"],
+    "batch_size": ["train.batch_size"],
+    "learning_rate": ["train.learning_rate"],
+    "weight_decay": ["train.weight_decay"],
+    "early_stopping_patience": ["train.patience_epochs"],
+    "device": ["runtime.device"],
+    "num_workers": ["runtime.workers"],
+}
+
+
+class RunConfig:
+    """All values of params.yaml, with those replaced that a keyword or `set_params` names.
+
+    | keyword                       | value of params.yaml               | unit              |
+    | ----------------------------- | ---------------------------------- | ----------------- |
+    | `experiment_name`             | `experiment.name`                  |                   |
+    | `description`                 | `experiment.description`           |                   |
+    | `tags`                        | `experiment.tags`                  |                   |
+    | `data_csv`                    | `data.index`                       | path              |
+    | `random_seed`                 | `seed` and `seeds`                 |                   |
+    | `test_split`                  | `split.test_share`                 | share of videos   |
+    | `num_frames`                  | `clips.frames`                     | frames            |
+    | `fixed_size`                  | `clips.height` and `clips.width`   | px                |
+    | `num_augmentations_per_video` | `augment.copies`                   | copies            |
+    | `dropout`                     | `init_model.dropout`               | probability       |
+    | `num_epochs`                  | `train.epochs`                     | epochs            |
+    | `batch_size`                  | `train.batch_size`                 | clips             |
+    | `learning_rate`               | `train.learning_rate`              | of AdamW, a step  |
+    | `weight_decay`                | `train.weight_decay`               | of AdamW          |
+    | `early_stopping_patience`     | `train.patience_epochs`            | epochs            |
+    | `device`                      | `runtime.device`                   | auto, cpu, cuda:0 |
+    | `num_workers`                 | `runtime.workers`                  | number            |
+
+    `data_csv` names the index alone. Where the videos lie, and how the index calls things, is
+    `set_params=["data.root=data/mine", "data.group_column=source", "data.labels=[fight, calm]"]`.
+    `num_workers` are processes of the data stages, and threads of training.
+
+    Each can be read as an attribute of the same name. `run_id`, `output_dir` (the run's directory)
+    and `project_root` (where params.yaml lies; the current directory if not given) say where the
+    run is and are in no hash. Whether a value has the right type and range is checked by the
+    stages, which read it. A configuration cannot be changed; `diff` compares two.
     """
-    return json.dumps(
-        _plain(document), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
+
+    __signature__: inspect.Signature  # with the names of the table, for who asks what can be given
+
+    run_id: str | None
+    project_root: str
+    output_dir: str | None
+
+    def __init__(
+        self,
+        *,
+        run_id: str | None = None,
+        project_root: str | Path = ".",
+        output_dir: str | Path | None = None,
+        set_params: Iterable[str] = (),
+        **keywords: Any,
+    ) -> None:
+        """Read params.yaml of `project_root`; a `PipelineError` tells all faults at once.
+
+        A keyword that is None counts as not given. `set_params` are texts such as
+        "train.epochs=3", values in YAML 1.2; they come after the keywords. `data_csv` below
+        `project_root` counts from there, as in params.yaml.
+        """
+        path = Path(project_root) / PARAMS_FILE
+        params = _read(path)
+        keywords = {name: value for name, value in keywords.items() if value is not None}
+        if isinstance(index := keywords.get("data_csv"), str | Path):
+            keywords["data_csv"] = _below(Path(project_root), index)
+        faults = [
+            *_set_keywords(params, keywords, path),
+            *_set_texts(params, set_params, path),
+        ]
+        if faults:
+            raise PipelineError(*faults)
+        place = None if output_dir is None else str(output_dir)
+        self._fill(run_id, str(project_root), place, _json(params, path))
+
+    @classmethod
+    def from_params(
+        cls, path: str | Path = PARAMS_FILE, set_params: Iterable[str] = ()
+    ) -> "RunConfig":
+        """The file at `path`, whatever its name, with what `set_params` replaces in it."""
+        path = Path(path)
+        params = _read(path)
+        if faults := _set_texts(params, set_params, path):
+            raise PipelineError(*faults)
+        return cls._of(None, str(path.parent), None, _json(params, path))
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "RunConfig":
+        """What `to_dict` gave; params.yaml is not read."""
+        names = {"run_id", "project_root", "output_dir", "params"}
+        if document.keys() != names:
+            got = ", ".join(map(str, document)) or "none"
+            raise PipelineError(
+                f"RunConfig.from_dict: expected the keys {', '.join(sorted(names))}, got {got}; "
+                "give it what to_dict returned"
+            )
+        return cls._of(
+            document["run_id"],
+            document["project_root"],
+            document["output_dir"],
+            copy.deepcopy(document["params"]),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "RunConfig":
+        """What `to_json` gave."""
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise PipelineError(
+                f"RunConfig.from_json: expected JSON, got a fault ({error}); give it what to_json "
+                "returned"
+            ) from None
+        return cls.from_dict(document if isinstance(document, dict) else {})
+
+    @classmethod
+    def of_run(cls, run_dir: str | Path) -> "RunConfig":
+        """What a run was made with, one of the train stage or of a notebook.
+
+        Whoever has gone on with it since had the same values, but for those that `hash` is blind
+        to and for stages that it does not depend on.
+        """
+        path = Path(run_dir) / "config.json"
+        try:
+            document = json.loads(path.read_text())
+            config = document.get("run_config", document)["config"]
+            is_whole = "params" in config
+        except FileNotFoundError:
+            raise PipelineError(
+                f"{path}: expected the directory of a run, found no such file; "
+                "python -m commands runs lists them"
+            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PipelineError(
+                f"{path}: expected the configuration of a run, got a damaged file "
+                f"({error!r}); restore it"
+            ) from None
+        if not is_whole:
+            raise PipelineError(
+                f"{path}: expected all of params.yaml, got the values of one stage: earlier code "
+                "made the run; compare it by python -m commands runs compare"
+            )
+        return cls.from_dict(config)
+
+    def document(self) -> dict[str, Any]:
+        """What a run keeps of it: `hash()` and `to_dict()`, for `of_run`."""
+        return {"hash": self.hash(), "config": self.to_dict()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only; a copy."""
+        return {
+            "run_id": self.run_id,
+            "project_root": self.project_root,
+            "output_dir": self.output_dir,
+            "params": self.params,
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON, on one line."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The sections of params.yaml, a copy: nested dicts, lists and scalars."""
+        params: dict[str, Any] = copy.deepcopy(self.__dict__["_params"])
+        return params
+
+    def hash(self) -> str:
+        """sha256 of what can change a result, 64 hex digits.
+
+        The same for another order of keys, other comments and other spellings of a number; the
+        sections `experiment` and `runtime`, the run's id and its paths are not in it.
+        """
+        return config_hash({k: v for k, v in self.params.items() if k not in UNHASHED})
+
+    def diff(self, other: "RunConfig") -> dict[str, tuple[Any, Any]]:
+        """By dotted key, this one's value and the other's where they differ; None for no value."""
+        ours, theirs = flatten(self.params), flatten(other.params)
+        return {
+            key: (ours.get(key), theirs.get(key))
+            for key in sorted(ours.keys() | theirs.keys())
+            if canonical_json(ours.get(key)) != canonical_json(theirs.get(key))
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in KEYWORDS:
+            raise AttributeError(f"RunConfig has no {name!r}; params holds all of params.yaml")
+        return flatten(self.params).get(KEYWORDS[name][0])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"RunConfig is frozen: make a new one with {name}={value!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"RunConfig is frozen: {name} stays")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RunConfig):
+            return NotImplemented
+        return canonical_json(self.to_dict()) == canonical_json(other.to_dict())
+
+    def __hash__(self) -> int:
+        return hash(canonical_json(self.to_dict()))
+
+    def __repr__(self) -> str:
+        return f"RunConfig.from_json({self.to_json()!r})"
+
+    @classmethod
+    def _of(
+        cls, run_id: str | None, project_root: str, output_dir: str | None, params: dict[str, Any]
+    ) -> "RunConfig":
+        config = cls.__new__(cls)
+        config._fill(run_id, project_root, output_dir, params)
+        return config
+
+    def _fill(
+        self, run_id: str | None, project_root: str, output_dir: str | None, params: dict[str, Any]
+    ) -> None:
+        self.__dict__.update(
+            run_id=run_id, project_root=project_root, output_dir=output_dir, _params=params
+        )
 
 
-def config_hash(document: Any) -> str:
-    """sha256 of `canonical_json(document)`, 64 hex digits."""
-    return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+def _signature() -> inspect.Signature:
+    _, *parameters, _ = inspect.signature(RunConfig.__init__).parameters.values()
+    keyword_only = inspect.Parameter.KEYWORD_ONLY
+    named = [inspect.Parameter(name, keyword_only, default=None) for name in KEYWORDS]
+    return inspect.Signature([*parameters, *named])
 
 
-def config_document(config: Any) -> dict[str, Any]:
-    """What a run's config.json holds at least: the configuration and its hash."""
-    return {"hash": config_hash(config), "config": config}
+RunConfig.__signature__ = _signature()
 
 
-def flatten(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The values by dotted key; a list is one value, and so is a section without keys.
-
-    >>> flatten({"seed": 0, "train": {"epochs": 8}})
-    {'seed': 0, 'train.epochs': 8}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, Mapping) and value:
-            flat |= {f"{key}.{name}": item for name, item in flatten(value).items()}
-        else:
-            flat[key] = value
-    return flat
+def _read(path: Path) -> dict[str, Any]:
+    params = load_yaml(path)
+    if not isinstance(params, dict):
+        raise PipelineError(
+            f"{path}: expected sections with keys, got {type(params).__name__}; restore it with "
+            f"git checkout HEAD -- {path}"
+        )
+    return params
 
 
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain(dataclasses.asdict(value))
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
+def _json(params: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The types that JSON has: a date becomes its text, a tuple a list, a path a text."""
+    faults = [
+        f"{path}: {key}: expected a finite number, got {value}; write one"
+        for key, value in flatten(params).items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
+    if faults:
+        raise PipelineError(*faults)
+    document: dict[str, Any] = json.loads(json.dumps(params, default=str))
+    return document
+
+
+def _below(root: Path, path: str | Path) -> str:
+    # So that a repository that lies elsewhere has the same configuration.
+    path, root = Path(path), root.absolute()
+    if path.is_relative_to(root):
+        path = path.relative_to(root)
+    return path.as_posix()
+
+
+def _set_keywords(params: dict[str, Any], keywords: Mapping[str, Any], path: Path) -> list[str]:
+    faults = []
+    for keyword, value in keywords.items():
+        if keyword not in KEYWORDS:
+            faults.append(_unknown_keyword(keyword, params))
+            continue
+        for key in KEYWORDS[keyword]:
+            # One number seeds all that draws: of the repeats of a training there is one.
+            given = [value] if key == "seeds" else value
+            faults += _set(params, key, given, path, f"RunConfig: {keyword}")
+    return faults
+
+
+def _set_texts(params: dict[str, Any], texts: Iterable[str], path: Path) -> list[str]:
+    faults = []
+    for text in texts:
+        key, sign, written = text.partition("=")
+        if not sign:
+            faults.append(
+                f"set-param {text!r}: expected a key and a value, got no '='; write "
+                f"{_nearest(text, flatten(params)) or 'train.epochs'}=VALUE"
+            )
+            continue
+        try:
+            value = YAML(typ="safe", pure=True).load(written)
+        except (YAMLError, ValueError) as error:
+            problem = " ".join(str(getattr(error, "problem", None) or error).split())
+            faults.append(
+                f"set-param {text!r}: expected a value in YAML 1.2, got an error ({problem}); "
+                "put the value in quotes"
+            )
+            continue
+        faults += _set(params, key.strip(), value, path, f"set-param {text!r}")
+    return faults
+
+
+def _set(params: dict[str, Any], key: str, value: Any, path: Path, where: str) -> list[str]:
+    """Set the value of a dotted key in place; the faults if there is no such key."""
+    *sections, last = key.split(".")
+    place: Any = params
+    for name in sections:
+        place = place.get(name) if isinstance(place, dict) else None
+    known = flatten(params)
+    if not isinstance(place, dict) or last not in place:
+        close = _nearest(key, known)
+        hint = f"did you mean {close}?" if close else f"write one of {', '.join(params)} and a key"
+        return [f"{where}: expected a key of {path}, got {key!r}; {hint}"]
+    if isinstance(place[last], dict) and place[last]:
+        keys = ", ".join(name for name in known if name.startswith(f"{key}."))
+        return [f"{where}: expected the key of a value, got the section {key}; write one of {keys}"]
+    place[last] = value
+    return []
+
+
+def _unknown_keyword(keyword: str, params: Mapping[str, Any]) -> str:
+    known = ["run_id", "project_root", "output_dir", "set_params", *KEYWORDS]
+    close = difflib.get_close_matches(keyword, known, n=1)
+    hints = [f"did you mean {close[0]}?"] if close else [f"known: {', '.join(known)}."]
+    if key := _nearest(keyword, flatten(params)):
+        hints.append(f'Of params.yaml {key} is nearest: set_params=["{key}=VALUE"]')
+    else:
+        hints.append('Any value of params.yaml: set_params=["KEY=VALUE"]')
+    return f"RunConfig: expected keywords that it knows, got {keyword!r}; {' '.join(hints)}"
+
+
+def _nearest(key: str, known: Iterable[str]) -> str | None:
+    """The known dotted key that is spelled most alike, or whose last part is."""
+    known = list(known)
+    if close := difflib.get_close_matches(key, known, n=1):
+        return close[0]
+    last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+    close = difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1)
+    return last[close[0]] if close else None

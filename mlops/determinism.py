@@ -49,7 +49,7 @@ def make_deterministic(seed: int, *, num_threads: int) -> None:
 def choose_device(name: str) -> torch.device:
     """`auto` is the first CUDA device if there is one, else the CPU.
 
-    Of several, `mlops.devices` claims one that is free.
+    Of several, `mlops.processes.devices` claims one that is free.
     """
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     known = ["cpu", *(["cuda"] if num_gpus else []), *(f"cuda:{i}" for i in range(num_gpus))]

@@ -26,11 +26,11 @@ from typing import Any
 
 import yaml
 
-from mlops.config import config_hash, flatten
 from mlops.errors import PipelineError
-from mlops.files import content_hash
-from mlops.locks import LOCK, parse_yaml, recorded_stages
-from mlops.source import meaning, source_at_start
+from mlops.files.atomic import content_hash
+from mlops.files.canonical import config_hash, flatten
+from mlops.files.source import meaning, source_at_start
+from mlops.recorded.dvc_lock import LOCK, parse_yaml, recorded_stages
 
 PIPELINE = Path("dvc.yaml")
 PARAMS = "params.yaml"

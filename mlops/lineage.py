@@ -13,15 +13,23 @@ from typing import Any
 
 import polars as pl
 
-from mlops import history
-from mlops.cache import ask_dvc, cache_directory
-from mlops.differences import row_differences
 from mlops.errors import PipelineError
-from mlops.locks import DIRECTORIES, TABLES, Identity, Lock, LockError, Version, read_lock
-from mlops.objects import Objects
-from mlops.places import runs_root
-from mlops.run_documents import METADATA, read_metadata
-from mlops.runs import find_run
+from mlops.files.places import runs_root
+from mlops.recorded import git
+from mlops.recorded.differences import row_differences
+from mlops.recorded.dvc_cache import ask_dvc, cache_directory
+from mlops.recorded.dvc_lock import (
+    DIRECTORIES,
+    TABLES,
+    Identity,
+    Lock,
+    LockError,
+    Version,
+    read_lock,
+)
+from mlops.recorded.objects import Objects
+from mlops.run.directory import find_run
+from mlops.run.documents import METADATA, read_metadata
 
 LOCK = "dvc.lock"
 WORKSPACE = "workspace"
@@ -116,7 +124,7 @@ class DataVersionManager:
         if not shared:
             raise PipelineError(
                 f"{before} and {after}: expected two versions of the same data, got {_list(old)} "
-                f"and {_list(new)}; python -m mlops data lists the versions"
+                f"and {_list(new)}; python -m commands data lists the versions"
             )
         return pl.DataFrame(
             {
@@ -167,13 +175,13 @@ class DataVersionManager:
         )
 
     @cached_property
-    def _commits(self) -> list[history.Commit]:
-        return history.commits_with(LOCK)
+    def _commits(self) -> list[git.Commit]:
+        return git.commits_with(LOCK)
 
     @cached_property
     def _locks(self) -> dict[str, Lock]:
         """What each dvc.lock of the history records, by its blob."""
-        blobs = history.read_blobs(commit.blob for commit in self._commits)
+        blobs = git.read_blobs(commit.blob for commit in self._commits)
         return {blob: _read_committed(content) for blob, content in blobs.items()}
 
     @cached_property
@@ -190,9 +198,9 @@ class DataVersionManager:
             ) from None
 
     @cached_property
-    def _first(self) -> dict[Identity, tuple[Version, history.Commit | None]]:
+    def _first(self) -> dict[Identity, tuple[Version, git.Commit | None]]:
         """Every version and the first commit that holds it, in the order of `versions`."""
-        found: dict[Identity, tuple[Version, history.Commit | None]] = {}
+        found: dict[Identity, tuple[Version, git.Commit | None]] = {}
         for commit in self._commits:
             for version in self._locks[commit.blob].values():
                 found.setdefault(version.identity, (version, commit))
@@ -244,7 +252,7 @@ class DataVersionManager:
                     "repro"
                 )
             return self._workspace
-        commit = self._experiments.get(name) or history.find_commit(name)
+        commit = self._experiments.get(name) or git.find_commit(name)
         versions = self._with_content(name)
         if commit is not None and versions:
             raise PipelineError(
@@ -262,14 +270,14 @@ class DataVersionManager:
         return versions
 
     def _at(self, name: str, commit: str) -> Lock:
-        blob = history.blobs_of([commit], LOCK).get(commit)
+        blob = git.blobs_of([commit], LOCK).get(commit)
         if blob is None:
             raise PipelineError(
-                f"{name}: expected a commit with {LOCK}, got one without; python -m mlops data "
+                f"{name}: expected a commit with {LOCK}, got one without; python -m commands data "
                 "lists the commits that have data"
             )
         if blob not in self._locks:  # a commit that no reference leads to
-            self._locks[blob] = _read_committed(history.read_blobs([blob])[blob])
+            self._locks[blob] = _read_committed(git.read_blobs([blob])[blob])
         return self._locks[blob]
 
     def _with_content(self, digits: str) -> Lock:
@@ -376,7 +384,7 @@ def experiment_commits() -> dict[str, str]:
     # refs/exps/<2 digits of the baseline>/<38 digits>/<name>
     return {
         name.removeprefix(EXPERIMENTS).split("/", 2)[2]: commit
-        for name, commit in history.references(EXPERIMENTS).items()
+        for name, commit in git.references(EXPERIMENTS).items()
         if re.match(r"[0-9a-f]{2}/[0-9a-f]{38}/", name.removeprefix(EXPERIMENTS))
     }
 

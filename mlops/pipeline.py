@@ -36,22 +36,22 @@ from dvc.exceptions import DvcException
 from dvc.fs import LocalFileSystem
 from dvc.repo import Repo
 
-from mlops import files
-from mlops.artifacts import Artifacts, Cells, Files, Layout
-from mlops.attempts import Attempt, log_name, recorded_attempt
-from mlops.config import canonical_json, flatten
-from mlops.environment import environment
+from mlops.config import PARAMS_FILE, RunConfig
 from mlops.errors import PipelineError
-from mlops.locks import LOCK, recorded_md5s
-from mlops.reproduction import reproduce
-from mlops.run_config import PARAMS_FILE, RunConfig
-from mlops.run_documents import read_metadata
-from mlops.runs import write_metadata
-from mlops.stage_table import UP_TO_DATE, StageRow, StageTable
-from mlops.stage_times import known_times, note_times, publisher
-from mlops.stop import EXIT_CODES, StoppedError
+from mlops.files import atomic
+from mlops.files.canonical import canonical_json, flatten
+from mlops.files.yaml_values import flow_style, replace_values
+from mlops.notebook.artifacts import Artifacts, Cells, Files, Layout
+from mlops.notebook.reproduce import reproduce
+from mlops.notebook.stage_times import known_times, note_times, publisher
+from mlops.notebook.stages import UP_TO_DATE, StageRow, StageTable
+from mlops.processes.signals import EXIT_CODES, StoppedError
+from mlops.recorded.dvc_lock import LOCK, recorded_md5s
+from mlops.run.attempts import Attempt, log_name, recorded_attempt
+from mlops.run.directory import write_metadata
+from mlops.run.documents import read_metadata
+from mlops.run.environment import environment
 from mlops.tracker import ExperimentTracker
-from mlops.yaml_values import flow_style, replace_values
 
 LAST = "report"  # the stage that needs all the others
 TRAIN = "train"
@@ -121,7 +121,7 @@ class Pipeline:
     @property
     def cell_runs(self) -> dict[str, Path]:
         """The run directory of each cell that `run_pipeline` has come to, with all its steps:
-        `mlops.metrics_log.read_runs` reads them. Without those that no run here has trained, as
+        `mlops.metrics.log.read_runs` reads them. Without those that no run here has trained, as
         after `dvc pull`."""
         return {
             cell: self.root / known["run"]
@@ -184,8 +184,8 @@ class Pipeline:
         if not changes:
             return
         kept = attempt.run_dir / f"artifacts/params_before_{attempt.number:03}.yaml"
-        files.write_text(kept, before)
-        files.write_text(self.root / PARAMS_FILE, after)
+        atomic.write_text(kept, before)
+        atomic.write_text(self.root / PARAMS_FILE, after)
         for key, (old, new) in changes.items():
             _say(f"{PARAMS_FILE}: {key} {flow_style(old)} -> {flow_style(new)}")
         _say(f"{PARAMS_FILE}: what it was is kept in {kept.parent.name}/{kept.name} of the run")

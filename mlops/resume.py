@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mlops.config import config_hash, flatten
 from mlops.errors import PipelineError
-from mlops.fingerprint import Fingerprint, fingerprint_hash
-from mlops.run_documents import DamagedRecordError, read_config, read_metadata, run_directories
+from mlops.files.canonical import config_hash, flatten
+from mlops.run.documents import DamagedRecordError, read_config, read_metadata, run_directories
+from mlops.run.identity import Fingerprint, fingerprint_hash
 
 FINISHED = "finished"
 

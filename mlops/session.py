@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import torch
 
-from mlops import files
 from mlops.checkpoint import State, save_checkpoint
 from mlops.checkpoint_manager import (
     BEST,
@@ -26,13 +25,14 @@ from mlops.checkpoint_manager import (
 )
 from mlops.determinism import rng_state, set_rng_state
 from mlops.errors import PipelineError
-from mlops.fingerprint import Fingerprint
-from mlops.journal import fault_of
-from mlops.ledger import LEDGER, Ledger
-from mlops.metrics_log import LOG
+from mlops.files import atomic
+from mlops.files.journal import fault_of
+from mlops.metrics.ledger import LEDGER, Ledger
+from mlops.metrics.log import LOG
 from mlops.resume import Start
-from mlops.run_documents import METADATA, read_metadata
-from mlops.runs import CHECKPOINTS, gone, write_metadata
+from mlops.run.directory import CHECKPOINTS, gone, write_metadata
+from mlops.run.documents import METADATA, read_metadata
+from mlops.run.identity import Fingerprint
 from mlops.tracker import ExperimentTracker
 
 REMEDY = (
@@ -167,7 +167,7 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, s
             f"{directory}: expected the directory of the checkpoints, got something else; put it "
             "back, or remove what is there to begin anew"
         )
-    files.remove_half_written(directory)
+    atomic.remove_half_written(directory)
     set_others_aside(directory, say)
     best = load_best(directory, say=say)
     refuse = _refuse_other_runs(session.fingerprint, _best_epoch(best), run_dir)

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from mlops import files
 from mlops.errors import PipelineError
+from mlops.files import atomic
 from mlops.inputs import StageInputs, stage_inputs
-from mlops.stop import StoppedError
+from mlops.processes.signals import StoppedError
 
 
 def run_stage(
@@ -51,7 +51,7 @@ def run_command(
     except FileNotFoundError as error:
         _fail(name, f"{_place(error)}: expected a file, found none; run dvc repro, which makes it")
     except OSError as error:
-        if error.errno in files.FULL:
+        if error.errno in atomic.FULL:
             _fail(
                 name,
                 f"{_place(error)}: expected room to write, got: {error.strerror}; make room and "

@@ -1,6 +1,6 @@
 """What a run tells about itself: metrics.jsonl, metadata.json and config.json in its directory.
 
-Metrics are appended, one a line, and never rewritten; `mlops.metrics_log` reads them. Rows are
+Metrics are appended, one a line, and never rewritten; `mlops.metrics.log` reads them. Rows are
 encoded with msgspec and written with one `os.write` a call: what `log` has returned from survives
 a kill of the process.
 """
@@ -14,14 +14,14 @@ from typing import Any, Protocol
 import msgspec
 import polars as pl
 
-from mlops import files
-from mlops.config import config_document
 from mlops.errors import PipelineError
-from mlops.journal import Journal
-from mlops.metric_rows import MetricRow, nonfinite_row
-from mlops.metrics_log import LOG, best_row, read_metrics
-from mlops.metrics_summary import drop_stale_summary, update_summary
-from mlops.runs import write_metadata
+from mlops.files import atomic
+from mlops.files.canonical import config_document
+from mlops.files.journal import Journal
+from mlops.metrics.log import LOG, best_row, read_metrics
+from mlops.metrics.rows import MetricRow, nonfinite_row
+from mlops.metrics.summary import drop_stale_summary, update_summary
+from mlops.run.directory import write_metadata
 
 # What is new to the summary at a checkpoint is added to it if it takes a few hundredths of a
 # second; the rest waits for the end of the run or for a reader.
@@ -75,7 +75,7 @@ class ExperimentTracker:
     def log_config(self, config: Mapping[str, Any] | Config) -> None:
         """Write config.json: the configuration, a mapping or what has `to_dict`, and its hash."""
         document = dict(config) if isinstance(config, Mapping) else config.to_dict()
-        files.write_json(self.run_dir / "config.json", config_document(document))
+        atomic.write_json(self.run_dir / "config.json", config_document(document))
 
     def get_metrics(self) -> pl.DataFrame:
         """The log as a frame of the columns step, epoch, phase, metric, value, and time in seconds

@@ -2,5 +2,5 @@
 
 # Note the source of this process, and who started it, before a stage imports torch, which takes
 # seconds.
-import mlops.processes
-import mlops.source  # noqa: F401
+import mlops.files.source
+import mlops.processes.parent  # noqa: F401

@@ -7,18 +7,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mlops import files
-from mlops.cache import CachedFiles, cache_directory
 from mlops.errors import PipelineError, described
-from mlops.executors import Executor, map_tasks
+from mlops.files import atomic
 from mlops.inputs import StageInputs
-from mlops.parameters import pick
-from mlops.progress import counted, track
+from mlops.params import pick
+from mlops.processes.progress import counted, track
+from mlops.recorded.dvc_cache import CachedFiles, cache_directory
+from mlops.run.unfinished import UnfinishedFiles
 from mlops.stage import run_stage
-from mlops.unfinished import UnfinishedFiles
+from mlops.workers.executors import Executor, map_tasks
 from stages.params import Clips, read_params
-from video.decoding import DECODING_VERSION, read_frames
-from video.packs import (
+from video.clips.packs import (
     PACK_NAME,
     VIDEO_FACTS,
     pack_bytes,
@@ -27,7 +26,8 @@ from video.packs import (
     parse_pack,
     uniform_indices,
 )
-from video.streams import FrameTiming, decoder_versions, frame_timing
+from video.source.container import FrameTiming, decoder_versions, frame_timing
+from video.source.decoding import DECODING_VERSION, read_frames
 
 VIDEOS = Path("data/videos.parquet")
 PACKS = Path("data/clips")
@@ -69,13 +69,13 @@ def main(inputs: StageInputs) -> None:
     made = map_tasks(make_pack, missing, pick(params.runtime, Executor))
     reused = [rows for rows in found if rows is not None]
     packs = pl.concat([*reused, *track(made, total=len(missing), task="create_dataset")])
-    files.remove_half_written(PACKS)  # by a worker that was killed while others went on
-    files.wait_until_listed(PACKS, {task.pack for task in tasks})
+    atomic.remove_half_written(PACKS)  # by a worker that was killed while others went on
+    atomic.wait_until_listed(PACKS, {task.pack for task in tasks})
     facts = [pl.col(name).alias(f"video_{name}") for name in VIDEO_FACTS]
     told = ("video_path", "sha256", "label", "group", "fingerprint")
     table = videos.select(*told, *facts).join(packs, on="sha256", how="left", maintain_order="left")
     inputs.check()
-    with files.replacing(CLIPS) as path:
+    with atomic.replacing(CLIPS) as path:
         table.write_parquet(path)
     UNFINISHED.clear()
     print(
@@ -98,19 +98,19 @@ def reuse_pack(task: Task, cached: CachedFiles) -> pl.DataFrame | None:
     packed = parse_pack(content, shape)
     if packed is None:
         return None
-    files.write_bytes(PACKS / task.pack, content, durable=False)
+    atomic.write_bytes(PACKS / task.pack, content, durable=False)
     return pack_rows(task.pack, packed).with_columns(sha256=pl.lit(task.sha256))
 
 
 def make_pack(task: Task) -> pl.DataFrame:
     """Write the pack of one video; return where its clips lie."""
-    if files.content_hash(task.path) != task.sha256:
+    if atomic.content_hash(task.path) != task.sha256:
         raise PipelineError(
             f"{task.path}: expected the content that load_data verified, got another; run "
             "dvc repro, which verifies it again"
         )
     packed = read_clip(task)[np.newaxis]
-    files.write_bytes(PACKS / task.pack, pack_bytes(packed))
+    atomic.write_bytes(PACKS / task.pack, pack_bytes(packed))
     UNFINISHED.keep(PACKS / task.pack)
     return pack_rows(task.pack, packed).with_columns(sha256=pl.lit(task.sha256))
 

@@ -8,20 +8,14 @@ from pathlib import Path
 
 import polars as pl
 
-from mlops import files
 from mlops.errors import PipelineError
+from mlops.files import atomic
 from mlops.inputs import StageInputs
 from mlops.stage import run_stage
 from stages.params import Split, read_params
-from video.duplicates import Pair, near_duplicates
-from video.groups import effective_groups
-from video.splits import (
-    Deviation,
-    assign_splits,
-    best_rebalance,
-    class_names,
-    deviations,
-)
+from video.splitting.duplicates import Pair, near_duplicates
+from video.splitting.groups import effective_groups
+from video.splitting.splits import Deviation, assign_splits, best_rebalance, class_names, deviations
 
 VIDEOS = Path("data/videos.parquet")
 SPLITS = Path("data/splits.parquet")
@@ -47,8 +41,8 @@ def main(inputs: StageInputs) -> None:
     splits = divide(videos, params.split, chosen)
     check_classes(splits, params.split.num_folds, chosen, best)
     inputs.check()
-    files.write_text(DUPLICATES, duplicates.write_csv(float_precision=4))
-    with files.replacing(SPLITS) as path:
+    atomic.write_text(DUPLICATES, duplicates.write_csv(float_precision=4))
+    with atomic.replacing(SPLITS) as path:
         splits.select("video_path", "sha256", "label", "group", "split", "fold").write_parquet(path)
     report_parts(splits)
     report_deviations(splits, params.split)

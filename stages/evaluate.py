@@ -9,31 +9,31 @@ import polars as pl
 from numpy.typing import NDArray
 from torch import nn
 
-from mlops import files
 from mlops.checkpoint import load_checkpoint
 from mlops.determinism import derive_seed, make_deterministic
-from mlops.devices import claimed_devices
 from mlops.errors import PipelineError
+from mlops.files import atomic
 from mlops.inputs import StageInputs
-from mlops.processes import watch_parent
-from mlops.progress import track
+from mlops.processes.devices import claimed_devices
+from mlops.processes.parent import watch_parent
+from mlops.processes.progress import track
+from mlops.processes.signals import StopFlag
 from mlops.stage import parse_options, run_stage
-from mlops.stop import StopFlag
 from stages.params import Cell, check_cell, read_params
-from video.baselines import majority_probabilities, metadata_probabilities
-from video.cells import cell_clips
-from video.leakage import LeakageError
-from video.loading import Batch, ClipSet
-from video.metrics import (
+from video.clips.loading import Batch, ClipSet
+from video.clips.packs import VIDEO_FACTS, PackError
+from video.learning.predict import predict
+from video.models.classifiers import Normalise, build_model
+from video.models.shape import ModelShape
+from video.scoring.baselines import majority_probabilities, metadata_probabilities
+from video.scoring.metrics import (
     NonFinitePredictionsError,
     balanced_accuracy_interval,
     classification_metrics,
 )
-from video.model_shape import ModelShape
-from video.models import Normalise, build_model
-from video.packs import VIDEO_FACTS, PackError
-from video.splits import TEST, TRAIN, VAL, class_names
-from video.steps import predict
+from video.splitting.cells import cell_clips
+from video.splitting.leakage import LeakageError
+from video.splitting.splits import TEST, TRAIN, VAL, class_names
 
 CLIPS = Path("data/clips.parquet")
 PACKS = Path("data/clips")
@@ -89,9 +89,9 @@ def main(inputs: StageInputs) -> None:
     }
     stop.check()
     inputs.check()
-    files.write_json(cell.evaluation, document)
+    atomic.write_json(cell.evaluation, document)
     predictions = prediction_table(clips, probabilities, labels)
-    with files.replacing(cell.predictions) as path:
+    with atomic.replacing(cell.predictions) as path:
         predictions.write_parquet(path)
     say(summary(cell, document))
 

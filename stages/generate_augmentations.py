@@ -1,8 +1,8 @@
 """Make augmented copies of the clips of all videos outside the test set, from their packs.
 
 Nothing is decoded, and packs of earlier runs are reused. Every such video trains in some cell;
-which of them a cell takes, `video.cells` decides. So that one more fold changes no copy, and no
-cell that is trained is trained again, the copies do not depend on the folds in use.
+`video.splitting.cells` decides which of them a cell takes. The copies do not depend on the folds in
+use, so that one more fold changes no copy and trains no trained cell again.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,18 +11,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mlops import files
-from mlops.cache import CachedFiles, cache_directory
-from mlops.executors import Executor, map_tasks
+from mlops.files import atomic
 from mlops.inputs import StageInputs
-from mlops.parameters import pick
-from mlops.progress import counted, track
+from mlops.params import pick
+from mlops.processes.progress import counted, track
+from mlops.recorded.dvc_cache import CachedFiles, cache_directory
+from mlops.run.unfinished import UnfinishedFiles
 from mlops.stage import run_stage
-from mlops.unfinished import UnfinishedFiles
+from mlops.workers.executors import Executor, map_tasks
 from stages.params import read_params
-from video.augmentation import augment_clip
-from video.draws import TRANSFORM_VERSION
-from video.packs import (
+from video.augmentation.clip import augment_clip
+from video.augmentation.config import AugmentationRecipe
+from video.augmentation.random_streams import TRANSFORM_VERSION
+from video.clips.packs import (
     PACK_NAME,
     PackError,
     check_clip,
@@ -32,7 +33,6 @@ from video.packs import (
     parse_pack,
     read_clip_into,
 )
-from video.recipe import AugmentationRecipe
 
 CLIPS = Path("data/clips.parquet")
 PACKS = Path("data/clips")
@@ -96,11 +96,11 @@ def main(inputs: StageInputs) -> None:
     made = map_tasks(make_pack, missing, pick(params.runtime, Executor))
     reused = [rows for rows in found if rows is not None]
     packs = [*reused, *track(made, total=len(missing), task="generate_augmentations")]
-    files.remove_half_written(AUGMENTED_PACKS)  # by a worker that was killed while others went on
-    files.wait_until_listed(AUGMENTED_PACKS, {task.pack for task in tasks})
+    atomic.remove_half_written(AUGMENTED_PACKS)  # by a worker that was killed while others went on
+    atomic.wait_until_listed(AUGMENTED_PACKS, {task.pack for task in tasks})
     table = augmented_table(sources, packs)
     inputs.check()
-    with files.replacing(AUGMENTED) as path:
+    with atomic.replacing(AUGMENTED) as path:
         table.write_parquet(path)
     UNFINISHED.clear()
     print(f"generate_augmentations: {table.height} clips of {len(tasks)} videos")
@@ -132,7 +132,7 @@ def reuse_pack(task: Task, cached: CachedFiles) -> pl.DataFrame | None:
     copies = parse_pack(content, (task.copies, *task.shape))
     if copies is None:
         return None
-    files.write_bytes(AUGMENTED_PACKS / task.pack, content, durable=False)
+    atomic.write_bytes(AUGMENTED_PACKS / task.pack, content, durable=False)
     return pack_rows(task.pack, copies).with_columns(sha256=pl.lit(task.sha256))
 
 
@@ -148,7 +148,7 @@ def make_pack(task: Task) -> pl.DataFrame:
             for copy in range(task.copies)
         ]
     )
-    files.write_bytes(AUGMENTED_PACKS / task.pack, pack_bytes(copies))
+    atomic.write_bytes(AUGMENTED_PACKS / task.pack, pack_bytes(copies))
     UNFINISHED.keep(AUGMENTED_PACKS / task.pack)
     return pack_rows(task.pack, copies).with_columns(sha256=pl.lit(task.sha256))
 

@@ -14,8 +14,7 @@ from mlops.errors import PipelineError
 from mlops.inputs import StageInputs
 from mlops.stage import parse_options, run_stage
 from stages.params import initial_weights, read_params
-from video.model_shape import ModelShape
-from video.models import (
+from video.models.classifiers import (
     MODELS,
     UnsuitableShapeError,
     adopt_weights,
@@ -23,6 +22,7 @@ from video.models import (
     download_pretrained,
     pretrained_url,
 )
+from video.models.shape import ModelShape
 
 
 def main(inputs: StageInputs) -> None:

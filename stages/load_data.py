@@ -16,20 +16,22 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mlops import files
-from mlops.cache import CachedFiles, cache_directory, recorded_outs
 from mlops.errors import PipelineError
-from mlops.executors import Executor
-from mlops.guarded_executors import GuardedExecutor, guarded_executor
-from mlops.guarded_workers import Fault, Limits
+from mlops.files import atomic
 from mlops.inputs import StageInputs
-from mlops.parameters import pick
-from mlops.progress import counted, track
+from mlops.params import pick
+from mlops.processes.progress import counted, track
+from mlops.recorded.dvc_cache import CachedFiles, cache_directory, recorded_outs
+from mlops.run.unfinished import UnfinishedFiles
 from mlops.stage import run_stage
-from mlops.unfinished import UnfinishedFiles
+from mlops.workers.executors import Executor
+from mlops.workers.guarded import Fault, Limits
+from mlops.workers.guarded_executors import GuardedExecutor, guarded_executor
 from stages.params import Data, LoadData, read_params
-from video.decoding import DECODING_VERSION, read_frames
-from video.facts import (
+from video.clips.packs import pack_bytes, pack_key, uniform_indices
+from video.source.container import decoder_versions
+from video.source.decoding import DECODING_VERSION, read_frames
+from video.source.facts import (
     Content,
     InspectionLimits,
     VideoFacts,
@@ -37,8 +39,7 @@ from video.facts import (
     inspections_table,
     known_facts,
 )
-from video.groups import linked_groups
-from video.index import (
+from video.source.index import (
     Columns,
     IndexFileError,
     Rejection,
@@ -47,9 +48,8 @@ from video.index import (
     names_a_file,
     read_index,
 )
-from video.inspection import inspect_video
-from video.packs import pack_bytes, pack_key, uniform_indices
-from video.streams import decoder_versions
+from video.source.inspection import inspect_video
+from video.splitting.groups import linked_groups
 
 VIDEOS = Path("data/videos.parquet")
 QUARANTINE = Path("data/quarantine.csv")
@@ -92,7 +92,7 @@ def main(inputs: StageInputs) -> None:
     videos = video_table(rows.join(links, on="row"), facts, params.data.labels)
     check_loss(index, videos, rejections, params.data, params.load_data)
     inputs.check()
-    with files.replacing(VIDEOS) as path:
+    with atomic.replacing(VIDEOS) as path:
         videos.write_parquet(path)
     UNFINISHED.clear()
     print(f"load_data: {counts}; {videos.height} usable, {len(rejections)} rows in {QUARANTINE}")
@@ -141,7 +141,7 @@ def read_contents(
 
 def hash_of(path: Path) -> str | OSError:
     try:
-        return files.content_hash(path)
+        return atomic.content_hash(path)
     except OSError as error:
         return error
 
@@ -207,7 +207,7 @@ def decode(
 
 
 def save(facts: dict[Content, VideoFacts], limits: InspectionLimits, place: Path) -> None:
-    with files.replacing(place) as path:
+    with atomic.replacing(place) as path:
         inspections_table(facts, limits).write_parquet(path)
 
 
@@ -289,11 +289,11 @@ def picture(
     for pack, content in contents.items():
         frames = content or next(taken)
         if not isinstance(frames, Fault):
-            files.write_bytes(QUARANTINED / pack, frames)
+            atomic.write_bytes(QUARANTINED / pack, frames)
             written.add(pack)
     rows = [(row, pack) for row, pack in packs.items() if pack in written]
     table = pl.DataFrame(rows, schema={"row": pl.Int64, "pack": pl.String}, orient="row")
-    files.write_text(PICTURED, table.write_csv())
+    atomic.write_text(PICTURED, table.write_csv())
 
 
 def picture_pack(sha256: str) -> str:
@@ -313,7 +313,7 @@ def frames_of(task: tuple[Path, int]) -> bytes:
 def write_quarantine(rejections: list[Rejection]) -> None:
     schema = {"row": pl.Int64} | dict.fromkeys(("video_path", "verdict", "reason"), pl.String)
     table = pl.DataFrame([asdict(item) for item in rejections], schema=schema)
-    files.write_text(QUARANTINE, table.write_csv())
+    atomic.write_text(QUARANTINE, table.write_csv())
 
 
 def check_loss(

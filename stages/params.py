@@ -15,8 +15,8 @@ from pydantic import PlainValidator, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from mlops.errors import PipelineError
-from mlops.parameters import STRICT, read_parameters
-from mlops.runs import check_experiment_name
+from mlops.params import STRICT, read_parameters
+from mlops.run.directory import check_experiment_name
 
 PARAMS_FILE = Path("params.yaml")
 

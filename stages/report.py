@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mlops import files
 from mlops.errors import PipelineError
+from mlops.files import atomic
 from mlops.inputs import StageInputs
 from mlops.stage import run_stage
 from stages.params import Cell, Params, named_cells, read_params
-from video.loading import ClipSet
-from video.packs import PackError
-from video.page import render_page
-from video.page_content import (
+from video.clips.loading import ClipSet
+from video.clips.packs import PackError
+from video.report.page import render_page
+from video.report.page_content import (
     AugmentedClip,
     Baseline,
     CellResult,
@@ -29,8 +29,7 @@ from video.page_content import (
     SplitCount,
     scores_from,
 )
-from video.splits import TEST, TRAIN, VAL, class_names, split_in_fold
-from video.summary import (
+from video.scoring.summary import (
     Outcome,
     best_model,
     broken_figures,
@@ -43,6 +42,7 @@ from video.summary import (
     seed_stds,
     spreads,
 )
+from video.splitting.splits import TEST, TRAIN, VAL, class_names, split_in_fold
 
 RESULTS = Path("results")
 QUARANTINE = Path("data/quarantine.csv")
@@ -82,9 +82,9 @@ def main(inputs: StageInputs) -> None:
     page = report_page(params, cells, model, document, counts, splits, quarantine, warnings)
     rendered = render_page(page)
     inputs.check()
-    files.write_json(Path("metrics.json"), document)
+    atomic.write_json(Path("metrics.json"), document)
     write_plots(cells, model, params.train.monitor)
-    files.write_text(Path("report.html"), rendered)
+    atomic.write_text(Path("report.html"), rendered)
     for warning in warnings:
         print(f"report: warning: {warning}")
     print_comparison(cells)
@@ -223,9 +223,9 @@ def totals(
 def write_plots(cells: list[Outcome], model: str, monitor: str) -> None:
     """Long tables, a line a cell: what `dvc plots` draws and compares between revisions."""
     losses = [curve(cell, "loss", split) for cell in cells for split in (TRAIN, VAL)]
-    files.write_text(Path("plots/loss.csv"), pl.concat(losses).write_csv())
+    atomic.write_text(Path("plots/loss.csv"), pl.concat(losses).write_csv())
     scores = [curve(cell, monitor, VAL) for cell in cells]
-    files.write_text(Path("plots/score.csv"), pl.concat(scores).write_csv())
+    atomic.write_text(Path("plots/score.csv"), pl.concat(scores).write_csv())
     confusion = [
         cell.predictions.filter(pl.col("split") == TEST).select(
             actual="label", predicted="predicted"
@@ -233,7 +233,7 @@ def write_plots(cells: list[Outcome], model: str, monitor: str) -> None:
         for cell in cells
         if cell.model == model
     ]
-    files.write_text(Path("plots/confusion.csv"), pl.concat(confusion).write_csv())
+    atomic.write_text(Path("plots/confusion.csv"), pl.concat(confusion).write_csv())
 
 
 def curve(cell: Outcome, metric: str, split: str) -> pl.DataFrame:
@@ -292,8 +292,8 @@ def report_page(
             "folds": ", ".join(map(str, params.folds)),
             "seeds": ", ".join(map(str, params.seeds)),
             "chosen by": f"mean validation {params.train.monitor}",
-            "splits": f"sha256 {files.content_hash(SPLITS)}",
-            "clips": f"sha256 {files.content_hash(CLIPS)}",
+            "splits": f"sha256 {atomic.content_hash(SPLITS)}",
+            "clips": f"sha256 {atomic.content_hash(CLIPS)}",
         },
         parameters=parameters,
         command="dvc repro",

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import polars as pl
 
-from mlops import files
-from mlops.cache import cache_directory
-from mlops.foreign import replacing_directory
+from mlops.files import atomic
 from mlops.inputs import StageInputs
-from mlops.parameters import pick
-from mlops.progress import track
+from mlops.params import pick
+from mlops.processes.progress import track
+from mlops.recorded.dvc_cache import cache_directory
+from mlops.recorded.foreign import replacing_directory
 from mlops.stage import run_stage
-from mlops.workers import map_processes
+from mlops.workers.pool import map_processes
 from stages.params import read_params
 from video.synthesis.files import write_video
 from video.synthesis.plan import SampleRecipe, index_row, plan_sample
@@ -29,7 +29,7 @@ def main(inputs: StageInputs) -> None:
         for _ in track(written, total=len(plan), task="sample"):
             pass
         rows = pl.DataFrame([index_row(planned) for planned in plan])
-        files.write_text(directory / "index.csv", rows.write_csv())
+        atomic.write_text(directory / "index.csv", rows.write_csv())
         inputs.check()
     print(f"sample: {len(plan)} rows written to {ROOT / 'index.csv'}")
 

@@ -19,62 +19,62 @@ import polars as pl
 import torch
 from torch import nn
 
-from mlops import files
-from mlops.attempt_log import attempt_log
-from mlops.attempts import recorded_attempt
 from mlops.checkpoint import State, load_checkpoint
 from mlops.checkpoint_manager import BEST, CheckpointManager, NoCheckpoints, load_best
+from mlops.config import RunConfig
 from mlops.determinism import choose_device, derive_seed, device_kind, make_deterministic
-from mlops.devices import claimed_devices
-from mlops.environment import environment
 from mlops.errors import PipelineError
-from mlops.fingerprint import Fingerprint, fingerprint_hash, run_fingerprint
+from mlops.files import atomic
+from mlops.files.places import runs_root
+from mlops.files.run_lock import run_lock
 from mlops.inputs import StageInputs
-from mlops.launch import launch, spans_machines
-from mlops.ledger import Ledger
-from mlops.locks import workspace_md5s
-from mlops.parameters import pick
-from mlops.places import runs_root
-from mlops.process_group import LostProcessError, ProcessGroup, is_launched, process_group
-from mlops.processes import watch_parent
-from mlops.progress import silent_stdout, track
+from mlops.metrics.ledger import Ledger
+from mlops.metrics.timings import Timings
+from mlops.params import pick
+from mlops.processes.devices import claimed_devices
+from mlops.processes.group import LostProcessError, ProcessGroup, is_launched, process_group
+from mlops.processes.launch import launch, spans_machines
+from mlops.processes.parent import watch_parent
+from mlops.processes.progress import silent_stdout, track
+from mlops.processes.signals import StopFlag, StoppedError
+from mlops.recorded.dvc_lock import workspace_md5s
 from mlops.resume import Start, Wanted, choose_start, trajectory_hash
-from mlops.run_config import RunConfig
-from mlops.run_documents import read_metadata
-from mlops.run_lock import run_lock
-from mlops.runs import CHECKPOINTS, make_run, write_metadata
+from mlops.run.attempt_log import attempt_log
+from mlops.run.attempts import recorded_attempt
+from mlops.run.directory import CHECKPOINTS, make_run, write_metadata
+from mlops.run.documents import read_metadata
+from mlops.run.environment import environment
+from mlops.run.identity import Fingerprint, fingerprint_hash, run_fingerprint
 from mlops.session import Progress, Session, restore
 from mlops.stage import parse_options, run_stage
-from mlops.stop import StopFlag, StoppedError
-from mlops.timings import Timings
 from mlops.tracker import ExperimentTracker
 from stages.params import Cell, Params, Train, check_cell, read_params
-from video.cells import COPIES, cell_clips, common_columns
-from video.leakage import LeakageError
-from video.learner import (
+from video.augmentation.config import AugmentationRecipe
+from video.clips.loading import Batch, ClipSet
+from video.clips.packs import PackError
+from video.clips.prefetch import Prefetched
+from video.learning.learner import (
     Learner,
     NonFiniteLossError,
     UnsuitableOptionError,
     evaluated_weights,
 )
-from video.loading import Batch, ClipSet
-from video.memory import TooLittleMemoryError, keep_freed_memory
-from video.metrics import (
+from video.learning.memory import TooLittleMemoryError, keep_freed_memory
+from video.learning.optimizer_config import Optimisation
+from video.learning.predict import batch_memory, predict
+from video.learning.schedules import depends_on_epochs
+from video.learning.training_data import TrainingClips, online_augmentation
+from video.models.classifiers import Normalise, build_model, head_of
+from video.models.shape import ModelShape
+from video.scoring.metrics import (
     SUMMARY,
     NonFinitePredictionsError,
     classification_metrics,
     is_better,
 )
-from video.model_shape import ModelShape
-from video.models import Normalise, build_model, head_of
-from video.optimisation import Optimisation
-from video.packs import PackError
-from video.prefetch import Prefetched
-from video.recipe import AugmentationRecipe
-from video.schedules import depends_on_epochs
-from video.splits import TRAIN, VAL, class_names
-from video.steps import batch_memory, predict
-from video.training_clips import TrainingClips, online_augmentation
+from video.splitting.cells import COPIES, cell_clips, common_columns
+from video.splitting.leakage import LeakageError
+from video.splitting.splits import TRAIN, VAL, class_names
 
 CLIPS = Path("data/clips.parquet")
 PACKS = Path("data/clips")
@@ -520,8 +520,8 @@ def publish(session: Session, setting: Setting, run_dir: Path) -> None:
     stop.check()
     setting.inputs.check()
     session.check_logs()  # after the history was read: it is of what was verified
-    files.write_text(cell.history, history.write_csv())
-    files.write_text(run_dir / "artifacts/history.csv", history.write_csv())
+    atomic.write_text(cell.history, history.write_csv())
+    atomic.write_text(run_dir / "artifacts/history.csv", history.write_csv())
     best_path = run_dir / CHECKPOINTS / BEST
     best = load_best(best_path.parent, say=say)
     if best is None or best["epoch"] != progress.best_epoch:
@@ -533,8 +533,8 @@ def publish(session: Session, setting: Setting, run_dir: Path) -> None:
             "which trains it again"
         )
     stop.check()
-    files.write_bytes(cell.best_model, best_path.read_bytes())
-    published = {path.as_posix(): files.md5(path) for path in (cell.best_model, cell.history)}
+    atomic.write_bytes(cell.best_model, best_path.read_bytes())
+    published = {path.as_posix(): atomic.md5(path) for path in (cell.best_model, cell.history)}
     wall_sec = round(time.monotonic() - session.started, 1)
     write_metadata(run_dir, published=published, best_epoch=progress.best_epoch, wall_sec=wall_sec)
     session.close()

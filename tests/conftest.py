@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clone import commit, dvc, make_clone, set_params
+from tests.support.clone import commit, dvc, make_clone, set_params
 
 # Those that take longest first, so that two workers end at about the same time.
 LONGEST = [

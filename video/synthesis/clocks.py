@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from video.synthesis.draws import Draws
 from video.synthesis.plan import PlannedVideo, Tampering
+from video.synthesis.random_streams import Draws
 
 # Holds and blocks are about as long as the time between two of eight frames of a clip.
 HOLD_SEC = 0.5

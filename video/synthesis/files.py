@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from video.encoding import encode_video
+from video.synthesis.encoding import encode_video
 from video.synthesis.frames import render_frames
 from video.synthesis.plan import PlannedVideo
 

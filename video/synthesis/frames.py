@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from video.synthesis.clocks import window_clock
-from video.synthesis.draws import Draws
 from video.synthesis.plan import PlannedVideo
+from video.synthesis.random_streams import Draws
 from video.synthesis.scenes import (
     MARGIN_PX,
     REFERENCE_HEIGHT_PX,

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Literal
 
-from video.encoding import FORMATS, CodecName
-from video.synthesis.draws import Draws
+from video.synthesis.encoding import FORMATS, CodecName
+from video.synthesis.random_streams import Draws
 
 Label = Literal["authentic", "tampered"]
 Tampering = Literal["none", "frozen", "repeated", "against"]

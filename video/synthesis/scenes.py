@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from video.synthesis.draws import Draws
+from video.synthesis.random_streams import Draws
 
 # Lengths below are in pixels of the reference picture; a version maps its own pixels onto it.
 REFERENCE_WIDTH_PX, REFERENCE_HEIGHT_PX = 160, 120

@@ -1,0 +1,232 @@
+"""Kill training at random moments, and compare what it ends with.
+
+A short training runs once without interruption, and again with SIGKILLs: in saves, in logging, in
+validation, in publishing, wherever. Each time the same command starts it again. In the end the
+outs' bytes, the log and the samples of every epoch must be the same. All of it happens in a clone
+below the system's temporary directory; the work tree, runs/, git and DVC's cache stay as they are.
+
+python -m commands prove                      eight kills, under dvc repro
+python -m commands prove --mode queue         with a worker of DVC's queue
+"""
+
+import argparse
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from commands.prove.clone import PARAMS, SHORT, Clone, has_key, make_clone, short_training
+from commands.prove.comparison import Outcome, differences, repeated_samples
+from commands.prove.evidence import LEDGER, METRICS, PARTS
+from commands.prove.modes import MODES
+from commands.prove.moments import draw_moments
+from commands.prove.target import find_target
+from commands.prove.trial import Kill, killed_run, supervised, uninterrupted_run
+from mlops.errors import PipelineError
+from mlops.files import atomic
+from mlops.files.tables import aligned
+from mlops.params import load_yaml
+from mlops.processes.progress import counted
+
+# After so many runs that ended before they could be killed, more of them will not help.
+MOST_RUNS_IN_VAIN = 5
+
+DIGITS = 8  # of a hash
+
+
+@dataclass(kw_only=True)
+class Proof:
+    """What has been run so far, and what of it differs."""
+
+    mode: str
+    seed: int
+    target: str
+    reference: Outcome | None = None
+    killed: list[Outcome] = field(default_factory=list)
+    kills: list[Kill] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = __doc__
+    parser.add_argument("--kills", type=positive, default=8, metavar="N", help="how many (8)")
+    parser.add_argument("--mode", choices=MODES, default="repro", help="how it is run (repro)")
+    parser.add_argument(
+        "--part",
+        action="append",
+        choices=PARTS,
+        help="kill in this part alone; may be repeated (in all of them)",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of the random moments")
+    parser.add_argument(
+        "--target", default="train", metavar="STAGE", help="the stage to kill (the first of train)"
+    )
+    parser.add_argument(
+        "--set-param",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a value of params.yaml in the clone; may be repeated ("
+        + ", ".join(f"{key}={value}" for key, value in SHORT.items())
+        + ", where there are such keys)",
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the clone where it is")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write a report there")
+
+
+def main(options: argparse.Namespace) -> None:
+    seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    target = find_target(Path(), options.target)
+    changes = changed_parameters(options.set_param, load_yaml(Path(PARAMS)))
+    directory = Path(tempfile.mkdtemp(prefix="prove-"))
+    print(f"prove: {target.name}, mode {options.mode}, seed {seed}, in {directory}")
+    proof = Proof(mode=options.mode, seed=seed, target=target.name)
+    try:
+        clone = make_clone(Path(), directory / "clone", target, changes)
+        with supervised(clone):
+            run_proof(proof, clone, options.kills, options.part or PARTS)
+    except BaseException:
+        print(f"prove: what there is of it lies in {directory}")
+        raise
+    print_kills(proof)
+    print_comparison(proof)
+    if options.json:
+        atomic.write_json(options.json, report(proof))
+    if proof.differences:
+        raise PipelineError(
+            *proof.differences,
+            f"{target.name}: expected the results of a run that was never killed, got others; "
+            f"the clone is left in {clone.root}",
+        )
+    print(f"prove: after {counted(len(proof.kills), 'kill')} everything is identical")
+    if options.keep:
+        print(f"prove: the clone is left in {clone.root}")
+    else:
+        shutil.rmtree(directory)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def changed_parameters(options: Sequence[str], params: dict[str, Any]) -> dict[str, Any]:
+    """The values to set by key, those of a short training where nothing else is asked for."""
+    changes = short_training(params)
+    for option in options:
+        key, sign, text = option.partition("=")
+        if not sign or not has_key(params, key):
+            raise PipelineError(
+                f"--set-param: expected KEY=VALUE with a key of {PARAMS}, got '{option}'; write "
+                "it as train.epochs=3"
+            )
+        try:
+            changes[key] = YAML(typ="safe", pure=True).load(text)
+        except YAMLError:
+            raise PipelineError(
+                f"--set-param {key}: expected a value in YAML, got '{text}'; correct it"
+            ) from None
+    return changes
+
+
+def run_proof(proof: Proof, clone: Clone, num_kills: int, parts: Sequence[str]) -> None:
+    """The run without a kill, and as many runs with kills as it takes for `num_kills`."""
+
+    def tell(kill: Kill) -> None:
+        proof.kills.append(kill)
+        print(f"prove: kill {len(proof.kills)} of {num_kills}: {describe(kill)}")
+
+    started = time.monotonic()
+    proof.reference, timeline = uninterrupted_run(clone, proof.mode)
+    print(f"prove: without a kill it took {time.monotonic() - started:.1f} s")
+    generator = random.Random(proof.seed)
+    in_vain = 0
+    while len(proof.kills) < num_kills and not proof.differences:
+        before = len(proof.kills)
+        moments = draw_moments(num_kills - before, parts, proof.mode, timeline, generator)
+        try:
+            killed = killed_run(clone, proof.mode, moments, tell)
+        except PipelineError as error:
+            proof.differences += error.faults
+            return
+        proof.killed.append(killed)
+        proof.differences += differences(proof.reference, killed)
+        in_vain = 0 if len(proof.kills) > before else in_vain + 1
+        if in_vain == MOST_RUNS_IN_VAIN:
+            raise PipelineError(
+                f"{proof.target}: expected a run that lasts long enough to be killed, got "
+                f"{in_vain} that ended before; raise train.epochs with --set-param"
+            )
+
+
+def describe(kill: Kill) -> str:
+    lived = f", the trainer ended {kill.orphan_sec:.1f} s later" if kill.orphan_sec else ""
+    return f"in {kill.part}, {kill.victim} ({kill.reached}{lived})"
+
+
+def print_kills(proof: Proof) -> None:
+    counts = Counter((kill.part, kill.victim) for kill in proof.kills)
+    victims = sorted({victim for _, victim in counts})
+    rows = [
+        [part, *(str(counts[part, victim] or "") for victim in victims), str(total)]
+        for part in PARTS
+        if (total := sum(counts[part, victim] for victim in victims))
+    ]
+    print("\n" + aligned(["killed in", *victims, "all"], rows, numbers={*victims, "all"}) + "\n")
+
+
+def print_comparison(proof: Proof) -> None:
+    if proof.reference is None or not proof.killed:
+        return
+    (log,) = proof.reference.logs
+    rows = [[path, md5[:DIGITS]] for path, md5 in proof.reference.recorded[0].items()]
+    rows.append([METRICS, counted(len(log.metrics), "row")])
+    rows.append([LEDGER, "none" if log.ledger is None else counted(len(log.ledger), "row")])
+    for row in rows:
+        differs = any(row[0] in difference.split(":")[0] for difference in proof.differences)
+        row.append("differs" if differs else "the same")
+    print(aligned(["", "never killed", "killed"], rows))
+    if log.ledger is not None:
+        repeated = repeated_samples(log.ledger)
+        print(f"samples that an epoch has more than once, never killed: {repeated}")
+    print(f"runs: {len(proof.killed)}, starts: {len(proof.kills) + len(proof.killed)}\n")
+
+
+def report(proof: Proof) -> dict[str, Any]:
+    """All of it as a document for JSON; of the logs their lengths alone."""
+    outcomes = [outcome for outcome in (proof.reference, *proof.killed) if outcome is not None]
+    return {
+        "target": proof.target,
+        "mode": proof.mode,
+        "seed": proof.seed,
+        "identical": not proof.differences,
+        "differences": proof.differences,
+        "kills": [asdict(kill) for kill in proof.kills],
+        "runs": [
+            {
+                "killed": number > 0,
+                "outs": list(outcome.recorded),
+                "logs": [
+                    {
+                        "run": log.run,
+                        "attempts": log.attempts,
+                        "metrics_rows": len(log.metrics),
+                        "ledger_rows": None if log.ledger is None else len(log.ledger),
+                    }
+                    for log in outcome.logs
+                ],
+            }
+            for number, outcome in enumerate(outcomes)
+        ],
+    }

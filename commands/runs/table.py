@@ -1,0 +1,80 @@
+"""Every run, a line each."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+
+from commands.runs.wording import DIGITS, document, duration, epochs, figure, text
+from mlops.errors import PipelineError
+from mlops.files.places import runs_root
+from mlops.files.tables import aligned
+from mlops.processes.progress import counted
+from mlops.recorded.dvc_lock import workspace_md5s
+from mlops.run.records import RunRecord, differing_parameters, read_records
+
+MOST_PARAMETERS = 6  # columns
+
+
+def list_runs(options: argparse.Namespace) -> None:
+    records = read_records(runs_root(), options.experiment)
+    if records and options.metric:
+        check_logged(records, options.phase, options.metric)
+    if options.json:
+        rows = [document(record, options.phase, options.metric) for record in records]
+        print(json.dumps(rows, indent=2))
+    elif records:
+        print_table(records, options.phase, options.metric)
+    else:
+        print(f"{runs_root()}: no runs; dvc repro makes one")
+
+
+def check_logged(records: Sequence[RunRecord], phase: str, metric: str) -> None:
+    known = dict.fromkeys((item.phase, item.metric) for of in records for item in of.extremes)
+    if (phase, metric) not in known:
+        logged = ", ".join(f"{phase} {metric}" for phase, metric in known) or "nothing"
+        raise PipelineError(
+            f"--metric {metric}: expected one that a run has logged in phase {phase}, got another; "
+            f"logged are {logged}"
+        )
+
+
+def print_table(records: Sequence[RunRecord], phase: str, metric: str | None) -> None:
+    metrics = {metric or record.monitor for record in records} - {None}
+    # Runs that monitor different metrics have one column, and each value its name.
+    best = f"best {phase} {metrics.pop()}" if len(metrics) == 1 else f"best {phase}"
+    differing = differing_parameters(records)
+    shown = differing[:MOST_PARAMETERS]
+    workspace = workspace_md5s()
+    header = ["", "run", "status", "epochs", best, *shown, "data", "took", "where"]
+    rows = [
+        [
+            "*" if is_of(workspace, record) else "",
+            record.id,
+            record.status,
+            epochs(record),
+            best_text(record, phase, metric, named=len(metrics) > 0),
+            *(text(record.parameters.get(key)) for key in shown),
+            (record.data_version or "")[:DIGITS],
+            duration(record.duration_sec) if record.attempts else "",
+            record.host or "",
+        ]
+        for record in records
+    ]
+    print(aligned(header, rows, numbers={"epochs", best, "took"}))
+    if any(row[0] for row in rows):
+        print("* made what the workspace's dvc.lock names")
+    if more := len(differing) - len(shown):
+        print(f"{counted(more, 'more parameter')} not the same in all of them: --json has them")
+
+
+def is_of(workspace: Mapping[str, str], record: RunRecord) -> bool:
+    """Whether these md5 by path name all that the run has published."""
+    return bool(record.published) and record.published.items() <= workspace.items()
+
+
+def best_text(record: RunRecord, phase: str, metric: str | None, *, named: bool) -> str:
+    metric = metric or record.monitor
+    value = None if metric is None else record.best(phase, metric)
+    if value is None:
+        return ""
+    return f"{metric} {figure(value)}" if named else figure(value)

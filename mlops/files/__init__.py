@@ -1,0 +1,1 @@
+"""Files: atomic writes, journals, locks, canonical text, tables."""

@@ -1,0 +1,247 @@
+"""An append-only file of JSON lines with one writer, which a checkpoint can cut back.
+
+A state holds how long the file was, and checksums of what it held: neither a lost nor a changed
+line passes for what was written.
+
+What `append` has returned from survives a kill of the process, and after `sync` a power cut too.
+Between two appends the file ends with a whole line, whatever happened to the disk or to the
+process that wrote before.
+"""
+
+import fcntl
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mlops.errors import PipelineError
+from mlops.files import atomic
+from mlops.files.block_checksums import BLOCK_BYTES, checksums_of, first_difference, pieces
+
+COPY_BYTES = 1 << 20
+
+
+class Journal:
+    """Appends to `path`, and holds its lock until `close` or the end of the process.
+
+    Lines that are cut off go to `orphans`, orphans.jsonl beside `path` unless it is given.
+    """
+
+    def __init__(self, path: Path, orphans: Path | None = None) -> None:
+        self.path = path
+        self._orphans = orphans or path.with_name("orphans.jsonl")
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            raise PipelineError(
+                f"{path.parent}: expected the directory of a run, found none; make one with "
+                "mlops.run.directory.create_run_directory"
+            ) from None
+        try:
+            # The kernel lets go of it when the process ends, however it ends.
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise PipelineError(
+                f"{path.parent}: expected a run that no process is in, got one that another "
+                "process trains in; wait for its end, then run again"
+            ) from None
+        # A process that was killed may have left a part of a line, to which the next would be
+        # glued: both would be lost to readers.
+        self._cut(line_end(self._descriptor, 0, self._size()))
+        self._checksums = checksums_of(self._descriptor, self._size())
+        self._is_whole = True
+        self._waiting = b""  # what a full disk had no room for
+
+    def append(self, block: bytes) -> None:
+        """Write whole lines, each with its newline: all of `block`, or on an error none of it.
+
+        Where the disk is full they wait in memory, and in every state that is saved, for the next
+        `append`: a kill of the process costs no line that a state knows of.
+        """
+        if self._waiting:
+            block = self._waiting + block
+        if not self._is_whole:
+            self._take_back()
+        try:
+            written = os.write(self._descriptor, block)
+            if written != len(block):
+                self._append_rest(block, written)
+            self._checksums.add(block)
+            self._waiting = b""
+        except OSError as error:
+            if error.errno not in atomic.FULL:
+                raise
+            self._wait(block, error)
+
+    def _wait(self, block: bytes, error: OSError) -> None:
+        if not self._waiting:
+            print(
+                f"{self.path}: expected room for another line, got: {error.strerror}; the lines "
+                "wait in memory and in the checkpoints: make room",
+                file=sys.stderr,
+            )
+        self._waiting = block
+
+    def _append_rest(self, block: bytes, written: int) -> None:
+        # On a full disk a write can stop half-way; the next one then raises.
+        self._whole_bytes = self._size() - written
+        self._is_whole = False
+        try:
+            while written < len(block):
+                written += os.write(self._descriptor, block[written:])
+        except OSError:
+            self._take_back()
+            raise
+        self._is_whole = True
+
+    def _take_back(self) -> None:
+        os.ftruncate(self._descriptor, self._whole_bytes)
+        self._is_whole = True
+
+    def flush(self) -> None:
+        """Write the lines that wait; a `PipelineError` says that there is no room for them."""
+        if self._waiting:
+            self.append(b"")
+        if self._waiting:
+            raise PipelineError(
+                f"{self.path}: expected room for {len(self._waiting)} bytes, got a full disk; make "
+                "room and run the same command again"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """To the state being saved belong what lies before `offset_bytes`, and the lines `waiting`.
+
+        `crc32` is of what was written, not of what lies there now. Nothing is synced: that is for
+        the thread that writes the checkpoint, which calls `sync` before the checkpoint gets its
+        name.
+        """
+        return {
+            "offset_bytes": self._checksums.num_bytes,
+            "crc32": self._checksums.text,
+            "waiting": self._waiting.decode(),
+        }
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether `path` is the file that is written: not if it was removed, moved or replaced."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
+    def fault(self) -> str | None:
+        """Return how the file differs from all that was written into it; None if it does not."""
+        written, size = self._checksums.num_bytes, self._size()
+        if size > written:
+            return f"{self.path}: expected {written} bytes, as were written, got {size}"
+        return fault_of(self.path, self.state_dict())
+
+    def sync(self) -> None:
+        """Bring to the disk what was appended so far. Any thread may call it."""
+        os.fdatasync(self._descriptor)
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Cut the file where the state was saved, so that nothing stands in it twice.
+
+        `None` stands for a run without a checkpoint.
+        """
+        if state and (fault := fault_of(self.path, state)):
+            raise PipelineError(f"{fault}; put it back, or remove the checkpoint and run again")
+        self._cut(state["offset_bytes"] if state else 0)
+        self._checksums = checksums_of(self._descriptor, self._size())
+        self._waiting = b""
+        self._append_waiting(state)
+
+    def _append_waiting(self, state: Mapping[str, Any] | None) -> None:
+        if state and state["waiting"]:
+            self.append(state["waiting"].encode())
+
+    def adopt(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Begin with what another journal holds up to a state of it; that one stays as it is."""
+        self.load_state_dict(None)
+        if fault := fault_of(path, state):
+            raise PipelineError(
+                f"{fault}; put it back, or remove that run's checkpoints and run again"
+            )
+        left = state["offset_bytes"]
+        with path.open("rb") as source:
+            while left and (piece := source.read(min(left, COPY_BYTES))):
+                self.append(piece)
+                left -= len(piece)
+        self._append_waiting(state)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def _cut(self, offset: int) -> None:
+        if self._size() == offset:
+            return
+        # First the copy: a crash in between leaves lines in both files, and loses none.
+        with self._orphans.open("a+b") as orphans:
+            # A kill may have cut off an earlier copy.
+            if orphans.seek(0, os.SEEK_END) and not _ends_a_line(orphans):
+                orphans.write(b"\n")
+            piece = b"\n"
+            for piece in pieces(self._descriptor, offset, self._size()):
+                orphans.write(piece)
+            if not piece.endswith(b"\n"):
+                orphans.write(b"\n")
+            orphans.flush()
+            os.fsync(orphans.fileno())
+        os.ftruncate(self._descriptor, offset)
+        os.fsync(self._descriptor)
+
+
+def fault_of(path: Path, state: Mapping[str, Any]) -> str | None:
+    """Return how a file differs from what a state says of it, and where; None if it fits."""
+    offset = state["offset_bytes"]
+    if "crc32" not in state:
+        return f"{path}: expected its checksums in the checkpoint, which earlier code made"
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return f"{path}: expected {offset} bytes, as the checkpoint says, found no file"
+    try:
+        found = checksums_of(descriptor, offset)
+        if found.num_bytes < offset:
+            return (
+                f"{path}: expected at least {offset} bytes, as the checkpoint says, got "
+                f"{found.num_bytes}"
+            )
+        if offset and os.pread(descriptor, 1, offset - 1) != b"\n":
+            return f"{path}: expected the end of a line at byte {offset}, as the checkpoint says"
+        begin = first_difference(state["crc32"], found.text)
+        if begin is None:
+            return None
+        end = min(begin + BLOCK_BYTES, offset)
+        first = _count_lines(descriptor, 0, begin) + 1
+        last = first + _count_lines(descriptor, begin, end - 1)
+        return f"{path}: expected what was written in lines {first} to {last}, got a changed line"
+    finally:
+        os.close(descriptor)
+
+
+def _count_lines(descriptor: int, begin: int, end: int) -> int:
+    return sum(piece.count(b"\n") for piece in pieces(descriptor, begin, end))
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def line_end(descriptor: int, begin: int, end: int) -> int:
+    """The end of the last whole line between two offsets; `begin` if there is none."""
+    while end > begin:
+        start = max(begin, end - COPY_BYTES // 16)
+        if found := os.pread(descriptor, end - start, start).rfind(b"\n") + 1:
+            return start + found
+        end = start
+    return begin

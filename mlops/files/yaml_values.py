@@ -1,0 +1,84 @@
+"""Values replaced in the text of a YAML file, and nothing else of it: comments, blank lines, the
+order and the layout stay as they are, so that a diff shows the values alone.
+"""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
+
+from mlops.errors import PipelineError
+from mlops.files.canonical import flatten
+
+
+def replace_values(text: str, values: Mapping[str, Any]) -> str:
+    """The text with new values, plain types, for the dotted keys, each of which it has.
+
+    Raises `PipelineError` where a value cannot be replaced by itself: one with an alias.
+    """
+    wanted = {**flatten(_load(text)), **values}
+    spans = _spans(text, YAML(pure=True).compose(text))
+    # From the end, so that what is before keeps its place.
+    for key in sorted(values, key=lambda key: spans[key], reverse=True):
+        start, end = spans[key]
+        text = text[:start] + _blanks(text[:start]) + flow_style(values[key]) + text[end:]
+    try:
+        found = flatten(_load(text))
+    except YAMLError:
+        found = {}
+    if found != wanted:
+        raise PipelineError(
+            f"{', '.join(values)}: expected values that stand in the file by themselves, got one "
+            "with an alias (*name); write it out, or edit the file by hand"
+        )
+    return text
+
+
+def flow_style(value: Any) -> str:
+    """A value on one line.
+
+    >>> flow_style(["small3d", "mc3_18"]), flow_style("1e-3"), flow_style(1e-5)
+    ('[small3d, mc3_18]', "'1e-3'", '1e-05')
+    """
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.width, yaml.allow_unicode = True, 1 << 30, True
+    stream = io.StringIO()
+    # In a list, for a value by itself would be a document, with its mark of the end.
+    yaml.dump([value], stream)
+    return stream.getvalue().strip()[1:-1]
+
+
+def _load(text: str) -> Any:
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def _spans(text: str, section: MappingNode, above: str = "") -> dict[str, tuple[int, int]]:
+    """Where the values stand, by dotted key; a section without keys is a value."""
+    spans: dict[str, tuple[int, int]] = {}
+    for name, node in section.value:
+        key = above + name.value
+        if isinstance(node, MappingNode) and node.value:
+            spans |= _spans(text, node, f"{key}.")
+        elif node.start_mark.index == node.end_mark.index:  # no value, which the marks misplace
+            spans[key] = (text.index(":", name.end_mark.index) + 1,) * 2
+        else:
+            spans[key] = (node.start_mark.index, _end(text, node))
+    return spans
+
+
+def _blanks(before: str) -> str:
+    """What a value needs in front, where no other stood or where items stood one a line: these
+    may stand as far to the left as their key, which a list in brackets may not."""
+    if before.endswith(":"):
+        return " "
+    return "" if before.rpartition("\n")[2].strip() else "  "
+
+
+def _end(text: str, node: Node) -> int:
+    if isinstance(node, CollectionNode) and not node.flow_style:
+        # One item a line ends where what comes next begins: comments and blank lines are no part.
+        return _end(text, node.value[-1])
+    return len(text[: node.end_mark.index].rstrip())

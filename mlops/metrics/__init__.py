@@ -1,0 +1,1 @@
+"""The metrics log: rows, best values, the ledger of samples, timings."""

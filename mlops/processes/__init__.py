@@ -1,0 +1,1 @@
+"""Processes of a stage: signals, parents, ranks, devices, progress."""

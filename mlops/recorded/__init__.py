@@ -1,0 +1,1 @@
+"""What git and DVC remember: commits, dvc.lock, DVC's cache."""

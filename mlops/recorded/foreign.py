@@ -1,0 +1,103 @@
+"""Files of the user's where the pipeline writes, which DVC or a stage would remove unasked.
+
+DVC removes the outs of a stage before it runs the command. A directory among them says in dvc.yaml
+what names the stage gives to its files (`meta: {files: PATTERN}`), so that others are found before
+DVC is started. The sample, whose files have names of all kinds and can be edited by hand, is
+`persist`: DVC leaves it, and its stage replaces it only if nothing is lost.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlops.errors import PipelineError
+from mlops.files.atomic import md5
+from mlops.params import load_yaml
+from mlops.recorded.dvc_cache import is_cached
+
+PIPELINE = Path("dvc.yaml")
+MAX_NAMED = 5
+
+# Written by file managers for themselves.
+OF_FILE_MANAGERS = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\._.*")
+UNFINISHED = re.compile(r"\..*\.tmp(\..*)?")  # what a kill left of a write
+
+ADVICE = (
+    "move them to a directory of your own below data/, as data/mine, and name it in data.root and "
+    "its index in data.index; remove what nobody needs"
+)
+
+
+@contextmanager
+def replacing_directory(directory: Path, cache: Path | None) -> Iterator[Path]:
+    """Give an empty directory; on leaving without an error, put it in the place of `directory`.
+
+    Raises `PipelineError` and changes nothing if a file would be lost by that: one whose content
+    is neither that of the new file of its name nor kept in DVC's cache, or a symbolic link.
+    """
+    new = directory.with_name(f".{directory.name}.new.tmp")
+    old = directory.with_name(f".{directory.name}.old.tmp")
+    for left_behind in (new, old):
+        shutil.rmtree(left_behind, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        lost = [
+            path
+            for path in _paths(directory)
+            if not _is_kept(path, new / path.relative_to(directory), cache)
+        ]
+        if lost:
+            raise PipelineError(
+                f"{directory}: expected only what the pipeline has made, found {listed(lost)}; "
+                f"nothing was replaced: {ADVICE}"
+            )
+        if directory.exists():
+            directory.rename(old)
+        new.rename(directory)
+    finally:
+        for left_behind in (new, old):
+            shutil.rmtree(left_behind, ignore_errors=True)
+
+
+def foreign_files() -> list[Path]:
+    """Return the files in outs of dvc.yaml, in the current directory, that no stage gives."""
+    stages = load_yaml(PIPELINE)["stages"].values()
+    outs = [out for stage in stages for out in stage.get("outs", []) if isinstance(out, dict)]
+    return [
+        path
+        for entry in outs
+        for place, options in entry.items()
+        if (pattern := options.get("meta", {}).get("files"))
+        for path in _paths(Path(place))
+        if not re.fullmatch(pattern, path.relative_to(place).as_posix())
+        and not UNFINISHED.fullmatch(path.name)
+    ]
+
+
+def _paths(directory: Path) -> Iterator[Path]:
+    """Yield what is no directory, symbolic links to directories included."""
+    if directory.is_symlink() or directory.is_file():
+        yield directory
+        return
+    for base, directories, names in os.walk(directory):
+        for name in sorted(names + [name for name in directories if Path(base, name).is_symlink()]):
+            if not OF_FILE_MANAGERS.fullmatch(name):
+                yield Path(base, name)
+
+
+def _is_kept(path: Path, new: Path, cache: Path | None) -> bool:
+    """Whether the content of a file is that of its new file, or in DVC's cache."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    digest = md5(path)
+    return (new.is_file() and md5(new) == digest) or is_cached(digest, cache)
+
+
+def listed(paths: list[Path]) -> str:
+    """Return the first of the paths, and how many more there are, in words."""
+    more = len(paths) - MAX_NAMED
+    return ", ".join(map(str, paths[:MAX_NAMED])) + (f" and {more} more" if more > 0 else "")

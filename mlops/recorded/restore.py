@@ -1,0 +1,89 @@
+"""Where git and DVC still have what a run has published, and what brings it back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mlops.files import atomic
+from mlops.lineage import LOCK, experiment_commits
+from mlops.recorded import git
+from mlops.recorded.dvc_cache import cache_directory
+from mlops.recorded.dvc_lock import LockError, recorded_md5s, workspace_md5s
+from mlops.recorded.objects import Objects
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """A commit whose dvc.lock names all files that a run has published."""
+
+    commit: git.Commit
+    experiment: str | None  # DVC's name of the commit, if it is that of an experiment
+
+
+class Recorded:
+    """What DVC has recorded, for the current directory, the root of the repository.
+
+    The history is read once, when first asked for: of all branches, tags and experiments.
+    """
+
+    def holder(self, published: Mapping[str, str]) -> Holder | None:
+        """The first commit of a branch or tag that names all of `published`, md5 by path.
+
+        An experiment's commit counts where there is no other: it goes with its experiment.
+        """
+        found = [
+            Holder(commit=commit, experiment=self._experiments.get(commit.hash))
+            for commit in self._commits
+            if published and self._names(self._locks[commit.blob], published)
+        ]
+        return min(found, key=lambda holder: holder.experiment is not None, default=None)
+
+    def in_workspace(self, published: Mapping[str, str]) -> bool:
+        """Whether the workspace's dvc.lock names all of them."""
+        return bool(published) and published.items() <= self._workspace.items()
+
+    def is_cached(self, published: Mapping[str, str]) -> bool:
+        """Whether DVC's cache has all of them, with the right bytes."""
+        paths = {md5: self._objects.find(md5) for md5 in published.values()}
+        return bool(paths) and all(path and atomic.md5(path) == md5 for md5, path in paths.items())
+
+    def _names(self, lock: bytes, published: Mapping[str, str]) -> bool:
+        # Looking at the text first: parsing takes milliseconds, and of 1,000 locks few name it.
+        if not all(md5.encode() in lock for md5 in published.values()):
+            return False
+        try:
+            return published.items() <= recorded_md5s(lock).items()
+        except LockError:  # committed with the marks of a conflict, for one
+            return False
+
+    @cached_property
+    def _commits(self) -> list[git.Commit]:
+        return git.commits_with(LOCK)
+
+    @cached_property
+    def _locks(self) -> dict[str, bytes]:
+        return git.read_blobs(commit.blob for commit in self._commits)
+
+    @cached_property
+    def _experiments(self) -> dict[str, str]:
+        """The name of each experiment by its commit."""
+        return {commit: name for name, commit in experiment_commits().items()}
+
+    @cached_property
+    def _workspace(self) -> dict[str, str]:
+        return workspace_md5s()
+
+    @cached_property
+    def _objects(self) -> Objects:
+        return Objects(cache_directory())
+
+
+def size_bytes(directory: Path) -> int:
+    """Of all files below; one with two names, as the newest checkpoint has, counts once."""
+    sizes = {}
+    for path in directory.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            status = path.stat()
+            sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())

@@ -1,0 +1,1 @@
+"""A run directory: its identity, attempts, logs, environment, records and removal."""

@@ -1,0 +1,95 @@
+"""What decides whether a saved state may be used: configuration, data, code, versions, device.
+
+Time and names decide nothing. Two runs with one fingerprint would compute the same bytes, so
+one may go on from the other's state; where a single entry differs, it may not.
+"""
+
+import ast
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mlops.files.atomic import content_hash
+from mlops.files.canonical import config_hash
+
+Fingerprint = dict[str, Any]
+
+
+def run_fingerprint(
+    *,
+    config: Mapping[str, Any],
+    inputs: Iterable[Path],
+    module: str,
+    root: Path,
+    libraries: Iterable[str],
+    builds: Mapping[str, str],
+    device: str,
+) -> Fingerprint:
+    """The fingerprint document of a run, plain types only.
+
+    `config` holds the sections that the run reads, `inputs` its files and directories, `module`
+    the script by its dotted name below `root`, `libraries` the distributions whose version can
+    change a result, `builds` what tells more of them than their version, as `2.15.0+cu132` does.
+    """
+    return {
+        "config": config_hash(config),
+        "inputs": {path.as_posix(): content_hash(path) for path in sorted(inputs)},
+        "code": {
+            path.relative_to(root).as_posix(): content_hash(path)
+            for path in imported_sources(module, root)
+        },
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in sorted(libraries)}
+        | dict(builds),
+        "device": device,
+    }
+
+
+def fingerprint_hash(fingerprint: Fingerprint) -> str:
+    """64 hex digits; the first 8 are part of the run directory's name."""
+    return config_hash(fingerprint)
+
+
+def imported_sources(module: str, root: Path) -> list[Path]:
+    """Every source file below `root` that importing `module` runs, itself included, sorted.
+
+    Read from the text of the imports, also of those inside functions; what is not found below
+    `root` belongs to a library and is covered by the versions. Importing `a.b` runs
+    `a/__init__.py` as well.
+    """
+    found: set[Path] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        for path in _source_files(name, root):
+            if path not in found:
+                found.add(path)
+                waiting.extend(_imports(path, path.relative_to(root).parent.parts))
+    return sorted(found)
+
+
+def _source_files(module: str, root: Path) -> Iterable[Path]:
+    parts = module.split(".")
+    for depth in range(1, len(parts)):
+        package = root.joinpath(*parts[:depth], "__init__.py")
+        if package.is_file():
+            yield package
+    for path in (root.joinpath(*parts).with_suffix(".py"), root.joinpath(*parts, "__init__.py")):
+        if path.is_file():
+            yield path
+
+
+def _imports(path: Path, package: Sequence[str]) -> Iterable[str]:
+    for node in ast.walk(ast.parse(path.read_bytes(), filename=str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            # `from . import x` counts its dots from the package of the file it stands in.
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *filter(None, [node.module])])
+            yield module
+            # `from video.splitting import splits` imports a module, `from video.splitting.splits
+            # import f` does not; a name that is no module is simply not found.
+            yield from (f"{module}.{alias.name}" for alias in node.names)

@@ -1,0 +1,405 @@
+"""The log reads back what was logged, also damaged, growing or cut, and finds its best at once."""
+
+import json
+import math
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlops.errors import PipelineError
+from mlops.files import jsonl
+from mlops.metrics.log import best_of_runs, best_row, read_metrics, read_runs
+from mlops.metrics.summary import TAIL_BYTES, read_extremes, summary_path
+from mlops.tracker import ExperimentTracker
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ROW = b'{"step":%d,"epoch":0,"phase":"val","metric":"loss","value":%s,"time":1.0}\n'
+
+ASKS_FOREVER = """
+import sys
+from pathlib import Path
+from mlops.metrics.log import best_row
+while True:
+    best = best_row(Path(sys.argv[1]), "loss", phase="val", maximize=False)
+    print(best and best["step"], flush=True)
+"""
+
+READS_A_LOG_THAT_IS_CUT = """
+import os, sys, threading, time
+from pathlib import Path
+from mlops.metrics.log import read_metrics
+path = Path(sys.argv[1])
+content = path.read_bytes()
+for number in range(8):
+    path.write_bytes(content)
+    cut = threading.Timer(0.01 * number, os.truncate, (path, 1000))
+    cut.start()
+    heights = read_metrics(path).height
+    cut.join()
+    print(heights)
+"""
+
+
+def write_log(path: Path, values: list[float], first_step: int = 0) -> None:
+    with path.open("ab") as stream:
+        for step, value in enumerate(values, first_step):
+            stream.write(ROW % (step, repr(value).encode()))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "metrics.jsonl"
+
+
+def best_step(log: Path, *, maximize: bool = False) -> int | None:
+    best = best_row(log, "loss", phase="val", maximize=maximize)
+    return None if best is None else best["step"]
+
+
+# --- rows --------------------------------------------------------------------------------------
+
+
+BAD_LINES = {
+    "NULs": b"\0\0\0\0",
+    "garbage": b"\x93\xfa garbage",
+    "text": b"Traceback (most recent call last):",
+    "no object": b"[1, 2]",
+    "null": b"null",
+    "no keys": b"{}",
+    "a key missing": (ROW % (9, b"0.5"))[:-13] + b"}",
+    "another type": ROW[:-1] % (9, b'"high"'),
+    "no value": ROW[:-1] % (9, b"null"),
+    "a wrong name of a value": ROW[:-2] % (9, b"null") + b',"nonfinite":"huge"}',
+    "two rows glued": ROW[:-1] % (9, b"0.5") + ROW[:-1] % (10, b"0.5"),
+    "a row glued to half a row": b'{"step":3,"ep' + ROW[:-1] % (9, b"0.5"),
+    "a step beyond 64 bits": b'{"step":%d%s' % (2**63, ROW[10:-1] % b"0.5"),
+    "a byte-order mark": b"\xef\xbb\xbf" + ROW[:-1] % (9, b"0.5"),
+}
+
+
+@pytest.mark.parametrize("line", BAD_LINES.values(), ids=BAD_LINES)
+def test_a_line_that_is_no_row_is_left_out_with_a_warning(
+    line: bytes, log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_log(log, [0.5, 0.25])
+    with log.open("ab") as stream:
+        stream.write(line + b"\n")
+    write_log(log, [0.125], first_step=2)
+    assert read_metrics(log).select("step", "value").rows() == [(0, 0.5), (1, 0.25), (2, 0.125)]
+    assert capsys.readouterr().err == (
+        f"{log}: expected a row in line 3, got something else; 1 line left out\n"
+    )
+    assert best_step(log) == 2
+
+
+def test_a_warning_names_the_first_lines_and_counts_all(
+    log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jsonl, "BLOCK_BYTES", 500)
+    for step in range(50):
+        write_log(log, [1.0], first_step=step)
+        if step % 7 == 0:
+            with log.open("ab") as stream:
+                stream.write(b"?\n")
+    assert read_metrics(log)["step"].to_list() == list(range(50))
+    assert "in lines 2, 10, 18, 26, 34, …, got something else; 8 lines left out" in (
+        capsys.readouterr().err
+    )
+
+
+def test_nan_and_infinities_beside_a_bad_line_come_back(tmp_path: Path) -> None:
+    tracker = ExperimentTracker(tmp_path, "run")
+    for step, value in enumerate([math.nan, math.inf, -math.inf, 0.5]):
+        tracker.log({"loss": value}, step=step, epoch=0, phase="val")
+    with tracker.path.open("ab") as stream:
+        stream.write(b"?\n")
+    assert [str(value) for value in tracker.get_metrics()["value"]] == ["nan", "inf", "-inf", "0.5"]
+    tracker.close()
+
+
+@pytest.mark.parametrize("block_bytes", [1, 80, 500, 10**6])
+def test_rows_are_the_same_whatever_the_size_of_blocks(
+    block_bytes: int, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "BLOCK_BYTES", block_bytes)
+    draws = random.Random(0)
+    values = [draws.random() for _ in range(100)]
+    write_log(log, values)
+    with log.open("ab") as stream:
+        stream.write(b'{"step":')
+    assert read_metrics(log).select("step", "value").rows() == list(enumerate(values))
+
+
+def test_a_log_that_is_cut_while_it_is_read_does_not_kill_the_reader(log: Path) -> None:
+    log.write_bytes(b"".join(ROW % (step, b"0.5") for step in range(500_000)))
+    done = subprocess.run(
+        [sys.executable, "-c", READS_A_LOG_THAT_IS_CUT, str(log)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.split()) == 8
+
+
+# --- summary -----------------------------------------------------------------------------------
+
+
+def extremes(values: list[float]) -> tuple[int | None, int | None]:
+    """Reference: the steps of the least and of the greatest, the earliest of equals."""
+    finite = [(value, step) for step, value in enumerate(values) if math.isfinite(value)]
+    least = min(finite, key=lambda pair: pair[0], default=(0, None))
+    greatest = max(finite, key=lambda pair: pair[0], default=(0, None))
+    return least[1], greatest[1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_is_that_of_the_whole_log_however_it_grew(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "BLOCK_BYTES", 700)
+    draws = random.Random(seed)
+    choice = [0.0, -0.0, 1.0, 2.0, -3.5, math.nan, math.inf, -math.inf]
+    tracker = ExperimentTracker(tmp_path, "run")
+    values: list[float] = []
+    for _ in range(8):
+        for value in draws.choices(choice, k=draws.randint(0, 40)):
+            tracker.log({"loss": value}, step=len(values), epoch=0, phase="val")
+            values.append(value)
+        least, greatest = extremes(values)
+        assert best_step(tracker.path) == least
+        assert best_step(tracker.path, maximize=True) == greatest
+    tracker.close()
+
+
+def test_the_summary_has_count_and_last_of_each_phase_and_metric(tmp_path: Path) -> None:
+    tracker = ExperimentTracker(tmp_path, "run")
+    for step in range(3):
+        tracker.log({"loss": 1.0 - step, "accuracy": math.nan}, step=step, epoch=0, phase="val")
+        read_extremes(tracker.path)
+    tracker.log({"loss": 7.0}, step=9, epoch=1, phase="train")
+    found = {(e.phase, e.metric): (e.count, e.last.step) for e in read_extremes(tracker.path)}
+    assert found == {
+        ("val", "loss"): (3, 2),
+        ("val", "accuracy"): (3, 2),
+        ("train", "loss"): (1, 9),
+    }
+    tracker.close()
+
+
+def change_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    place = content.index(b'"value":') + len(b'"value":')
+    content[place : place + 1] = b"7"
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "gone": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:100]),
+    "NULs": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "another document": lambda path: path.write_bytes(b'{"sha256": "", "summary": {}}'),
+    "a digit changed": change_a_byte,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_summary_changes_no_answer(damage: Callable[[Path], object], log: Path) -> None:
+    write_log(log, [0.5, 0.25, 0.375])
+    for maximize, value in ((True, 0.5), (False, 0.25)):
+        best_step(log)
+        damage(summary_path(log))
+        best = best_row(log, "loss", phase="val", maximize=maximize)
+        assert best is not None
+        assert best["value"] == value
+
+
+def test_the_summary_answers_without_the_log_being_read_again(log: Path) -> None:
+    write_log(log, [0.5] * 100 + [0.25] + [0.5] * 100)
+    assert best_step(log) == 100
+    content = log.read_bytes()
+    begin = content.index(b'"step":100')
+    assert begin < len(content) - TAIL_BYTES
+    # An edit by hand that the summary cannot notice shows who answers.
+    log.write_bytes(content.replace(b'"value":0.25', b'"value":0.75'))
+    assert best_step(log) == 100
+    summary_path(log).unlink()
+    assert best_step(log) == 0
+
+
+def test_a_log_that_was_cut_and_grew_longer_is_not_answered_from_its_old_summary(
+    tmp_path: Path,
+) -> None:
+    tracker = ExperimentTracker(tmp_path, "run")
+    log_losses(tracker, [0.5, 0.4])
+    state = tracker.state_dict()
+    log_losses(tracker, [0.1, 0.6], first_step=2)
+    assert best_step(tracker.path) == 2
+    old = summary_path(tracker.path).read_bytes()
+    tracker.load_state_dict(state)
+    # A reader that was slow puts the summary of the old log back.
+    summary_path(tracker.path).write_bytes(old)
+    log_losses(tracker, [0.3, 0.6, 0.7], first_step=2)
+    assert best_step(tracker.path) == 2
+    best = tracker.get_best_metric("loss", phase="val", maximize=False)
+    assert best is not None
+    assert best["value"] == 0.3
+    tracker.close()
+
+
+def log_losses(tracker: ExperimentTracker, values: list[float], first_step: int = 0) -> None:
+    for step, value in enumerate(values, first_step):
+        tracker.log({"loss": value}, step=step, epoch=0, phase="val")
+
+
+def test_a_cut_below_what_the_summary_covers_removes_it_and_another_leaves_it(
+    tmp_path: Path,
+) -> None:
+    tracker = ExperimentTracker(tmp_path, "run")
+    log_losses(tracker, [0.5])
+    before = tracker.state_dict()
+    log_losses(tracker, [0.4], first_step=1)
+    tracker.sync()
+    after = tracker.state_dict()
+    log_losses(tracker, [0.1], first_step=2)
+    tracker.load_state_dict(after)
+    assert summary_path(tracker.path).exists()
+    tracker.load_state_dict(before)
+    assert not summary_path(tracker.path).exists()
+    tracker.close()
+
+
+def covered(log: Path) -> int:
+    offset: int = json.loads(summary_path(log).read_bytes())["summary"]["offset_bytes"]
+    return offset
+
+
+def test_sync_and_close_bring_the_summary_up_to_date(tmp_path: Path) -> None:
+    tracker = ExperimentTracker(tmp_path, "run")
+    log_losses(tracker, [0.5])
+    tracker.sync()
+    assert covered(tracker.path) == tracker.path.stat().st_size
+    log_losses(tracker, [0.25], first_step=1)
+    tracker.close()
+    assert covered(tracker.path) == tracker.path.stat().st_size
+
+
+def test_sync_leaves_a_long_tail_to_close(tmp_path: Path) -> None:
+    tracker = ExperimentTracker(tmp_path, "run")
+    many = {f"metric {number}": 0.5 for number in range(50_000)}  # 5 MB
+    tracker.log(many, step=0, epoch=0, phase="val")
+    tracker.sync()
+    assert not summary_path(tracker.path).exists()
+    tracker.close()
+    assert covered(tracker.path) == tracker.path.stat().st_size
+
+
+def test_readers_that_write_the_summary_at_the_same_time_are_all_right(tmp_path: Path) -> None:
+    tracker = ExperimentTracker(tmp_path, "run")
+    log_losses(tracker, [1.0])
+    command = [sys.executable, "-c", ASKS_FOREVER, str(tracker.path)]
+    readers = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    outputs = []
+    try:
+        for reader in readers:
+            assert reader.stdout is not None
+            reader.stdout.readline()
+        for step in range(1, 400):
+            log_losses(tracker, [1 / (step + 1)], first_step=step)
+            if step % 20 == 0:
+                tracker.sync()
+                assert best_step(tracker.path) == step
+    finally:
+        for reader in readers:
+            reader.terminate()
+            outputs.append(reader.communicate()[0].split("\n")[:-1])
+    for output in outputs:
+        steps = [int(line) for line in output]
+        assert steps == sorted(steps)  # a log that falls: the best is the newest row
+    assert best_step(tracker.path) == 399
+    tracker.close()
+
+
+def test_a_log_in_a_place_that_cannot_be_written_has_its_best_as_well(log: Path) -> None:
+    write_log(log, [0.5, 0.25])
+    summary_path(log).mkdir()  # what stops root too: a file is not renamed over a directory
+    assert best_step(log) == 1
+    assert [path.name for path in log.parent.iterdir() if path.name.endswith(".tmp.json")] == []
+
+
+def test_an_empty_log_has_no_best_and_no_summary(log: Path) -> None:
+    log.touch()
+    assert best_step(log) is None
+    assert not summary_path(log).exists()
+
+
+# --- several runs ------------------------------------------------------------------------------
+
+
+def make_run(base: Path, experiment: str, run_id: str, accuracies: list[float]) -> Path:
+    run_dir = base / experiment / run_id
+    run_dir.mkdir(parents=True)
+    tracker = ExperimentTracker(run_dir, run_id)
+    for step, value in enumerate(accuracies):
+        tracker.log({"accuracy": value}, step=step, epoch=0, phase="val")
+    tracker.close()
+    return run_dir
+
+
+def test_several_runs_are_one_frame_that_names_run_and_experiment(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, "first", "a", [0.5, 0.6]), make_run(tmp_path, "second", "b", [0.7])]
+    frame = read_runs(runs)
+    assert frame.select("experiment", "run_id", "step", "value").rows() == [
+        ("first", "a", 0, 0.5),
+        ("first", "a", 1, 0.6),
+        ("second", "b", 0, 0.7),
+    ]
+    assert set(frame.columns) == {*read_metrics(runs[0] / "metrics.jsonl").columns} | {
+        "run_id",
+        "experiment",
+    }
+
+
+@pytest.mark.parametrize(("maximize", "order"), [(True, ["b", "a", "d"]), (False, ["a", "d", "b"])])
+def test_the_best_rows_of_runs_come_best_first(
+    maximize: bool, order: list[str], tmp_path: Path
+) -> None:
+    runs = [
+        make_run(tmp_path, "x", "a", [0.5, 0.6, 0.1]),
+        make_run(tmp_path, "x", "b", [0.7, 0.2]),
+        make_run(tmp_path, "x", "c", [math.nan]),
+        make_run(tmp_path, "x", "d", [0.6, 0.1]),
+    ]
+    best = best_of_runs(map(str, runs), "accuracy", phase="val", maximize=maximize)
+    assert best["run_id"].to_list() == order
+    values = [0.7, 0.6, 0.6] if maximize else [0.1, 0.1, 0.2]
+    assert best["value"].to_list() == values
+
+
+def test_no_runs_and_runs_without_a_log_are_an_empty_frame(tmp_path: Path) -> None:
+    empty: list[Any] = []
+    for runs in (empty, [tmp_path]):
+        assert read_runs(runs).is_empty()
+        best = best_of_runs(runs, "accuracy", phase="val", maximize=True)
+        assert best.schema == read_runs(runs).schema
+        assert best["value"].dtype == pl.Float64
+
+
+def test_all_directories_that_are_missing_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError) as raised:
+        read_runs([tmp_path / "one", tmp_path, tmp_path / "two"])
+    assert [fault.split(": ")[0] for fault in raised.value.faults] == [
+        str(tmp_path / "one"),
+        str(tmp_path / "two"),
+    ]

@@ -1,0 +1,114 @@
+"""Of the processes with one identity one works; the others wait, and are told for whom."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mlops.files.run_lock import run_lock
+
+ROOT = Path(__file__).resolve().parents[2]
+IDENTITY = "0123456789abcdef" * 4
+
+HOLDS = """
+import sys
+from pathlib import Path
+from mlops.files.run_lock import run_lock
+with run_lock(Path(sys.argv[1]), sys.argv[2], say=print, check=lambda: None):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def held(base: Path, identity: str = IDENTITY) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock until it is sent a line or killed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(base), identity],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+class GivenUpError(Exception):
+    pass
+
+
+def waits(base: Path, looks: int = 3, then: Callable[[], object] | None = None) -> list[str]:
+    """What is said to one who wants the lock; after some looks at it, `then` or giving up."""
+    said: list[str] = []
+    count = 0
+
+    def check() -> None:
+        nonlocal count
+        count += 1
+        if count == looks:
+            if then is None:
+                raise GivenUpError
+            then()
+        assert count < looks + 50, "the lock is never let go of"
+
+    with run_lock(base, IDENTITY, say=said.append, check=check):
+        return said
+
+
+def test_a_free_lock_is_taken_without_a_word(tmp_path: Path) -> None:
+    assert waits(tmp_path) == []
+    assert waits(tmp_path) == []
+
+
+def test_one_who_waits_is_told_once_for_whom_and_can_give_up(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def give_up() -> None:
+        time.sleep(0.01)
+        if len(said) != 1 or time.monotonic() > deadline:
+            raise GivenUpError
+
+    with held(tmp_path) as process:
+        deadline = time.monotonic() + 0.5
+        with (
+            pytest.raises(GivenUpError),
+            run_lock(tmp_path, IDENTITY, say=said.append, check=give_up),
+        ):
+            pass
+    (words,) = said
+    assert words.startswith(f"waits for process {process.pid} on {socket.gethostname()}, at work ")
+    assert words.endswith(", which trains with the same fingerprint")
+
+
+def test_the_end_of_the_work_lets_the_next_one_in(tmp_path: Path) -> None:
+    with held(tmp_path) as process:
+        assert process.stdin is not None
+        (words,) = waits(tmp_path, then=lambda: process.communicate("\n"))
+    assert f"process {process.pid} " in words
+
+
+def test_a_kill_lets_the_next_one_in(tmp_path: Path) -> None:
+    with held(tmp_path) as process:
+        assert len(waits(tmp_path, then=lambda: process.send_signal(signal.SIGKILL))) == 1
+
+
+def test_the_owner_that_is_named_is_the_one_that_works_now(tmp_path: Path) -> None:
+    with held(tmp_path) as first:
+        first.kill()
+    with held(tmp_path) as second:
+        (words,) = waits(tmp_path, then=second.kill)
+    assert f"process {second.pid} " in words
+
+
+def test_another_identity_does_not_wait(tmp_path: Path) -> None:
+    with held(tmp_path, "f" * 64):
+        assert waits(tmp_path) == []

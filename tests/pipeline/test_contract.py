@@ -1,0 +1,305 @@
+"""dvc.yaml, params.yaml, the scripts and the direction of the imports say the same."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlops.params import load_yaml
+from mlops.run.identity import imported_sources
+from stages.params import Cell
+
+ROOT = Path(__file__).parents[2]
+PIPELINE = load_yaml(ROOT / "dvc.yaml")
+STAGES = sorted(PIPELINE["stages"])
+
+# Modules that no stage lists among its deps, with why they cannot change a result.
+CANNOT_CHANGE_A_RESULT = {
+    "mlops/run/attempt_log.py": "copies what is printed",
+    "mlops/run/attempts.py": "notes when a process was at work",
+    "mlops/recorded/dvc_lock.py": "reads what DVC has recorded",
+    "mlops/recorded/foreign.py": "keeps files of the user's",
+    "mlops/inputs.py": "ends a stage whose inputs have changed",
+    "mlops/files/source.py": "reads source to compare it",
+    "mlops/processes/launch.py": "starts processes, and tells them to stop",
+    "mlops/run/log_writer.py": "copies what is printed",
+    "mlops/processes/parent.py": "ends a process whose parent has ended",
+    "mlops/config.py": "what a run keeps of params.yaml, whose values DVC compares itself",
+    "mlops/files/run_lock.py": "waits",
+    "mlops/processes/signals.py": "when work is left, to go on with the same bytes",
+    "mlops/metrics/timings.py": "how long it took",
+    "mlops/processes/device_locks.py": "waits",
+    "mlops/processes/devices.py": "which of the devices, whose kind a training's fingerprint names",
+    "mlops/run/environment.py": "notes where a process is at work",
+    "mlops/errors.py": "words",
+    "mlops/files/atomic.py": "how bytes reach the disk, and sha256",
+    "mlops/recorded/dvc_cache.py": "finds, by md5, bytes that are else made again",
+    "mlops/params.py": "what it reads is compared by DVC itself",
+    "mlops/files/places.py": "where state lies",
+    "mlops/processes/progress.py": "what is shown meanwhile",
+    "mlops/stage.py": "how a stage fails",
+    "mlops/run/unfinished.py": "keeps files that are else made again, byte for byte",
+    "stages/params.py": "the values are compared by DVC itself",
+}
+
+# Sections that change no result and are in no stage's params.
+UNDECLARED_SECTIONS = {"runtime", "experiment"}
+
+# What each layer may import of the repository.
+MAY_IMPORT = {"stages": {"video", "mlops"}, "video": {"video"}, "mlops": {"mlops"}}
+
+# Asked for a path, it gives that of dvc.yaml with the keys of the matrix in braces.
+ANY_CELL = Cell(model="{model}", fold="{fold}", seed="{seed}")  # type: ignore[arg-type]
+
+KNOW_DVC = {"mlops/pipeline.py", "mlops/lineage.py"}
+
+
+def script(stage: str) -> Path:
+    return ROOT / "stages" / f"{stage}.py"
+
+
+def declared(stage: str, kind: str) -> list[str]:
+    """The paths of a stage's deps or outs as dvc.yaml writes them, metrics and plots included."""
+    items = PIPELINE["stages"][stage].get(kind, [])
+    if kind == "outs":
+        items = items + PIPELINE["stages"][stage].get("metrics", [])
+    return [next(iter(item)) if isinstance(item, dict) else item for item in items]
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import in line {node.lineno}"
+            yield node.module or ""
+
+
+def module_names(path: Path) -> Iterator[str]:
+    """Like `imported_modules`, with the modules that `from package import module` names."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    yield from imported_modules(path)
+
+
+def python_files() -> list[Path]:
+    return [path for layer in MAY_IMPORT for path in sorted((ROOT / layer).rglob("*.py"))]
+
+
+def test_every_stage_has_its_script_and_every_script_its_stage() -> None:
+    scripts = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__", "params"}
+    assert set(STAGES) == scripts
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_its_own_script(stage: str) -> None:
+    command = PIPELINE["stages"][stage]["cmd"]
+    assert command.split(" --")[0] == f"python -m stages.{stage}"
+    assert f"stages/{stage}.py" in declared(stage, "deps")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_exactly_the_parameters_that_it_reads(stage: str) -> None:
+    keys = set(PIPELINE["stages"][stage].get("params", []))
+    read = set(parameters_read(script(stage)))
+    assert keys == {covering(name, keys) for name in read}
+
+
+def covering(name: str, keys: set[str]) -> str:
+    """The declared key that covers what is read, or the read name itself if none does."""
+    parts = name.split(".")
+    candidates = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+    return next((key for key in candidates if key in keys), name)
+
+
+def parameters_read(path: Path) -> Iterator[str]:
+    """`params.a.b` as "a.b"; the name `params` itself may be handed to functions of the script."""
+    tree = parsed(path)
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and id(node) not in inner:
+            chain = attribute_chain(node)
+            if chain and chain[0] == "params" and chain[1] not in UNDECLARED_SECTIONS:
+                yield ".".join(chain[1:3])
+
+
+def attribute_chain(node: ast.expr) -> list[str]:
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(names)] if isinstance(node, ast.Name) else []
+
+
+def test_params_reach_a_function_only_under_their_name() -> None:
+    """So that the reading of the sections above misses none."""
+    for stage in STAGES:
+        for node in ast.walk(parsed(script(stage))):
+            if isinstance(node, ast.FunctionDef):
+                for argument in node.args.args:
+                    annotation = argument.annotation
+                    if isinstance(annotation, ast.Name) and annotation.id == "Params":
+                        assert argument.arg == "params", f"{stage}: {node.name}"
+
+
+def test_every_section_of_params_yaml_is_declared_by_a_stage() -> None:
+    sections = set(load_yaml(ROOT / "params.yaml")) - UNDECLARED_SECTIONS
+    keys = {key for stage in STAGES for key in PIPELINE["stages"][stage].get("params", [])}
+    assert sections == {key.split(".")[0] for key in keys}
+    assert not UNDECLARED_SECTIONS & {key.split(".")[0] for key in keys}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_code_that_can_change_a_result_is_a_dep(stage: str) -> None:
+    # What stages.params imports only checks the values, which DVC compares itself.
+    # Nor can what only an exempt module imports change a result.
+    exempt = {path.removesuffix(".py").replace("/", ".") for path in CANNOT_CHANGE_A_RESULT}
+    direct = set(module_names(script(stage))) - exempt
+    sources = {path for name in direct for path in imported_sources(name, ROOT)} | {script(stage)}
+    modules = {path.relative_to(ROOT).as_posix() for path in sources if path.name != "__init__.py"}
+    templates = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "video").rglob("*.j2")
+        if path.with_name(f"{path.name.split('.')[0]}.py").relative_to(ROOT).as_posix() in modules
+    }
+    code = {dep for dep in declared(stage, "deps") if re.match(r"(stages|video|mlops)/", dep)}
+    assert code == (modules | templates) - set(CANNOT_CHANGE_A_RESULT)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_paths_in_the_script_are_the_paths_in_dvc_yaml(stage: str) -> None:
+    named = set(paths_named(script(stage)))
+    data = {
+        re.sub(r"\$\{item\.(\w+)\}", r"{\1}", path)
+        for path in declared(stage, "deps") + declared(stage, "outs")
+        if not re.match(r"(stages|video|mlops)/|\$\{data\.", path)
+    }
+    # `report` depends on the directory that holds all cells, and names files in it.
+    if "results" in data:
+        data.remove("results")
+        named = {path for path in named if not path.startswith("results/")}
+    assert named == data
+
+
+def paths_named(path: Path) -> Iterator[str]:
+    """The paths of the pipeline in `Path(...)`, and those that a script asks a cell for."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Attribute) and attribute_chain(node) == ["cell", node.attr]:
+            found = getattr(ANY_CELL, node.attr, None)
+            if isinstance(found, Path):
+                yield found.as_posix()
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "initial_weights"
+        ):
+            yield ANY_CELL.initial_weights.as_posix()
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "Path"
+        ):
+            text = "".join(literal(argument) for argument in node.args)
+            if re.match(r"(data|models|results|plots)/|metrics\.json|report\.html", text):
+                yield text
+
+
+def literal(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(literal(part) for part in node.values)
+    if isinstance(node, ast.FormattedValue):
+        chain = attribute_chain(node.value)
+        name = (chain or [ast.unparse(node.value)])[-1]
+        return "{" + name.removesuffix("_name") + "}"
+    return ""
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    layer = path.relative_to(ROOT).parts[0]
+    for name in imported_modules(path):
+        package = name.split(".")[0]
+        if package in MAY_IMPORT and name != "stages.params":
+            assert package in MAY_IMPORT[layer], f"{path.relative_to(ROOT)} imports {name}"
+        if name == "stages.params":
+            assert layer == "stages"
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_facade_and_the_lineage_know_dvc(path: Path) -> None:
+    if path.relative_to(ROOT).as_posix() not in KNOW_DVC:
+        assert not [name for name in imported_modules(path) if name.split(".")[0] == "dvc"]
+
+
+@pytest.mark.parametrize("stage", sorted(set(STAGES) - {"init_model", "train", "evaluate"}))
+def test_only_stages_with_a_model_import_torch(stage: str) -> None:
+    assert "torch" not in modules_of(stage)
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate", "init_model"])
+def test_torchvision_is_imported_for_its_own_models_alone(stage: str) -> None:
+    assert "torchvision" not in modules_of(stage)
+
+
+def modules_of(stage: str) -> set[str]:
+    """What importing a stage's script imports, in a process of its own."""
+    code = f"import sys, stages.{stage}; print(*sys.modules)"
+    output = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, text=True, capture_output=True
+    )
+    return set(output.stdout.split())
+
+
+def test_no_stage_but_the_sample_is_persistent_and_none_keeps_its_outs() -> None:
+    """A finished checkpoint that outlives its parameters would be recorded under the next ones."""
+    for stage in STAGES:
+        persistent = "persist" in json.dumps(PIPELINE["stages"][stage])
+        assert persistent == (stage == "sample"), stage
+
+
+def test_every_directory_says_what_names_its_files_have() -> None:
+    """The pattern is what tells files of the user's from those of the stage."""
+    for stage in set(STAGES) - {"sample"}:
+        for out in PIPELINE["stages"][stage].get("outs", []):
+            place = next(iter(out)) if isinstance(out, dict) else out
+            named = isinstance(out, dict) and bool(out[place].get("meta", {}).get("files"))
+            assert named == (Path(place).suffix == ""), place
+
+
+def test_outs_are_ignored_by_git_before_dvc_has_run() -> None:
+    outs = [path for stage in STAGES for path in declared(stage, "outs") if path != "metrics.json"]
+    for out in outs:
+        path = re.sub(r"\$\{item\.(\w+)\}", r"\1", out)
+        ignored = subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT, check=False)
+        assert ignored.returncode == 0, path
+
+
+def test_the_lock_names_versions_and_no_address() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line) for line in pins)
+
+
+def test_the_lock_pins_every_direct_dependency() -> None:
+    import tomllib
+
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    direct = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "requirements.lock").read_text().splitlines()
+    }
+    assert {re.split(r"[\[><=]", name)[0].lower() for name in direct} <= pinned

@@ -1,0 +1,149 @@
+"""The stage joins what shows the same, lists what the index does not know, and says how to mend."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+
+
+class Project:
+    """Params.yaml and a table of videos as load_data writes it, the last two rows alike."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "data").mkdir()
+        self.write_params({})
+        words = np.random.default_rng(0).integers(0, 2**64, (62, 8), dtype=np.uint64)
+        words[61] = words[60] ^ np.uint64(1)
+        self.videos = pl.DataFrame(
+            {
+                "video_path": [f"{i}.mp4" for i in range(62)],
+                "sha256": [f"{i:02}" + "0" * 62 for i in range(62)],
+                "group": [f"g{i // 2:02}" for i in range(60)] + ["k", None],
+                "label": ["a" if i % 4 < 2 else "b" for i in range(62)],
+                "fingerprint": words.tolist(),
+                "platform": ["phone" if i % 3 else "web" for i in range(62)],
+            },
+            schema_overrides={"label": pl.Enum(["a", "b"]), "fingerprint": pl.List(pl.UInt64)},
+        )
+
+    def write_params(self, changes: dict[str, Any]) -> None:
+        yaml = YAML()
+        document = yaml.load(ROOT / "params.yaml")
+        document["split"].update({"num_folds": 3} | changes)
+        yaml.dump(document, self.root / "params.yaml")
+
+    def run(self, videos: pl.DataFrame, **changes: Any) -> tuple[int, str]:
+        self.write_params(changes)
+        videos = videos.with_columns(linked_group="group")
+        videos.write_parquet(self.root / "data/videos.parquet")
+        result = subprocess.run(
+            [sys.executable, "-m", "stages.create_splits"],
+            cwd=self.root,
+            env={"PYTHONPATH": str(ROOT)},
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        return result.returncode, result.stdout + result.stderr
+
+    def splits(self) -> pl.DataFrame:
+        return pl.read_parquet(self.root / "data/splits.parquet")
+
+    def duplicates(self) -> list[tuple[Any, ...]]:
+        return pl.read_csv(self.root / "data/duplicates.csv").rows()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_a_link_that_the_index_does_not_name_joins_and_is_listed(project: Project) -> None:
+    code, output = project.run(project.videos)
+
+    assert code == 0, output
+    assert project.splits()["group"].to_list()[60:] == ["k", "k"]
+    assert project.duplicates() == [("near", 0.0156, "60.mp4", "61.mp4", "a", "a", "k", None)]
+    assert "0 copies and 1 pairs of near-duplicates that the index does not name" in output
+    assert "31 groups, 0 of them with more than one label (0 videos)" in output
+
+
+def test_copies_across_groups_are_listed_once_and_their_labels_with_them(project: Project) -> None:
+    copied = project.videos.with_columns(
+        sha256=pl.when(pl.col("video_path") == "2.mp4")
+        .then(pl.lit("00" + "0" * 62))
+        .otherwise("sha256")
+    )
+    code, output = project.run(copied, near_duplicate_distance=0.0)
+
+    assert code == 0, output
+    assert project.duplicates() == [("exact", 0.0, "0.mp4", "2.mp4", "a", "b", "g00", "g01")]
+    assert "1 of them with different labels" in output
+    assert "1 of them with more than one label (4 videos)" in output
+
+
+def test_a_distance_of_nothing_turns_the_search_off(project: Project) -> None:
+    alike = project.videos.with_columns(pl.col("fingerprint").last())
+    assert project.run(alike, near_duplicate_distance=0.0)[0] == 0
+
+    assert project.splits()["group"].n_unique() == 32
+    assert project.duplicates() == []
+
+
+def test_the_number_that_auto_prints_gives_the_same_split(project: Project) -> None:
+    _, output = project.run(project.videos, rebalance="auto")
+    chosen = project.splits()
+    number = int(output.split("write split.rebalance: ")[1].split(",")[0])
+
+    code, output = project.run(project.videos, rebalance=number)
+
+    assert code == 0, output
+    assert project.splits().equals(chosen)
+    assert "would bring" not in output
+
+
+def test_as_it_comes_a_tenth_more_videos_moves_none(project: Project) -> None:
+    shuffled = project.videos.sample(fraction=1.0, shuffle=True, seed=0)
+    project.run(shuffled[:55])
+    before = project.splits()
+    code, output = project.run(shuffled)
+
+    assert code == 0, output
+    assert project.splits()[:55].equals(before)
+
+
+def test_a_number_that_is_not_the_best_is_kept_and_the_best_is_named(project: Project) -> None:
+    outputs = [project.run(project.videos, rebalance=number)[1] for number in range(4)]
+
+    assert any("would bring the largest deviation from" in output for output in outputs)
+
+
+def test_a_part_without_a_class_names_the_number_that_gives_it_one(project: Project) -> None:
+    few = project.videos[:24]
+    outputs = [project.run(few, rebalance=number)[1] for number in range(3)]
+
+    assert any("few groups with it: set split.rebalance to " in output for output in outputs)
+
+
+def test_an_unknown_column_to_stratify_by_is_refused_with_the_known_ones(project: Project) -> None:
+    code, output = project.run(project.videos, stratify=["platfrom"])
+
+    assert code != 0
+    assert "split.stratify: expected columns of data/videos.parquet, got 'platfrom'" in output
+    assert "fingerprint, platform" in output
+
+
+def test_the_deviation_of_every_stratum_is_reported_beside_its_bound(project: Project) -> None:
+    _, output = project.run(project.videos, stratify=["platform"])
+
+    for name in ("a", "b", "a, platform phone", "b, platform web"):
+        assert f"create_splits: {name}: " in output
+    assert output.count("whole groups allow no less than") == 6

@@ -1,0 +1,82 @@
+"""What an epoch reports, when the last one is, and which one is published."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from mlops.checkpoint import load_checkpoint
+from mlops.metrics.ledger import read_ledger
+from mlops.metrics.log import read_metrics
+from tests.support.clone import CELL, run_stage, set_params
+from tests.support.trainer import HISTORY, MODEL, the_run, train
+
+EPOCHS, PATIENCE = 40, 3
+# Steps so large that the loss of validation goes up and down.
+TRAIN: dict[str, Any] = {
+    "epochs": EPOCHS,
+    "schedule": "constant",
+    "learning_rate": 0.05,
+    "monitor": "loss",
+    "patience_epochs": PATIENCE,
+}
+
+
+def test_patience_ends_a_training_whose_best_epoch_is_published(workspace: Path) -> None:
+    set_params(workspace, {"train": TRAIN})
+    published, losses = trained(workspace)
+    best = losses.index(min(losses))
+    assert len(losses) == best + 1 + PATIENCE < EPOCHS
+    assert published["epoch"] == best
+
+    set_params(workspace, {"train": TRAIN | {"epochs": best + 1}})
+    trained(workspace)
+    after = load_checkpoint(the_run(workspace) / "checkpoints/latest_checkpoint.pt")
+    weights = after["learner"]["model"]
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in published["model"].items())
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_clips(workspace: Path) -> None:
+    # The last batch of an epoch is a smaller one.
+    set_params(workspace, {"train": {"batch_size": 5}, "runtime": {"log_every_steps": 1}})
+    trained(workspace)
+    run_dir = the_run(workspace)
+    rows = read_metrics(run_dir / "metrics.jsonl").filter(pl.col("metric") == "loss")
+    steps = read_ledger(run_dir / "ledger.jsonl").with_columns(pl.col("samples").list.len())
+    steps = steps.join(rows.filter(phase="step").select("step", "value"), on="step")
+    assert steps["samples"].n_unique() == 2
+    assert steps["epoch"].n_unique() > 1
+    means = (pl.col("value") * pl.col("samples")).sum() / pl.col("samples").sum()
+    expected = steps.group_by("epoch", maintain_order=True).agg(means)["value"].to_list()
+    np.testing.assert_allclose(rows.filter(phase="train")["value"].to_list(), expected, rtol=1e-12)
+
+
+def test_another_seed_draws_another_order_and_other_weights(workspace: Path) -> None:
+    set_params(workspace, {"seeds": [0, 1], "train": {"epochs": 1}})
+    shutil.rmtree(workspace / "runs")
+    for stage, *kinds in (("init_model", "--seed"), ("train", "--fold", "0", "--seed")):
+        code, output = run_stage(stage, "--model", "small3d", *kinds, "1", cwd=workspace)
+        assert code == 0, output
+    other = read_ledger(the_run(workspace) / "ledger.jsonl")
+    published, _ = trained(workspace)
+    own = read_ledger(the_run(workspace) / "ledger.jsonl")
+    assert own["samples"].to_list() != other["samples"].to_list()
+    assert sorted(own["samples"].explode()) == sorted(other["samples"].explode())
+    path = workspace / dataclasses.replace(CELL, seed=1).best_model
+    weights = load_checkpoint(path)["model"]
+    filters = {name: of for name, of in published["model"].items() if of.ndim > 1}
+    assert filters
+    assert not any(torch.equal(of, weights[name]) for name, of in filters.items())
+
+
+def trained(root: Path) -> tuple[dict[str, Any], list[float]]:
+    """What a training publishes, and the loss of validation of each of its epochs."""
+    shutil.rmtree(root / "runs")
+    train(root)
+    history = pl.read_csv(root / HISTORY)
+    assert history["epoch"].to_list() == list(range(history.height))
+    return load_checkpoint(root / MODEL), history["val_loss"].to_list()

@@ -1,0 +1,301 @@
+"""The user's table: every fault is named with its row, and one bad row costs one row."""
+
+import dataclasses
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from video.source.facts import VideoFacts
+from video.source.index import RESERVED, Columns, IndexFileError, check_rows, read_index
+
+REAL = Path(__file__).parents[3] / "shared" / "real"
+needs_real = pytest.mark.skipif(
+    not REAL.is_dir(), reason="the real data sets are not beside this checkout"
+)
+
+COLUMNS = Columns(path="video_path", label="label", group="group")
+HEADER = "video_path,label,group\n"
+LABELS = ["fake", "real"]
+
+
+def rows_of(text: str, columns: Columns = COLUMNS) -> list[dict[str, object]]:
+    return read_index(text.encode(), columns).to_dicts()
+
+
+def faults_of(content: str | bytes, columns: Columns = COLUMNS) -> tuple[str, ...]:
+    with pytest.raises(IndexFileError) as caught:
+        read_index(content.encode() if isinstance(content, str) else content, columns)
+    return caught.value.faults
+
+
+def checked(tmp_path: Path, *rows: str, files: str = "") -> tuple[list[int], dict[int, str]]:
+    """The rows kept, and verdict and reasons of the others, for a root that holds `files`."""
+    for name in files.split():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    frame = read_index((HEADER + "\n".join(rows) + "\n").encode(), COLUMNS)
+    usable, rejections = check_rows(frame, tmp_path, LABELS)
+    reasons = {item.row: f"{item.verdict}: {item.reason}" for item in rejections}
+    assert len(reasons) == len(rejections)
+    assert sorted([*usable["row"], *reasons]) == frame["row"].to_list()
+    return usable["row"].to_list(), reasons
+
+
+# --- the table ---------------------------------------------------------------------------------
+
+
+def test_rows_are_numbered_from_one_and_an_empty_group_is_null() -> None:
+    assert rows_of(HEADER + "a.mp4,fake,g\nb.mp4,real,\n") == [
+        {"row": 1, "video_path": "a.mp4", "label": "fake", "group": "g"},
+        {"row": 2, "video_path": "b.mp4", "label": "real", "group": None},
+    ]
+
+
+def test_all_missing_columns_are_named_at_once_with_their_parameter() -> None:
+    faults = faults_of("label,url\nfake,x\n")
+
+    assert faults == (
+        "expected a column 'video_path', got the columns label, url; add it, or name yours in "
+        "params.yaml at data.path_column",
+        "expected a column 'group', got the columns label, url; add it, or name yours in "
+        "params.yaml at data.group_column",
+    )
+
+
+def test_the_columns_may_have_other_names() -> None:
+    columns = Columns(path="file", label="class", group="source")
+
+    assert rows_of("class,source,file\nfake,g,a.mp4\n", columns) == [
+        {"row": 1, "video_path": "a.mp4", "label": "fake", "group": "g"}
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "  \n"])
+def test_an_empty_file_is_refused(content: str) -> None:
+    assert faults_of(content) == ("expected a header and rows, got an empty file; add the videos",)
+
+
+@pytest.mark.parametrize("rows", ["", "\n\n", ",,\n,,\n"], ids=["none", "blank", "only commas"])
+def test_a_table_without_a_row_is_refused(rows: str) -> None:
+    assert faults_of(HEADER + rows) == (
+        "expected at least one row below the header, got none; add the videos",
+    )
+
+
+def test_a_file_that_is_not_utf8_is_refused_with_line_and_byte() -> None:
+    content = (HEADER + "a.mp4,fake,g\ncafé.mp4,fake,g\n").encode("latin-1")
+
+    assert faults_of(content) == ("line 3: expected UTF-8, got byte 0xe9; save it as UTF-8",)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column() -> None:
+    assert rows_of("\ufeff" + HEADER + "a.mp4,fake,g\n")[0]["video_path"] == "a.mp4"
+
+
+def test_every_row_with_too_many_fields_is_named() -> None:
+    faults = faults_of(HEADER + "a.mp4,fake,g,1\nb.mp4,real,g\nc,d.mp4,real,g\n")
+
+    assert faults == (
+        "row 1: expected 3 fields, got 4; quote a field that holds a comma",
+        "row 3: expected 3 fields, got 4; quote a field that holds a comma",
+    )
+
+
+@pytest.mark.parametrize("length", [1, 50_000])
+def test_a_quotation_mark_left_open_is_named_with_its_line(length: int) -> None:
+    (fault,) = faults_of(HEADER + "a.mp4,fake,g\n" + '"b.mp4,fake,g\n' + "c.mp4,real,g\n" * length)
+
+    assert fault.startswith("line 3: expected quotation marks in pairs, got one without its second")
+
+
+def test_marks_far_apart_around_half_a_field_do_not_crash() -> None:
+    text = HEADER + 'a.mp4,fake,"' + "x" * 200_000 + '"y\n'
+
+    assert faults_of(text)[0].startswith("expected a CSV table, got one that does not parse: ")
+
+
+@pytest.mark.parametrize("name", ["video_path", "label"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
+def test_a_column_given_twice_is_refused(mark: str, name: str) -> None:
+    assert faults_of(f"{mark}video_path,label,group,{name}\na.mp4,fake,g,real\n") == (
+        f"expected every column once, got '{name}' more than once; remove or rename one",
+    )
+
+
+def test_blank_lines_are_no_rows_but_count_as_such() -> None:
+    rows = rows_of(HEADER + "a.mp4,fake,g\n\nb.mp4,real,g\n")
+
+    assert [row["row"] for row in rows] == [1, 3]
+
+
+def test_rows_that_end_in_carriage_return_and_line_feed_read_alike() -> None:
+    text = HEADER + "a.mp4,fake,g\n\nb.mp4,real,\n"
+
+    assert rows_of(text.replace("\n", "\r\n")) == rows_of(text)
+
+
+def test_a_row_with_too_few_fields_has_the_others_empty() -> None:
+    assert rows_of(HEADER + "a.mp4,fake\n") == [
+        {"row": 1, "video_path": "a.mp4", "label": "fake", "group": None}
+    ]
+
+
+def test_text_stays_text() -> None:
+    rows = rows_of("video_path,label,group,note\n007,1,1e5,null\n")
+
+    assert rows == [{"row": 1, "video_path": "007", "label": "1", "group": "1e5", "note": "null"}]
+
+
+def test_a_column_with_a_reserved_name_is_kept_under_another() -> None:
+    rows = rows_of("video_path,label,group,split,colour\na.mp4,fake,g,train,red\n")
+
+    assert (rows[0]["csv_split"], rows[0]["colour"]) == ("train", "red")
+    assert "split" not in rows[0]
+
+
+def test_two_columns_that_would_get_one_name_are_refused() -> None:
+    assert faults_of("video_path,label,group,split,csv_split\na.mp4,fake,g,train,1\n") == (
+        "expected no column 'csv_split' beside 'split', which is kept under that name; rename one "
+        "of them",
+    )
+
+
+def test_every_fact_of_a_video_has_a_reserved_name() -> None:
+    facts = {field.name for field in dataclasses.fields(VideoFacts)}
+
+    assert facts <= RESERVED
+
+
+# --- the rows ----------------------------------------------------------------------------------
+
+
+def test_good_rows_are_kept_as_they_are(tmp_path: Path) -> None:
+    kept, reasons = checked(tmp_path, "a.mp4,fake,g", "sub/b.mp4,real,", files="a.mp4 sub/b.mp4")
+
+    assert (kept, reasons) == ([1, 2], {})
+
+
+def test_a_missing_file_costs_its_row(tmp_path: Path) -> None:
+    kept, reasons = checked(tmp_path, "a.mp4,fake,g", "b.mp4,real,g", files="a.mp4")
+
+    assert kept == [1]
+    assert reasons == {
+        2: f"missing: video_path 'b.mp4' not found under {tmp_path}; put the file there or drop "
+        "the row"
+    }
+
+
+def test_an_unknown_label_costs_its_row(tmp_path: Path) -> None:
+    kept, reasons = checked(tmp_path, "a.mp4,Fake,g", files="a.mp4")
+
+    assert kept == []
+    assert reasons == {1: "invalid: label: expected one of fake, real, got 'Fake'"}
+
+
+def test_all_faults_of_a_row_are_told_in_one_reason(tmp_path: Path) -> None:
+    _, reasons = checked(tmp_path, "a.mp4,,g", "a.mp4,,g")
+
+    assert reasons[2] == (
+        f"missing: video_path 'a.mp4' not found under {tmp_path}; put the file there or drop the "
+        "row; label: expected one of fake, real, got ''; row 1 names the same file"
+    )
+
+
+@pytest.mark.parametrize(
+    "video_path", ["../x.mp4", "/etc/hostname", "a/../../x.mp4", "a/../x.mp4", ".."]
+)
+def test_a_path_that_may_lead_out_of_the_root_is_refused(tmp_path: Path, video_path: str) -> None:
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    for path in (tmp_path / "x.mp4", root / "x.mp4"):
+        path.touch()
+
+    _, reasons = checked(root, f"{video_path},fake,g")
+
+    assert reasons == {
+        1: f"invalid: video_path '{video_path}' leaves {root}; give a path below it, without '..'"
+    }
+
+
+def test_a_link_below_the_root_may_lead_elsewhere(tmp_path: Path) -> None:
+    disk, root = tmp_path / "disk", tmp_path / "root"
+    disk.mkdir()
+    root.mkdir()
+    (disk / "a.mp4").touch()
+    (root / "mine").symlink_to(disk)
+
+    assert checked(root, "mine/a.mp4,fake,g") == ([1], {})
+
+
+def test_a_directory_is_no_video(tmp_path: Path) -> None:
+    _, reasons = checked(tmp_path, "sub,fake,g", files="sub/a.mp4")
+
+    assert reasons == {1: "invalid: video_path 'sub' is no file; name the video itself"}
+
+
+def test_an_empty_path_costs_its_row(tmp_path: Path) -> None:
+    _, reasons = checked(tmp_path, ",fake,g", ",fake,g")
+
+    assert reasons == dict.fromkeys((1, 2), "invalid: video_path is empty")
+
+
+@pytest.mark.parametrize("video_path", ["x" * 5000, "a\0b.mp4", "loop"])
+def test_a_path_that_no_system_can_open_costs_its_row(tmp_path: Path, video_path: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+
+    kept, reasons = checked(tmp_path, f"{video_path},fake,g", "a.mp4,real,g", files="a.mp4")
+
+    assert (kept, list(reasons)) == ([2], [1])
+
+
+def test_of_rows_that_say_the_same_of_a_file_the_first_stays(tmp_path: Path) -> None:
+    kept, reasons = checked(
+        tmp_path, "a.mp4,fake,g", "b.mp4,real,g", "a.mp4,fake,g", files="a.mp4 b.mp4"
+    )
+
+    assert kept == [1, 2]
+    assert reasons == {3: "duplicate: row 1 names the same file"}
+
+
+@pytest.mark.parametrize("other", ["a.mp4,fake,h", "a.mp4,fake,"])
+def test_of_rows_that_differ_in_their_group_the_first_stays(tmp_path: Path, other: str) -> None:
+    kept, reasons = checked(tmp_path, "a.mp4,fake,g", other, files="a.mp4")
+
+    assert (kept, reasons) == ([1], {2: "duplicate: row 1 names the same file"})
+
+
+@pytest.mark.parametrize("other", ["a.mp4,real,g", "a.mp4,real,h"])
+def test_of_rows_that_contradict_each_other_none_stays(tmp_path: Path, other: str) -> None:
+    kept, reasons = checked(tmp_path, "a.mp4,fake,g", "b.mp4,real,g", other, files="a.mp4 b.mp4")
+
+    assert kept == [2]
+    assert reasons == {
+        1: "contradiction: the label differs from row 3 of the same file",
+        3: "contradiction: the label differs from row 1 of the same file",
+    }
+
+
+@pytest.mark.parametrize("spelling", ["./a.mp4", "sub/.//../a.mp4", "sub//b.mp4", "./sub/./b.mp4"])
+def test_another_spelling_of_a_path_does_not_hide_a_contradiction(
+    tmp_path: Path, spelling: str
+) -> None:
+    name = "sub/b.mp4" if "b.mp4" in spelling else "a.mp4"
+
+    kept, _ = checked(tmp_path, f"{name},fake,g", f"{spelling},real,g", files="a.mp4 sub/b.mp4")
+
+    assert kept == ([1] if ".." in spelling else [])
+
+
+# --- real tables -------------------------------------------------------------------------------
+
+
+@needs_real
+def test_every_row_of_the_surveillance_clips_is_usable() -> None:
+    table = read_index((REAL / "scfd" / "index.csv").read_bytes(), COLUMNS)
+
+    usable, rejections = check_rows(table, REAL / "scfd", table["label"].unique().to_list())
+
+    assert (usable.height, rejections) == (300, [])
+    assert usable.schema["row"] == pl.Int64

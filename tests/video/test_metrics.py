@@ -1,0 +1,212 @@
+"""Figures follow scikit-learn's definitions, and none hides a broken prediction."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn import metrics as sklearn_metrics
+
+from video.scoring.metrics import (
+    SUMMARY,
+    balanced_accuracy_interval,
+    classification_metrics,
+    is_better,
+)
+
+LABELS = ["a", "b", "c"]
+
+
+def random_case(num_rows: int = 200) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    generator = np.random.default_rng(0)
+    targets = generator.choice(3, num_rows, p=[0.6, 0.3, 0.1])
+    scores = generator.random((num_rows, 3)) + 0.5 * np.eye(3)[targets]
+    return targets, scores / scores.sum(axis=1, keepdims=True)
+
+
+def worked() -> dict[str, Any]:
+    """Four videos of a, two of b; three of a are found, and one of b."""
+    targets = np.array([0, 0, 0, 0, 1, 1])
+    predicted = [0, 0, 0, 1, 1, 0]
+    probabilities = np.where(np.eye(2)[predicted] == 1, 0.8, 0.2)
+    return classification_metrics(targets, probabilities, ["a", "b"])
+
+
+# --- by hand -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("accuracy", 4 / 6),
+        ("balanced_accuracy", (3 / 4 + 1 / 2) / 2),
+        ("f1_macro", (3 / 4 + 1 / 2) / 2),
+        ("loss", -(4 * math.log(0.8) + 2 * math.log(0.2)) / 6),
+        ("num_videos", 6),
+        ("confusion", [[3, 1], [1, 1]]),
+    ],
+)
+def test_a_figure_is_as_worked_out_by_hand(name: str, expected: Any) -> None:
+    figure = worked()[name]
+
+    assert figure == (expected if isinstance(expected, list) else pytest.approx(expected))
+
+
+def test_the_figures_of_a_class_are_as_worked_out_by_hand() -> None:
+    assert worked()["per_class"] == {
+        "a": {"precision": 0.75, "recall": 0.75, "f1": 0.75, "support": 4},
+        "b": {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2},
+    }
+
+
+# --- against scikit-learn ----------------------------------------------------------------------
+
+
+def test_figures_are_those_of_scikit_learn() -> None:
+    targets, probabilities = random_case()
+    predicted = probabilities.argmax(axis=1)
+
+    figures = classification_metrics(targets, probabilities, LABELS)
+
+    assert {name: figures[name] for name in SUMMARY} == pytest.approx(
+        {
+            "accuracy": sklearn_metrics.accuracy_score(targets, predicted),
+            "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(targets, predicted),
+            "f1_macro": sklearn_metrics.f1_score(targets, predicted, average="macro"),
+            "loss": sklearn_metrics.log_loss(targets, probabilities),
+        }
+    )
+
+
+def test_the_confusion_has_true_classes_as_rows() -> None:
+    targets, probabilities = random_case()
+
+    confusion = classification_metrics(targets, probabilities, LABELS)["confusion"]
+
+    assert [sum(row) for row in confusion] == np.bincount(targets).tolist()
+
+
+def test_a_class_absent_from_a_split_does_not_count_in_the_balanced_accuracy() -> None:
+    targets = np.array([0, 0, 1, 1])
+    probabilities = np.eye(3)[[0, 0, 1, 0]]
+
+    figures = classification_metrics(targets, probabilities, LABELS)
+
+    assert figures["balanced_accuracy"] == pytest.approx(0.75)
+    assert figures["per_class"]["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert figures["confusion"][2] == [0, 0, 0]
+
+
+def test_a_certain_mistake_has_a_finite_loss() -> None:
+    figures = classification_metrics(np.array([0]), np.array([[0.0, 1.0]]), ["a", "b"])
+
+    assert math.isfinite(figures["loss"])
+
+
+def test_all_figures_are_plain_values() -> None:
+    def kinds(value: Any) -> set[type]:
+        if isinstance(value, dict):
+            return set().union(*map(kinds, value.values()))
+        if isinstance(value, list):
+            return set().union(*map(kinds, value))
+        return {type(value)}
+
+    assert kinds(classification_metrics(*random_case(), LABELS)) == {float, int}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_probability_that_is_no_number_is_refused(value: float) -> None:
+    targets, probabilities = random_case()
+    probabilities[[3, 7], 1] = value
+
+    with pytest.raises(ValueError, match=r"got NaN or infinity for 2 of 200 videos; lower"):
+        classification_metrics(targets, probabilities, LABELS)
+
+
+# --- the interval ------------------------------------------------------------------------------
+
+
+def balanced_accuracy(confusion: list[list[int]]) -> float:
+    return float(np.mean([row[i] / sum(row) for i, row in enumerate(confusion) if sum(row)]))
+
+
+@pytest.mark.parametrize(
+    "confusion",
+    [
+        [[8, 2], [3, 7]],
+        [[10, 0], [0, 10]],
+        [[0, 10], [10, 0]],
+        [[1, 0], [0, 1]],
+        [[90, 10, 0], [1, 8, 1], [0, 2, 1]],
+        [
+            [5 * (i == j) - (i == j == 0) + (i == 0 and j == 1) for j in range(10)]
+            for i in range(10)
+        ],
+    ],
+)
+def test_the_interval_holds_the_measured_value(confusion: list[list[int]]) -> None:
+    low, high = balanced_accuracy_interval(confusion)
+
+    assert 0.0 <= low <= balanced_accuracy(confusion) <= high <= 1.0
+
+
+def test_the_interval_shrinks_with_the_root_of_the_number_of_videos() -> None:
+    widths = []
+    for factor in (1, 4, 16):
+        low, high = balanced_accuracy_interval(
+            [[40 * factor, 10 * factor], [15 * factor, 35 * factor]]
+        )
+        widths.append(high - low)
+
+    assert widths[0] / widths[1] == pytest.approx(2.0, rel=0.08)
+    assert widths[1] / widths[2] == pytest.approx(2.0, rel=0.08)
+
+
+def test_the_interval_is_the_same_every_time() -> None:
+    confusion = [[8, 2], [3, 7]]
+
+    assert balanced_accuracy_interval(confusion) == balanced_accuracy_interval(confusion)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    recalls, videos, trials = (0.9, 0.6), (30, 60), 300
+    covered = 0
+    for _ in range(trials):
+        right = [int(generator.binomial(n, p)) for n, p in zip(videos, recalls, strict=True)]
+        confusion = [[right[0], 30 - right[0]], [60 - right[1], right[1]]]
+        low, high = balanced_accuracy_interval(confusion, draws=1000)
+        covered += low <= sum(recalls) / 2 <= high
+
+    assert 0.91 <= covered / trials <= 0.99
+
+
+def test_a_class_absent_from_the_test_set_does_not_widen_the_interval() -> None:
+    with_absent = balanced_accuracy_interval([[8, 2, 0], [3, 7, 0], [0, 0, 0]])
+
+    assert with_absent == balanced_accuracy_interval([[8, 2], [3, 7]])
+
+
+# --- better ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metric", "accuracy", "loss", "better"),
+    [
+        ("accuracy", 0.6, 0.9, True),
+        ("accuracy", 0.5, 0.4, True),  # of equals, the lower loss
+        ("accuracy", 0.5, 0.5, False),
+        ("accuracy", 0.4, 0.1, False),
+        ("loss", 0.1, 0.4, True),
+        ("loss", 0.9, 0.5, False),
+        ("loss", 0.9, 0.6, False),
+    ],
+)
+def test_figures_are_better_by_the_metric_and_then_by_the_loss(
+    metric: str, accuracy: float, loss: float, better: bool
+) -> None:
+    best = {"accuracy": 0.5, "loss": 0.5}
+
+    assert is_better({"accuracy": accuracy, "loss": loss}, best, metric) is better
+    assert is_better({"accuracy": accuracy, "loss": loss}, {}, metric)

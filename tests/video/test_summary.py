@@ -1,0 +1,292 @@
+"""One answer from many cells, chosen by validation, with what looks wrong named."""
+
+import math
+from typing import Any
+
+import polars as pl
+import pytest
+
+from video.scoring.metrics import SUMMARY
+from video.scoring.summary import (
+    Outcome,
+    best_model,
+    broken_figures,
+    by_model,
+    comparisons,
+    identical_predictions,
+    metrics_document,
+)
+
+
+def figures(value: float) -> dict[str, Any]:
+    return dict.fromkeys(SUMMARY, value)
+
+
+def cell(
+    model: str,
+    fold: int,
+    seed: int = 0,
+    *,
+    val: float = 0.5,
+    test: float = 0.5,
+    probability: float | None = None,
+) -> Outcome:
+    told = fold + seed / 10 + val if probability is None else probability
+    return Outcome(
+        model=model,
+        fold=fold,
+        seed=seed,
+        name=f"{model} fold {fold} seed {seed}",
+        num_train_videos=80,
+        evaluation={
+            "val": figures(val) | {"num_videos": 20},
+            "test": figures(test),
+            "baseline": {"majority": {"val": figures(0.5), "test": figures(0.4 + fold / 10)}},
+        },
+        history=pl.DataFrame({"epoch": [0]}),
+        predictions=pl.DataFrame({"video_path": ["a.mp4"], "probability_fake": [told]}),
+    )
+
+
+FOUR = [
+    cell("small", 0, val=0.7, test=0.9),
+    cell("small", 1, val=0.8, test=0.7),
+    cell("large", 0, val=0.9, test=0.5),
+    cell("large", 1, val=0.7, test=0.6),
+]
+
+
+# --- the best model ----------------------------------------------------------------------------
+
+
+def test_the_best_model_has_the_best_mean_in_validation() -> None:
+    assert best_model(FOUR, "balanced_accuracy") == "large"
+
+
+def test_of_losses_the_smallest_is_the_best() -> None:
+    assert best_model(FOUR, "loss") == "small"
+
+
+def test_test_figures_have_no_say_in_the_choice() -> None:
+    cells = [cell("worse", 0, val=0.6, test=1.0), cell("better", 0, val=0.7, test=0.0)]
+
+    assert best_model(cells, "accuracy") == "better"
+
+
+@pytest.mark.parametrize("monitor", ["loss", "accuracy"])
+def test_the_first_of_equals_is_chosen(monitor: str) -> None:
+    assert best_model([cell("b", 0), cell("a", 0)], monitor) == "b"
+
+
+def test_cells_are_gathered_by_model() -> None:
+    gathered = by_model(FOUR)
+
+    assert {name: [one.fold for one in own] for name, own in gathered.items()} == {
+        "small": [0, 1],
+        "large": [0, 1],
+    }
+
+
+# --- the document ------------------------------------------------------------------------------
+
+
+def test_the_figures_are_means_over_the_folds_of_the_chosen_model() -> None:
+    document = metrics_document(FOUR, "small", {})
+
+    assert document["val"] == pytest.approx(figures(0.75))
+    assert document["test"] == pytest.approx(figures(0.8))
+
+
+def test_the_baselines_are_means_over_the_same_test_sets() -> None:
+    document = metrics_document(FOUR, "small", {})
+
+    assert document["baseline"] == {"majority": pytest.approx(figures(0.45))}
+
+
+def test_every_model_has_its_mean_its_sample_deviation_and_its_interval() -> None:
+    models = metrics_document(FOUR, "small", {})["models"]
+
+    # Two values lie as far apart as the root of two times their sample deviation. Student's t for
+    # one degree of freedom is 12.7: of two folds, nothing can be said.
+    assert models["small"]["test"] == {
+        "balanced_accuracy": pytest.approx(0.8),
+        "balanced_accuracy_std": pytest.approx(0.2 / math.sqrt(2)),
+        "balanced_accuracy_interval": (0.0, 1.0),
+    }
+    assert models["large"]["val"]["balanced_accuracy_std"] == pytest.approx(0.2 / math.sqrt(2))
+
+
+def test_models_are_compared_fold_by_fold() -> None:
+    # The folds differ much, and the models by -0.02, 0.04 and 0.04 on them.
+    cells = [
+        cell(model, fold, val=value, test=test)
+        for model, values, test in [
+            ("a", (0.58, 0.74, 0.94), 0.8),
+            ("b", (0.60, 0.70, 0.90), 0.7),
+        ]
+        for fold, value in enumerate(values)
+    ]
+
+    (compared,) = metrics_document(cells, "a", {})["comparisons"]
+
+    assert (compared["first"], compared["second"]) == ("a", "b")
+    assert compared["test"] == pytest.approx(0.1)
+    assert compared["val"]["mean"] == pytest.approx(0.02)
+    assert compared["val"]["std"] == pytest.approx(math.sqrt(0.0012))
+    # 20 videos validate and 80 train.
+    assert compared["val"]["t"] == pytest.approx(0.02 / math.sqrt((1 / 3 + 20 / 80) * 0.0012))
+
+
+def test_the_order_of_the_cells_pairs_no_fold_with_another() -> None:
+    shuffled = [FOUR[i] for i in (3, 0, 2, 1)]
+
+    (compared,) = comparisons(shuffled)
+
+    assert (compared.first, compared.second) == ("large", "small")
+    assert compared.val == comparisons([*FOUR[2:], *FOUR[:2]])[0].val
+
+
+def test_every_two_of_three_models_are_compared() -> None:
+    pairs = comparisons([cell(model, fold) for model in "abc" for fold in (0, 1)])
+
+    assert [(pair.first, pair.second) for pair in pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
+
+
+def test_without_a_second_fold_no_models_are_compared() -> None:
+    assert "comparisons" not in metrics_document([cell("a", 0), cell("b", 0)], "a", {})
+
+
+# Two folds of two seeds: 0.8 and 0.7 are the folds' means over seeds.
+SEEDS = [
+    cell("a", fold, seed, val=value, test=value)
+    for fold, seed, value in [(0, 0, 0.85), (0, 1, 0.75), (1, 0, 0.72), (1, 1, 0.68)]
+]
+
+
+def test_seeds_are_averaged_before_the_deviation_over_folds_is_taken() -> None:
+    document = metrics_document(SEEDS, "a", {})
+
+    assert document["test"] == pytest.approx(figures(0.75))
+    spread = document["models"]["a"]["test"]
+    assert spread["balanced_accuracy"] == pytest.approx(0.75)
+    assert spread["balanced_accuracy_std"] == pytest.approx(0.1 / math.sqrt(2))
+    # Each seed lies 0.05 or 0.02 from its fold's mean; one of two is free on each of two folds.
+    pooled = math.sqrt((2 * 0.05**2 + 2 * 0.02**2) / 2)
+    assert spread["balanced_accuracy_seed_std"] == pytest.approx(pooled)
+
+
+def test_seeds_of_one_fold_have_their_deviation_and_no_interval() -> None:
+    assert metrics_document(SEEDS[:2], "a", {})["models"]["a"]["val"] == {
+        "balanced_accuracy": pytest.approx(0.8),
+        "balanced_accuracy_seed_std": pytest.approx(0.1 / math.sqrt(2)),
+    }
+
+
+def test_models_are_compared_by_their_means_over_seeds_fold_by_fold() -> None:
+    others = [cell("b", fold, seed, val=0.6 + fold / 10) for fold in (0, 1) for seed in (0, 1)]
+
+    (compared,) = comparisons([*SEEDS, *others])
+
+    assert compared.val.mean == pytest.approx((0.2 + 0.0) / 2)
+    assert compared.val.std == pytest.approx(0.2 / math.sqrt(2))
+    # 20 videos validate and 80 train, however many seeds there are.
+    assert compared.val.t == pytest.approx(0.1 / math.sqrt((1 / 2 + 20 / 80) * 0.02))
+
+
+def test_the_best_model_has_the_best_mean_over_folds_and_seeds() -> None:
+    assert best_model([*SEEDS, cell("b", 0, val=0.77)], "accuracy") == "b"
+
+
+def test_one_fold_has_no_deviation() -> None:
+    models = metrics_document([cell("a", 0), cell("b", 0)], "a", {})["models"]
+
+    assert models["a"]["test"] == {"balanced_accuracy": 0.5}
+
+
+def test_a_single_cell_needs_no_comparison() -> None:
+    assert "models" not in metrics_document([cell("a", 0)], "a", {})
+
+
+def test_counts_are_passed_on() -> None:
+    assert metrics_document(FOUR, "small", {"videos": 3})["counts"] == {"videos": 3}
+
+
+# --- what looks wrong --------------------------------------------------------------------------
+
+
+def test_whole_figures_are_not_called_broken() -> None:
+    assert broken_figures(FOUR) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.5"])
+def test_a_broken_figure_is_named_with_cell_split_and_value(value: Any) -> None:
+    broken = cell("small", 1)
+    broken.evaluation["test"]["loss"] = value
+
+    assert broken_figures([cell("small", 0), broken]) == [
+        f"small fold 1 seed 0: expected a finite test loss, got {value}; run evaluate again"
+    ]
+
+
+def test_a_missing_figure_is_named() -> None:
+    broken = cell("small", 1)
+    del broken.evaluation["val"]["accuracy"]
+
+    assert broken_figures([broken]) == [
+        "small fold 1 seed 0: expected a finite val accuracy, got None; run evaluate again"
+    ]
+
+
+def test_a_broken_figure_of_a_baseline_is_named() -> None:
+    broken = cell("small", 1)
+    broken.evaluation["baseline"]["majority"]["test"]["loss"] = math.nan
+
+    assert broken_figures([broken]) == [
+        "small fold 1 seed 0: expected a finite test (baseline majority) loss, got nan; "
+        "run evaluate again"
+    ]
+
+
+def test_a_split_without_figures_is_named() -> None:
+    broken = cell("small", 1)
+    del broken.evaluation["val"]
+
+    assert [fault.split(",")[0] for fault in broken_figures([broken])] == [
+        f"small fold 1 seed 0: expected a finite val {name}" for name in SUMMARY
+    ]
+
+
+def test_two_models_that_say_the_same_are_warned_about() -> None:
+    cells = [cell("a", 0, probability=0.3), cell("b", 0, probability=0.3)]
+
+    assert identical_predictions(cells) == [
+        "a fold 0 seed 0 and b fold 0 seed 0 have identical predictions; "
+        "check that both were trained"
+    ]
+
+
+def test_models_that_differ_in_the_last_digit_are_not_warned_about() -> None:
+    cells = [cell("a", 0, probability=0.3), cell("b", 0, probability=math.nextafter(0.3, 1))]
+
+    assert identical_predictions(cells) == []
+
+
+def test_a_seed_without_effect_is_warned_about() -> None:
+    cells = [cell("a", 0, seed, probability=0.3) for seed in (0, 1)]
+
+    assert identical_predictions(cells) == [
+        "a fold 0 seed 0 and a fold 0 seed 1 have identical predictions; check that the seed "
+        "reaches the training"
+    ]
+
+
+def test_two_models_with_two_seeds_are_not_compared_with_each_other() -> None:
+    cells = [cell("a", 0, 0, probability=0.3), cell("b", 0, 1, probability=0.3)]
+
+    assert identical_predictions(cells) == []
+
+
+def test_folds_are_not_compared_with_each_other() -> None:
+    cells = [cell("a", 0, probability=0.3), cell("a", 1, probability=0.3)]
+
+    assert identical_predictions(cells) == []

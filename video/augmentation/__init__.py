@@ -1,0 +1,1 @@
+"""Augmentation of clips: configuration, drawn parameters, operations on pixels."""

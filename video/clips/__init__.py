@@ -1,0 +1,1 @@
+"""Clips: packs of frames, batches read from them, the order of an epoch."""

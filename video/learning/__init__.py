@@ -1,0 +1,1 @@
+"""Training: the learner, losses, optimizer, weight averaging, memory, prediction."""

@@ -1,0 +1,36 @@
+"""Arrays to a device, and one pass of prediction."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from video.clips.loading import Allocate, Batch
+
+
+def on_device(array: NDArray[Any] | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Without a copy on the CPU; from there, as the bytes that it has."""
+    return torch.as_tensor(array).to(device, non_blocking=True)
+
+
+def batch_memory(device: torch.device) -> Allocate | None:
+    """How batches for `device` are allocated: for a GPU in memory that it can read by itself."""
+    if device.type != "cuda":
+        return None
+    return lambda shape: torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, normalise: nn.Module, batches: Iterable[Batch], device: torch.device
+) -> NDArray[np.float64]:
+    """Probabilities of shape (clips, classes) in the batches' order; the model is left in eval."""
+    model.eval()
+    parts = []
+    for batch in batches:
+        logits = model(normalise(on_device(batch.clips, device)))
+        parts.append(logits.double().softmax(1).cpu().numpy())
+    return np.concatenate(parts)

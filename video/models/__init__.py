@@ -1,0 +1,1 @@
+"""Classifiers: the small one of this repository, and those of torchvision."""

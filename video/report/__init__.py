@@ -1,0 +1,1 @@
+"""The report: pictures, content and the HTML page."""

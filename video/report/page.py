@@ -1,0 +1,337 @@
+"""The report of an experiment as one HTML file: plain data in, the text of the page out.
+
+The page asks for nothing outside itself: style, drawings and images stand in it, and it runs no
+script. The same data gives the same bytes. A number that is missing or not finite is shown as
+such, also where it would hide in a mean: over folds, one bad value spoils the whole.
+"""
+
+import base64
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeGuard
+
+import jinja2
+import numpy as np
+import polars as pl
+from markupsafe import Markup
+
+from video.report import figures
+from video.report.page_content import Baseline, CellResult, Example, Headline, ReportPage
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+NUM_QUARANTINED_SHOWN = 50
+
+
+def render_page(page: ReportPage) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(number=number, over_folds=over_folds, percent=_percent, total=_total)
+    environment.globals.update(
+        confusion=_confusion, num_videos=_num_videos, of_class=_of_class, of_split=_of_split,
+        picture=_picture, sheet=figures.contact_sheet, strip=figures.strip_image,
+    )  # fmt: skip
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        page=page,
+        models=_by_model(page.cells),
+        several_folds=len({cell.fold for cell in page.cells}) > 1,
+        several_seeds=len({cell.seed for cell in page.cells}) > 1,
+        verdict=judge(page.headline, page.baselines),
+        panels=_panels(page),
+        epoch_rows=[_epoch_row(cell, page.monitor) for cell in page.cells],
+        examples=_examples_by_label(page),
+        count_labels=_count_labels(page),
+        num_quarantined_shown=NUM_QUARANTINED_SHOWN,
+    )
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def number(value: float | None) -> Markup:
+    """A measured value for reading, with all its digits in the markup.
+
+    >>> number(0.81249)
+    Markup('<data value="0.81249">0.812</data>')
+    >>> number(float("nan"))
+    Markup('<span class="broken">not a number</span>')
+    """
+    if value is None:
+        return Markup('<span class="missing" title="missing">–</span>')
+    if not math.isfinite(value):
+        words = "not a number" if math.isnan(value) else "infinite"
+        return Markup('<span class="broken">{}</span>').format(words)
+    if isinstance(value, int | np.integer):
+        return Markup('<data value="{}">{:,}</data>').format(int(value), int(value))
+    return Markup('<data value="{!r}">{:.3f}</data>').format(float(value), float(value))
+
+
+def over_folds(values: Mapping[int, float | None]) -> Markup:
+    """Mean and sample standard deviation of values by fold; of a single fold, its value.
+
+    The value of a fold is its mean over seeds already, by `_over_seeds`.
+
+    A fold that is missing or not finite is named, and nothing is averaged around it.
+    """
+    if len(values) <= 1:
+        return number(next(iter(values.values()), None))
+    finite = {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
+    if len(finite) == len(values):
+        mean, std = statistics.fmean(finite.values()), statistics.stdev(finite.values())
+        return Markup('{} <span class="std">± {}</span>').format(number(mean), number(std))
+    bad = [fold for fold in values if fold not in finite]
+    # A broken value tells more than an absent one.
+    shown = next((values[fold] for fold in bad if values[fold] is not None), None)
+    return Markup('{} <span class="std">{}</span>').format(number(shown), _folds(bad))
+
+
+def _by_fold(
+    cells: Sequence[CellResult], value: Callable[[CellResult], float | None]
+) -> dict[int, float | None]:
+    """Of each fold the mean over its seeds."""
+    seeds: dict[int, list[float | None]] = {}
+    for cell in cells:
+        seeds.setdefault(cell.fold, []).append(value(cell))
+    return {fold: _over_seeds(values) for fold, values in seeds.items()}
+
+
+def _over_seeds(values: Sequence[float | None]) -> float | None:
+    """Their mean; where one is missing or not finite, that one: it would hide in a mean."""
+    known = [value for value in values if value is not None]
+    broken = [value for value in known if not math.isfinite(value)]
+    if broken or len(known) < len(values):
+        return broken[0] if broken else None
+    # A count that is the same with each seed stays one.
+    return known[0] if len(set(known)) == 1 else statistics.fmean(known)
+
+
+def _total(values: Mapping[int, int | None]) -> int | None:
+    known = [value for value in values.values() if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
+
+
+def _folds(folds: Sequence[int]) -> str:
+    return ("fold " if len(folds) == 1 else "folds ") + ", ".join(map(str, folds))
+
+
+def _percent(share: float) -> str:
+    """A place on a scale from 0 to 1, as a length of style."""
+    return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
+
+
+# --- 1. how good ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    tone: Literal["good", "unsure", "bad"]
+    text: str
+
+
+def judge(headline: Headline, baselines: Sequence[Baseline]) -> Verdict:
+    """Is it more than luck, and more than what needs no video? In doubt: unsure."""
+    value, interval = headline.value, headline.interval
+    if not _is_known(value):
+        return Verdict(tone="bad", text="There is no score, so nothing can be said.")
+    measured = {of.name: _score_on_test(of) for of in baselines}
+    rivals = {name: score for name, score in measured.items() if _is_known(score)}
+    if len(rivals) < len(measured) or not rivals:
+        which = " and ".join(name for name in measured if name not in rivals) or "any"
+        text = f"Nothing can be said without a test score of {which} baseline."
+        return Verdict(tone="unsure", text=text)
+    name, best = max(rivals.items(), key=lambda rival: rival[1])
+    rival = f"the baseline “{name}” ({best:.3f})"
+    if len(rivals) > 1:
+        rival = f"the best baseline, “{name}” ({best:.3f})"
+    if value <= best:
+        return Verdict(tone="bad", text=f"Not better than {rival}.")
+    if interval is None or not all(map(math.isfinite, interval)):
+        return Verdict(tone="unsure", text=f"Above {rival}, but without an interval: may be luck.")
+    low = f"the 95 % interval begins at {interval[0]:.3f}"
+    if interval[0] <= best:
+        return Verdict(tone="unsure", text=f"It may be luck: {low}, not above {rival}.")
+    return Verdict(tone="good", text=f"More than luck: {low}, above {rival}.")
+
+
+def _is_known(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def _score_on_test(baseline: Baseline) -> float | None:
+    scores = baseline.scores.get("test")
+    return None if scores is None else scores.balanced_accuracy
+
+
+def _by_model(cells: Sequence[CellResult]) -> dict[str, list[CellResult]]:
+    count = Counter((cell.model, cell.fold, cell.seed) for cell in cells)
+    if twice := [key for key, num in count.items() if num > 1]:
+        raise ValueError(f"cells: expected each model, fold and seed once, got more of {twice}")
+    models: dict[str, list[CellResult]] = {}
+    for cell in cells:
+        models.setdefault(cell.model, []).append(cell)
+    return models
+
+
+def _of_split(cells: Sequence[CellResult], split: str, metric: str) -> dict[int, float | None]:
+    return _by_fold(
+        cells, lambda cell: getattr(cell.scores[split], metric) if split in cell.scores else None
+    )
+
+
+def _num_videos(cells: Sequence[CellResult], split: str) -> str:
+    """One number where all folds agree, else the smallest and the largest."""
+    found = _of_split(cells, split, "num_videos").values()
+    known = [num for num in found if num is not None]
+    if not known or len(known) < len(found):
+        return "–"
+    return "–".join(f"{num:,.0f}" for num in sorted({min(known), max(known)}))
+
+
+# --- 2. curves -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Panel:
+    """The drawings of one model, on the same scales as those of the others."""
+
+    model: str
+    loss: Markup
+    monitor: Markup
+
+
+def _panels(page: ReportPage) -> list[_Panel]:
+    models = _by_model(page.cells)
+    losses = {m: _curves(of, "train_loss", "val_loss") for m, of in models.items()}
+    monitors = {m: _curves(of, page.monitor) for m, of in models.items()}
+    return [
+        _Panel(
+            model=model,
+            loss=_drawn(losses, model, "train and val loss"),
+            monitor=_drawn(monitors, model, page.monitor),
+        )
+        for model in models
+    ]
+
+
+def _drawn(curves: Mapping[str, list[figures.Curve]], model: str, what: str) -> Markup:
+    limits = figures.shared_limits([curve for of in curves.values() for curve in of])
+    about = f"{model}: {what} by epoch, one line per fold and seed"
+    return Markup(figures.curves_svg(curves[model], y_limits=limits, description=about))
+
+
+def _curves(cells: Sequence[CellResult], *columns: str) -> list[figures.Curve]:
+    several_folds = len({cell.fold for cell in cells}) > 1
+    return [
+        figures.Curve(
+            part="train" if column.startswith("train") else "val",
+            epochs=cell.history["epoch"].to_list(),
+            values=_column(cell.history, column),
+            best_epoch=None if column == "train_loss" else cell.best_epoch,
+            # There is room for one number: of several folds and seeds, the fold's.
+            tag=str(cell.fold if several_folds else cell.seed) if len(cells) > 1 else "",
+        )
+        for cell in cells
+        for column in columns
+        if column in cell.history.columns
+    ]
+
+
+def _column(history: pl.DataFrame, name: str) -> list[float]:
+    return history[name].cast(pl.Float64).fill_null(math.nan).to_list()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EpochRow:
+    """The numbers of a run at its best epoch."""
+
+    cell: CellResult
+    train_loss: float | None
+    val_loss: float | None
+    monitor: float | None
+
+    @property
+    def gap(self) -> float | None:
+        if self.train_loss is None or self.val_loss is None:
+            return None
+        return self.val_loss - self.train_loss
+
+
+def _epoch_row(cell: CellResult, monitor: str) -> _EpochRow:
+    at = cell.history.filter(
+        pl.col("epoch") == (-1 if cell.best_epoch is None else cell.best_epoch)
+    )
+
+    def value(column: str) -> float | None:
+        return _column(at, column)[0] if column in at.columns and len(at) == 1 else None
+
+    return _EpochRow(
+        cell=cell,
+        train_loss=value("train_loss"),
+        val_loss=value("val_loss"),
+        monitor=value(monitor),
+    )
+
+
+# --- 3. classes ----------------------------------------------------------------------------------
+
+
+def _confusion(
+    model: str, cells: Sequence[CellResult], split: str, labels: Sequence[str]
+) -> tuple[Markup | None, str]:
+    """The matrix summed over folds and seeds, and which folds that are; None without any."""
+    of = [(cell, cell.scores[split].confusion if split in cell.scores else None) for cell in cells]
+    known = [(cell, rows) for cell, rows in of if rows is not None]
+    absent = list(dict.fromkeys(cell.fold for cell, rows in of if rows is None))
+    folds = list(dict.fromkeys(cell.fold for cell, _ in known))
+    note = f"sum over {len(folds)} folds" if len(folds) > 1 else _folds(folds)
+    if len(known) > len(folds):
+        note += f", {len({cell.seed for cell, _ in known})} seeds"
+    note += f"; missing: {_folds(absent)}" if absent else ""
+    if not known:
+        return None, note
+    total = sum(np.asarray(rows, dtype=np.int64) for _, rows in known)
+    about = f"Confusion matrix of {model} on {split}, {note}; precision and recall stand below"
+    svg = figures.confusion_svg(np.asarray(total).tolist(), labels, description=about)
+    return Markup(svg), note
+
+
+def _of_class(
+    cells: Sequence[CellResult], split: str, label: str, metric: str
+) -> dict[int, float | None]:
+    def value(cell: CellResult) -> float | None:
+        scores = cell.scores.get(split)
+        of = scores.per_class.get(label) if scores is not None else None
+        found: float | None = None if of is None else getattr(of, metric)
+        return found
+
+    return _by_fold(cells, value)
+
+
+# --- 4 and 5. clips ------------------------------------------------------------------------------
+
+
+def _picture(image: figures.Image, alt: str) -> Markup:
+    data = base64.b64encode(figures.jpeg_bytes(image)).decode("ascii")
+    height, width = image.shape[:2]
+    tag = '<img src="data:image/jpeg;base64,{}" alt="{}" width="{}" height="{}">'
+    return Markup(tag).format(data, alt, width, height)
+
+
+def _examples_by_label(page: ReportPage) -> dict[str, dict[str, list[Example]]]:
+    """Right and wrong ones by true label; a label that `labels` lacks comes last."""
+    names = dict.fromkeys([*page.labels, *(example.true_label for example in page.examples)])
+    return {
+        name: {
+            "right": [e for e in page.examples if e.true_label == name == e.predicted_label],
+            "wrong": [e for e in page.examples if e.true_label == name != e.predicted_label],
+        }
+        for name in names
+    }
+
+
+def _count_labels(page: ReportPage) -> list[str]:
+    return list(dict.fromkeys([*page.labels, *(k for of in page.counts for k in of.per_class)]))

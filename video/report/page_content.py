@@ -1,0 +1,161 @@
+"""What the report's page shows, as plain data. None: not measured. NaN: measured, and broken."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from video.report import figures
+from video.scoring.comparison import Spread
+from video.scoring.summary import Comparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScores:
+    """Scores of one class, in [0, 1]; None where nobody computed them."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int | None  # videos of this true class
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What was measured on one split. None: not measured. NaN: measured, and broken."""
+
+    accuracy: float | None
+    balanced_accuracy: float | None
+    f1_macro: float | None
+    loss: float | None
+    num_videos: int | None
+    per_class: Mapping[str, ClassScores]  # by label; may lack some
+    confusion: Sequence[Sequence[int]] | None  # rows: true class, columns: predicted class
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """One training run: a model on a fold, with a seed."""
+
+    model: str
+    fold: int
+    seed: int
+    history: pl.DataFrame  # column epoch, and train_loss, val_loss and the monitor where logged
+    best_epoch: int | None
+    scores: Mapping[str, Scores]  # by split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A classifier without video, on the same videos."""
+
+    name: str
+    description: str  # what it sees: "always the most frequent class of train"
+    scores: Mapping[str, Scores]  # by split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The test balanced accuracy of the chosen model, and how sure of it one can be."""
+
+    model: str
+    value: float | None
+    interval: tuple[float, float] | None  # 95 %
+    method: str  # of value and interval: "fold 0; bootstrap over groups, 2,000 resamples"
+    num_videos: int
+    num_groups: int | None  # what is independent of each other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One clip as the model saw it, with what the model said."""
+
+    frames: figures.Image  # uint8 RGB of shape (frames, height, width, 3)
+    video: str  # its path in the index
+    true_label: str
+    predicted_label: str
+    probability: float | None  # of the predicted label
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentedClip:
+    """A training clip with the copies made of it; all arrays of one shape."""
+
+    video: str
+    label: str
+    clip: figures.Image
+    copies: Sequence[figures.Image]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCount:
+    num_videos: int
+    num_groups: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitCount:
+    """How much data a split holds. A group may hold several classes: its total is no sum."""
+
+    split: str
+    num_videos: int
+    num_groups: int
+    num_augmented_clips: int
+    per_class: Mapping[str, ClassCount]  # by label; one that is absent counts 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarantined:
+    row: int  # in the index
+    path: str
+    verdict: str
+    reason: str
+    frames: figures.Image | None  # those that decode, as in Example; None if there are none
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportPage:
+    """Everything that the page shows. Text may hold any character: it is escaped."""
+
+    experiment: str
+    description: str
+    warnings: Sequence[str]
+    labels: Sequence[str]  # in the order of the confusion matrices
+    headline: Headline
+    baselines: Sequence[Baseline]
+    cells: Sequence[CellResult]  # shown in this order
+    spreads: Mapping[str, Mapping[str, Spread]]  # balanced accuracy over folds, by model and split
+    seed_stds: Mapping[str, Mapping[str, float]]  # its deviation over seeds within folds, likewise
+    comparisons: Sequence[Comparison]  # of every two models on the same folds
+    monitor: str  # the column of the histories that chose the best epoch
+    examples: Sequence[Example]  # shown by true label, and within it in this order
+    examples_note: str  # which model, fold and split they are of
+    counts: Sequence[SplitCount]
+    augmented: Sequence[AugmentedClip]
+    quarantine: Sequence[Quarantined]  # all of them; the page shows the first 50
+    facts: Mapping[str, str]  # seed, versions, hash of the data, ...
+    parameters: Mapping[str, object]  # by dotted key
+    command: str  # that makes all of it again
+
+
+def scores_from(metrics: Mapping[str, Any]) -> Scores:
+    """Scores of a metrics mapping as JSON holds it; an absent key or a null becomes None."""
+    per_class = metrics.get("per_class") or {}
+    return Scores(
+        accuracy=metrics.get("accuracy"),
+        balanced_accuracy=metrics.get("balanced_accuracy"),
+        f1_macro=metrics.get("f1_macro"),
+        loss=metrics.get("loss"),
+        num_videos=metrics.get("num_videos"),
+        per_class={
+            label: ClassScores(
+                precision=of.get("precision"),
+                recall=of.get("recall"),
+                f1=of.get("f1"),
+                support=of.get("support"),
+            )
+            for label, of in per_class.items()
+        },
+        confusion=metrics.get("confusion"),
+    )

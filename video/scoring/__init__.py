@@ -1,0 +1,1 @@
+"""Scores: metrics, baselines, comparisons of models, the summary."""

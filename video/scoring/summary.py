@@ -1,0 +1,239 @@
+"""One answer from many cells: which model is best, how good it is, and what looks wrong."""
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from video.scoring.comparison import (
+    Difference,
+    Spread,
+    difference_over_folds,
+    spread_over_folds,
+    std_over_seeds,
+)
+from video.scoring.metrics import SUMMARY
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a cell, a model trained on a fold with a seed.
+
+    name: what a reader calls it, with its seed where there are several; evaluation: "val" and
+    "test" by `metrics.classification_metrics`, and "baseline" with the same by name; history: a
+    row an epoch; predictions: a row a video, `probability_<label>` a class.
+    """
+
+    model: str
+    fold: int
+    seed: int
+    name: str
+    num_train_videos: int
+    evaluation: Mapping[str, Any]
+    history: pl.DataFrame
+    predictions: pl.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The balanced accuracy of `first` less that of `second`, on the same folds."""
+
+    first: str
+    second: str
+    val: Difference
+    test: float  # mean difference; a test of it would speak of this one test set alone
+
+
+def broken_figures(cells: Sequence[Outcome]) -> list[str]:
+    """The cells' figures that are missing or no finite number; each would hide in a mean."""
+    return [
+        f"{cell.name}: expected a finite {name} {metric}, got {value}; run evaluate again"
+        for cell in cells
+        for name, figures in _figures(cell)
+        for metric in SUMMARY
+        if not isinstance(value := figures.get(metric), int | float) or not math.isfinite(value)
+    ]
+
+
+def _figures(cell: Outcome) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for split in ("val", "test"):
+        yield split, cell.evaluation.get(split, {})
+        for name, figures in cell.evaluation.get("baseline", {}).items():
+            yield f"{split} (baseline {name})", figures.get(split, {})
+
+
+def best_model(cells: Sequence[Outcome], monitor: str) -> str:
+    """The model with the best mean of the validation metric over folds; the first of equals.
+
+    Chosen by validation alone: a choice made on the test set would flatter its score.
+    """
+    sign = -1.0 if monitor == "loss" else 1.0
+    means = {
+        model: statistics.fmean(fold_means(own, "val", monitor).values())
+        for model, own in by_model(cells).items()
+    }
+    return max(means, key=lambda model: sign * means[model])
+
+
+def by_model(cells: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    models: dict[str, list[Outcome]] = {}
+    for cell in cells:
+        models.setdefault(cell.model, []).append(cell)
+    return models
+
+
+def by_fold(cells: Sequence[Outcome]) -> dict[int, list[Outcome]]:
+    folds: dict[int, list[Outcome]] = {}
+    for cell in cells:
+        folds.setdefault(cell.fold, []).append(cell)
+    return folds
+
+
+def fold_means(cells: Sequence[Outcome], split: str, metric: str) -> dict[int, float]:
+    """By fold, the mean of a figure over the seeds; of one seed, its very value."""
+    return {
+        fold: statistics.fmean(cell.evaluation[split][metric] for cell in own)
+        for fold, own in by_fold(cells).items()
+    }
+
+
+def spreads(cells: Sequence[Outcome]) -> dict[str, dict[str, Spread]]:
+    """The balanced accuracy over folds by model and split; without a second fold, nothing.
+
+    Of each fold the mean over its seeds counts, once.
+    """
+    return {
+        model: {
+            split: spread_over_folds(list(fold_means(own, split, "balanced_accuracy").values()))
+            for split in ("val", "test")
+        }
+        for model, own in by_model(cells).items()
+        if len(by_fold(own)) > 1
+    }
+
+
+def seed_stds(cells: Sequence[Outcome]) -> dict[str, dict[str, float]]:
+    """The deviation of the balanced accuracy over the seeds within folds, by model and split;
+    without a second seed, nothing."""
+    return {
+        model: {
+            split: std_over_seeds(
+                [
+                    [cell.evaluation[split]["balanced_accuracy"] for cell in of_fold]
+                    for of_fold in by_fold(own).values()
+                ]
+            )
+            for split in ("val", "test")
+        }
+        for model, own in by_model(cells).items()
+        if len(own) > len(by_fold(own))
+    }
+
+
+def comparisons(cells: Sequence[Outcome]) -> list[Comparison]:
+    """Every two models on the folds that both have; without two such folds, nothing.
+
+    Of each fold the mean over its seeds is compared, whichever seeds those are.
+    """
+    found = []
+    for first, second in itertools.combinations(by_model(cells).values(), 2):
+        shared = by_fold(first).keys() & by_fold(second).keys()
+        if len(shared) > 1:
+            own = [cell for cell in first if cell.fold in shared]
+            num_val = sum(cell.evaluation["val"]["num_videos"] for cell in own)
+            num_train = sum(cell.num_train_videos for cell in own)
+            found.append(
+                Comparison(
+                    first=first[0].model,
+                    second=second[0].model,
+                    val=difference_over_folds(
+                        _differences(first, second, "val"), val_per_train=num_val / num_train
+                    ),
+                    test=statistics.fmean(_differences(first, second, "test")),
+                )
+            )
+    return found
+
+
+def _differences(first: Sequence[Outcome], second: Sequence[Outcome], split: str) -> list[float]:
+    """Of the folds that both have, in the order of the first."""
+    others = fold_means(second, split, "balanced_accuracy")
+    return [
+        value - others[fold]
+        for fold, value in fold_means(first, split, "balanced_accuracy").items()
+        if fold in others
+    ]
+
+
+def metrics_document(
+    cells: Sequence[Outcome], model: str, counts: Mapping[str, int]
+) -> dict[str, Any]:
+    """The content of metrics.json.
+
+    `val` and `test` are the figures of `model`, means over its folds and seeds, of which all
+    models have the same; `baseline` are those of the baselines on the same test sets. With more
+    than one cell, `models` has of each model the mean; with more than one fold the sample standard
+    deviation over folds (of the means over seeds) and the interval of the mean; with more than one
+    seed the standard deviation over seeds within folds, pooled. With more than one fold,
+    `comparisons` has every two models on the same folds. (DVC makes a column of every number, but
+    none of a list.)
+    """
+    own = by_model(cells)[model]
+    baselines = own[0].evaluation["baseline"]
+    document: dict[str, Any] = {
+        split: mean_figures([cell.evaluation[split] for cell in own]) for split in ("val", "test")
+    }
+    document["baseline"] = {
+        name: mean_figures([cell.evaluation["baseline"][name]["test"] for cell in own])
+        for name in baselines
+    }
+    document["counts"] = dict(counts)
+    if len(cells) > 1:
+        document["models"] = {
+            name: {split: _spread_document(own, split) for split in ("val", "test")}
+            for name, own in by_model(cells).items()
+        }
+    if compared := comparisons(cells):
+        document["comparisons"] = [asdict(comparison) for comparison in compared]
+    return document
+
+
+def _spread_document(own: Sequence[Outcome], split: str) -> dict[str, Any]:
+    """The balanced accuracy of one model, with as much of its spread as its cells show."""
+    means = fold_means(own, split, "balanced_accuracy").values()
+    document: dict[str, Any] = {"balanced_accuracy": statistics.fmean(means)}
+    for over_folds in spreads(own).values():
+        document["balanced_accuracy_std"] = over_folds[split].std
+        document["balanced_accuracy_interval"] = over_folds[split].interval
+    for over_seeds in seed_stds(own).values():
+        document["balanced_accuracy_seed_std"] = over_seeds[split]
+    return document
+
+
+def identical_predictions(cells: Sequence[Outcome]) -> list[str]:
+    """A warning for every two cells of a fold that say the same of every video.
+
+    Two networks never do, down to the last digit. Of two models with one seed: one of them was not
+    trained, or both are one. Of one model with two seeds: the seed had no effect.
+    """
+    return [
+        f"{first.name} and {second.name} have identical predictions; "
+        + (
+            "check that the seed reaches the training"
+            if first.model == second.model
+            else "check that both were trained"
+        )
+        for first, second in itertools.combinations(cells, 2)
+        if first.fold == second.fold
+        and (first.model == second.model or first.seed == second.seed)
+        and first.predictions.equals(second.predictions)
+    ]
+
+
+def mean_figures(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The means of the SUMMARY figures."""
+    return {name: statistics.fmean(item[name] for item in figures) for name in SUMMARY}

@@ -1,0 +1,1 @@
+"""The user's videos: index, inspection, decoding."""

@@ -1,0 +1,249 @@
+"""Exact frames of a video file, by number.
+
+Frames are counted in a sequential decode, never sought: seeking by time or number gives other
+frames in many files. Where a full decode has recorded the frames, those in between are skipped,
+and each frame read is held against the record; whatever differs, the frames are counted after all.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, cast
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import Colorspace, Interpolation
+from numpy.typing import NDArray
+
+from video.source.container import (
+    FrameTiming,
+    decoded_frames,
+    frame_crc32,
+    make_convertible,
+    picture_stream,
+    plane_rows,
+    rotation,
+)
+
+Fit = Literal["letterbox", "crop"]
+
+DECODING_VERSION = 1
+
+# Area averaging keeps small texture from aliasing; the other three make swscale give the same
+# bytes on every CPU.
+_SCALING = (
+    Interpolation.AREA
+    | Interpolation.ACCURATE_RND
+    | Interpolation.BITEXACT
+    | Interpolation.FULL_CHR_H_INT
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Frames, and what they cost.
+
+    clip: uint8 of shape (frames, height, width, 3), RGB.
+    num_decoded: how many frames the decoder gave.
+    doubt: why the timing could not be relied on, so that every frame was decoded; "" if it could.
+    """
+
+    clip: NDArray[np.uint8]
+    num_decoded: int
+    doubt: str
+
+
+class _TimingDoubtError(Exception):
+    """A file gives something else than what was recorded of it."""
+
+
+def read_frames(
+    path: Path,
+    indices: Sequence[int],
+    *,
+    height: int,
+    width: int,
+    fit: Fit,
+    timing: FrameTiming | None,
+) -> NDArray[np.uint8]:
+    """Decode the frames at `indices` (ascending, counted from 0, repeats allowed) as RGB.
+
+    Returns uint8 of shape (len(indices), height, width, 3). `letterbox` keeps the whole picture
+    and pads with black; `crop` fills the frame and cuts what sticks out on two sides equally.
+    `timing` changes the time that it takes and no byte.
+    Raises `ValueError` if the video ends before the last index.
+    """
+    return read(path, indices, height=height, width=width, fit=fit, timing=timing).clip
+
+
+def read(
+    path: Path,
+    indices: Sequence[int],
+    *,
+    height: int,
+    width: int,
+    fit: Fit,
+    timing: FrameTiming | None,
+) -> Reading:
+    """`read_frames` with an account of how the frames were read."""
+    doubt = "no timing was proven"
+    if timing is not None:
+        try:
+            return _read_by_timing(path, indices, height, width, fit, timing)
+        except (_TimingDoubtError, av.FFmpegError) as error:
+            doubt = str(error)
+    clip = np.zeros((len(indices), height, width, 3), np.uint8)
+    filled = 0
+    with _opened(path) as (container, stream):
+        for number, frame in enumerate(decoded_frames(container.demux(stream), stream)):
+            if number == indices[filled]:
+                clip[filled] = _fitted(frame, height, width, fit)
+                filled += 1
+                while filled < len(indices) and indices[filled] == number:
+                    clip[filled] = clip[filled - 1]
+                    filled += 1
+            if filled == len(indices):
+                return Reading(clip=clip, num_decoded=number + 1, doubt=doubt)
+    raise ValueError(f"{path}: expected a frame {indices[filled]}, the video ends before it")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    with av.open(str(path), metadata_errors="replace") as container:
+        stream = picture_stream(container)
+        if stream is None:
+            raise ValueError(f"{path}: expected a video stream, found none")
+        yield container, stream
+
+
+def _read_by_timing(
+    path: Path, indices: Sequence[int], height: int, width: int, fit: Fit, timing: FrameTiming
+) -> Reading:
+    """Decode little more than what is asked for; raises when anything is not as recorded."""
+    if not len(timing.pts) == len(timing.crc32) > max(indices) or min(indices) < 0:
+        raise _TimingDoubtError(
+            f"frames {min(indices)} to {max(indices)}, recorded {len(timing.crc32)} of "
+            f"{len(timing.pts)}"
+        )
+    places: dict[int, list[int]] = {}
+    for place, index in enumerate(indices):
+        places.setdefault(index, []).append(place)
+    number_of = {timing.pts[index]: index for index in places}
+    clip = np.zeros((len(indices), height, width, 3), np.uint8)
+    num_decoded, last = 0, timing.pts[0] - 1
+    with _opened(path) as (container, stream):
+        if stream.index != timing.stream_index:
+            raise _TimingDoubtError(f"stream {stream.index}, recorded {timing.stream_index}")
+        for frame in _sparsely_decoded(container, stream, list(number_of), timing.key_pts):
+            num_decoded += 1
+            if frame.pts is None or frame.pts <= last:
+                raise _TimingDoubtError(f"pts {frame.pts} comes after {last}")
+            last = frame.pts
+            if last in number_of:
+                index = number_of[last]
+                if frame_crc32(frame) != timing.crc32[index]:
+                    raise _TimingDoubtError(f"frame {index} has another CRC-32 than recorded")
+                clip[places.pop(index)] = _fitted(frame, height, width, fit)
+    if places:
+        raise _TimingDoubtError(f"frame {min(places)} does not come")
+    return Reading(clip=clip, num_decoded=num_decoded, doubt="")
+
+
+def _sparsely_decoded(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    wanted: Sequence[int],
+    key_pts: Sequence[int],
+) -> Iterator[av.VideoFrame]:
+    """Decode so that the frames of the pts `wanted` come, and few others.
+
+    Frames that no other refers to are skipped, and whole groups of pictures in which none is
+    wanted: their packets are read and dropped. That costs a thousandth of decoding them, and
+    unlike a seek it cannot end elsewhere.
+    """
+    context = stream.codec_context
+    # Some decoders (dav1d) look at skip_frame only when they are opened: then they skip none.
+    context.open(strict=False)
+    unsent = set(wanted)
+    passed = -1  # the last key frame sent, as its place in key_pts
+    begin_at: int | None = None  # drop packets up to the one of this pts
+
+    def next_start() -> int:
+        return bisect_right(key_pts, min(unsent)) - 1
+
+    if next_start() > passed:
+        begin_at = key_pts[next_start()]
+    place_of = {pts: place for place, pts in enumerate(key_pts)}
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue  # as `decoded_frames` does
+        if begin_at is not None:
+            if packet.pts != begin_at:
+                continue
+            begin_at = None
+        context.skip_frame = "DEFAULT" if packet.pts in unsent else "NONREF"
+        yield from stream.decode(packet)
+        if packet.pts is None:
+            continue
+        passed = max(passed, place_of.get(packet.pts, -1))
+        if packet.pts not in unsent:
+            continue
+        unsent.remove(packet.pts)
+        if not unsent or next_start() > passed:
+            # The frames that the decoder holds back to put them in order.
+            yield from stream.decode(None)
+            if not unsent:
+                return
+            context.flush_buffers()
+            begin_at = key_pts[next_start()]
+
+
+def _fitted(frame: av.VideoFrame, height: int, width: int, fit: Fit) -> NDArray[np.uint8]:
+    turns = rotation(frame) // 90
+    upright = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
+    choose = min if fit == "letterbox" else max
+    scale = choose(Fraction(height, upright[0]), Fraction(width, upright[1]))
+    scaled = [max(1, round(side * scale)) for side in upright]
+    scaled_height, scaled_width = scaled if turns % 2 == 0 else scaled[::-1]
+    picture = np.rot90(_rgb(frame, scaled_height, scaled_width), turns)
+    return _centred(picture, height, width)
+
+
+def _rgb(frame: av.VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
+    make_convertible(frame)
+    colorspace = frame.colorspace
+    if colorspace in (Colorspace.DEFAULT, 2):  # 2: "unspecified"
+        # FFmpeg's own rule for files that do not say: BT.601.
+        colorspace = Colorspace.ITU601
+    scaled = frame.reformat(
+        width=width,
+        height=height,
+        format="rgb24",
+        src_colorspace=colorspace,
+        interpolation=_SCALING,
+        threads=1,
+    )
+    return plane_rows(scaled.planes[0])[:, : 3 * width].reshape(height, width, 3)
+
+
+def _centred(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Cut what is larger than the frame and pad with black what is smaller, around the centre."""
+    top, left = (max(0, (picture.shape[i] - n) // 2) for i, n in ((0, height), (1, width)))
+    picture = picture[top : top + height, left : left + width]
+    missing_rows, missing_columns = height - picture.shape[0], width - picture.shape[1]
+    return cast(
+        NDArray[np.uint8],
+        cv2.copyMakeBorder(
+            np.ascontiguousarray(picture),
+            missing_rows // 2,
+            missing_rows - missing_rows // 2,
+            missing_columns // 2,
+            missing_columns - missing_columns // 2,
+            cv2.BORDER_CONSTANT,
+            value=(0, 0, 0),
+        ),
+    )

@@ -1,0 +1,144 @@
+"""What a full decode finds in a video, and the table that keeps it, so that none is decoded twice.
+
+A row of that table is a function of the file's bytes, the suffix of its name (FFmpeg looks at it
+too), the versions of the inspection and of the decoders, and the limits of the inspection.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import polars as pl
+
+from video.source.container import decoder_versions
+from video.splitting.fingerprints import FINGERPRINT_VERSION
+
+# Raise it when a file may get other facts than before.
+INSPECTION_VERSION = 3
+
+# A limit ended these inspections: another limit may let them go on.
+STOPPED_BY_A_LIMIT = ("timeout", "out_of_memory", "too_long")
+# These are no fault of the file, or need not be: of the machine, of this program.
+TRIED_AGAIN = ("crashed", "internal_error")
+
+Content = tuple[str, str]  # sha256, and suffix in lower case
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFacts:
+    """What one full decode found.
+
+    verdict: "ok"; "truncated" (it ends before its header says), "damaged" (frames flagged corrupt,
+    or an error although nothing is known to be missing), "unreadable" (no container that FFmpeg
+    knows, or no decoder for its pictures), "no_video" (no picture in it), "too_long" (decoding
+    stopped there), the limit that ended the process at work: "timeout", "out_of_memory", "crashed",
+    or "internal_error" (this program failed, not the file). `reason` says more; it is "" if ok, or
+    a remark on how the file is read.
+    Sizes are in pixels as stored, before `rotation` (0, 90, 180 or 270 degrees counterclockwise)
+    is applied; `fps` is the mean rate that the container states, 0.0 if none.
+
+    The rest is for reading single frames later. `packet_pts` has every packet of the stream chosen
+    in the order of the file, `frame_pts` every frame in display order, in units of the stream's
+    time base, None where there is none; `key_frame_pts` those at which packet and frame say that
+    decoding can begin. `timing_proven` tells that these suffice to pick a frame by its pts: the
+    verdict is ok, every packet has a pts, the sorted pts of the packets are those of the frames, no
+    two alike, no frame is flagged corrupt, and all have one size. Only then `frame_crc32` is
+    filled. `fingerprint` says what the pictures look like, see fingerprints.py; empty if nothing is
+    seen.
+    """
+
+    verdict: str
+    reason: str
+    sha256: str
+    size_bytes: int
+    num_frames: int = 0
+    declared_frames: int = 0
+    fps: float = 0.0
+    duration_sec: float = 0.0
+    width: int = 0
+    height: int = 0
+    rotation: int = 0
+    codec: str = ""
+    pixel_format: str = ""
+    stream_index: int = -1
+    num_corrupt_frames: int = 0
+    num_size_changes: int = 0
+    timing_proven: bool = False
+    packet_pts: tuple[int | None, ...] = ()
+    frame_pts: tuple[int | None, ...] = ()
+    key_frame_pts: tuple[int, ...] = ()
+    frame_crc32: tuple[int, ...] = ()
+    fingerprint: tuple[int, ...] = ()
+
+
+_TYPES: dict[Any, Any] = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
+_LISTS = {
+    "packet_pts": pl.List(pl.Int64),
+    "frame_pts": pl.List(pl.Int64),
+    "key_frame_pts": pl.List(pl.Int64),
+    "frame_crc32": pl.List(pl.UInt32),
+    "fingerprint": pl.List(pl.UInt64),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectionLimits:
+    """Of one video: wall-clock time of its decode, memory (10⁶ bytes), duration."""
+
+    time_limit_sec: float
+    memory_limit_mb: int
+    max_duration_sec: float
+
+
+def facts_table(facts: Iterable[VideoFacts]) -> pl.DataFrame:
+    """A row a video, in the given order, with the same types even where a column is empty."""
+    return pl.DataFrame([asdict(found) for found in facts], schema=_columns(VideoFacts))
+
+
+def inspections_table(facts: dict[Content, VideoFacts], limits: InspectionLimits) -> pl.DataFrame:
+    """A row a content, in the order of the hashes: what was found, how, and within which limits."""
+    contents = sorted(facts)
+    how = {"inspection": inspection_key()} | asdict(limits)
+    schema = {"suffix": pl.String, "inspection": pl.String} | _columns(InspectionLimits)
+    rows = pl.DataFrame([{"suffix": suffix} | how for _, suffix in contents], schema=schema)
+    return rows.hstack(facts_table(facts[content] for content in contents))
+
+
+def known_facts(
+    contents: Iterable[Content], table: pl.DataFrame, limits: InspectionLimits
+) -> dict[Content, VideoFacts]:
+    """The facts in an earlier run's table that a decode under `limits` would find again.
+
+    What was found within limits is found within wider ones; what a limit ended, ends again at the
+    same limits only.
+    """
+    if table.schema != inspections_table({}, limits).schema:
+        return {}
+    given = asdict(limits)
+    same = pl.all_horizontal(pl.col(name) == limit for name, limit in given.items())
+    within = pl.all_horizontal(pl.col(name) <= limit for name, limit in given.items())
+    stopped = pl.col("verdict").is_in(STOPPED_BY_A_LIMIT)
+    valid = table.filter(
+        pl.col("inspection") == inspection_key(),
+        ~pl.col("verdict").is_in(TRIED_AGAIN),
+        pl.when(stopped).then(same).otherwise(within),
+    )
+    found = {(row["sha256"], row["suffix"]): _facts(row) for row in valid.iter_rows(named=True)}
+    return {content: found[content] for content in contents if content in found}
+
+
+def inspection_key() -> str:
+    """What decides, beside content and limits, what an inspection finds."""
+    versions = {"inspection": INSPECTION_VERSION, "fingerprint": FINGERPRINT_VERSION}
+    return json.dumps(versions | decoder_versions())
+
+
+def _columns(kind: Any) -> dict[str, Any]:
+    return {field.name: _LISTS.get(field.name) or _TYPES[field.type] for field in fields(kind)}
+
+
+def _facts(row: dict[str, Any]) -> VideoFacts:
+    """The row as `inspect_video` returned it: a list was a tuple."""
+    values = {field.name: row[field.name] for field in fields(VideoFacts)}
+    return VideoFacts(**values | {name: tuple(values[name]) for name in _LISTS})

@@ -1,0 +1,1 @@
+"""Splits: groups, fingerprints, near-duplicates, leakage."""

@@ -1,0 +1,51 @@
+"""What a cell trains on, validates on and is tested on, past the gate between them."""
+
+import polars as pl
+
+from video.splitting.leakage import check_copies, check_disjoint, check_pictures, check_splits
+from video.splitting.splits import TEST, TRAIN, VAL, split_in_fold
+
+COPIES = "augmented copies"
+
+
+def cell_clips(
+    splits: pl.DataFrame,
+    clips: pl.DataFrame,
+    fold: int,
+    *,
+    near_duplicate_distance: float,
+    copies: pl.DataFrame | None = None,
+) -> dict[str, pl.DataFrame]:
+    """The clips of the cell that validates on `fold`: TRAIN, VAL and TEST.
+
+    With `copies`, the table of augmented clips, also those of the training videos, as COPIES. The
+    copies of the validation videos are in no part of the cell, and no training clip may be one.
+    `near_duplicate_distance` is the one that the splits were made with.
+    Raises `LeakageError` that names every kind of fault with the first pair at fault.
+    """
+    check_splits(splits, clips)
+    # The group is the splits' own, in which copies of one content have been joined.
+    roles = splits.select("video_path", "group", role=split_in_fold(pl.col("fold"), fold))
+    cell = {role: _of_role(clips, roles, role) for role in (TRAIN, VAL, TEST)}
+    parts = dict(cell)
+    if copies is not None:
+        check_copies(copies, splits)
+        cell[COPIES] = _of_role(copies, roles, TRAIN)
+        # The copies that training gets, and those that it must not get.
+        of_val = _of_role(copies, roles, VAL)
+        parts[TRAIN] = pl.concat(common_columns(cell[TRAIN], cell[COPIES]))
+        parts[VAL] = pl.concat(common_columns(cell[VAL], of_val))
+    check_disjoint(parts)
+    check_pictures({role: cell[role] for role in (TRAIN, VAL, TEST)}, most=near_duplicate_distance)
+    return cell
+
+
+def common_columns(*tables: pl.DataFrame) -> list[pl.DataFrame]:
+    """The tables with the columns that all of them have, in the first one's order."""
+    names = [name for name in tables[0].columns if all(name in other.columns for other in tables)]
+    return [table.select(names) for table in tables]
+
+
+def _of_role(clips: pl.DataFrame, roles: pl.DataFrame, role: str) -> pl.DataFrame:
+    joined = clips.drop("group").join(roles, on="video_path", how="inner", maintain_order="left")
+    return joined.filter(pl.col("role") == role)
