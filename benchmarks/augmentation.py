@@ -40,7 +40,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops.params import load_yaml
+from mlops.files.yaml_text import load_yaml
 from mlops.processes.progress import track
 from video.augmentation.clip import augment_clip
 from video.augmentation.config import AugmentationRecipe

@@ -38,7 +38,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlops.checkpoint_manager import CheckpointManager
+from mlops.checkpoint import CheckpointManager
 from mlops.files import atomic
 from mlops.metrics.log import read_metrics
 from tests.support.clone import commit, copy_repository, dvc, environment, set_params

@@ -32,7 +32,7 @@ from commands.prove.trial import Kill, killed_run, supervised, uninterrupted_run
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.tables import aligned
-from mlops.params import load_yaml
+from mlops.files.yaml_text import load_yaml
 from mlops.stage import run_command
 
 SAVES_SHARE = 25 / 200  # of the kills, inside the write of a checkpoint

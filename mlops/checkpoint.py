@@ -1,214 +1,333 @@
-"""A state in one file, written whole or not at all, and verified before it is read.
+"""The checkpoints of one run: copied in a moment, written behind training's back.
 
-A file is what `torch.save` makes of tensors and plain types, so that `torch.load` reads it and
-`weights_only=True` runs no code, plus the CRC-32 of all its bytes as the archive's comment. The
-checksums of the single records, which torch never compares, are left out: computing them holds
-Python's lock, and with it training, for as long as a tenth of a second a 400 MB.
+    checkpoints/
+        latest_checkpoint.pt       the newest state
+        previous_checkpoint.pt     the one before
+        checkpoint_epoch_0003.pt   states after whole epochs, the newest few
+        best_model.pt              what the run publishes at its end
+
+What a crash leaves, step by step: a best model is renamed into its place before the state that
+counts it as the best, so that every state finds its best model or a later one, which training
+makes again on its way. The newest state is written and synced under a temporary name; then the
+one that was newest becomes the previous one, then the new one the newest. Between these two
+renames only the previous one is there, which is enough. Pruning comes last. A full disk costs
+the new state and never an older one.
 """
 
-import mmap
+import errno
 import os
-import pickle
-import sys
-import threading
-import zlib
-from concurrent.futures import ThreadPoolExecutor
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import torch
 
 from mlops.errors import PipelineError
 from mlops.files import atomic
+from mlops.files.checkpoint_file import (
+    State,
+    load_checkpoint,
+    other_kind,
+    save_checkpoint,
+    write_checkpoint,
+)
 
-FORMAT_VERSION = 2
+LATEST = "latest_checkpoint.pt"
+PREVIOUS = "previous_checkpoint.pt"
+BEST = "best_model.pt"
+EPOCH = "checkpoint_epoch_{:04}.pt"
 
-State = dict[str, Any]
-
-_COMMENT = b"crc32:%08x"
-_COMMENT_BYTES = len(_COMMENT % 0)
-_SMALL_BYTES = 1 << 16
-_PIECE_BYTES = 1 << 24
-
-# What a file that is no archive of torch's shows as, once its checksum is right.
-_UNREADABLE = (EOFError, RuntimeError, ValueError)
-
-# torch has one switch for the checksums of the records, for all threads.
-_switch = threading.Lock()
+Say = Callable[[str], None]
 
 
-def save_checkpoint(path: Path, state: State, *, parents: bool = True) -> int:
-    """Write `state` with the format's version, and return the file's size in bytes.
+def load_newest(
+    directory: Path,
+    refuse: Callable[[State], str | None],
+    *,
+    say: Say = print,
+    set_aside: bool = True,
+) -> State | None:
+    """The newest sound state in a run's checkpoints, on the CPU; None if there is none.
 
-    Equal states, keys in one order, give equal bytes: no time is in them. A crash leaves the file
-    that was there before. Directories are made as `files.replacing` does.
+    A damaged file is set aside under another name, and an older one is taken; so is a sound one
+    of which `refuse` gives a reason why it may not be used.
     """
-    with atomic.replacing(path, parents=parents) as temporary:
-        return write_checkpoint(temporary, state)
+    names = [LATEST, PREVIOUS, *(path.name for path in reversed(epoch_checkpoints(directory)))]
+    for path in (directory / name for name in names):
+        state = _load_sound(path, say, set_aside)
+        reason = None if state is None else refuse(state)
+        if reason is not None:
+            where = f"kept as {_set_aside(path, 'refused')}" if set_aside else "left there"
+            say(f"{path}: {reason}; {where}, and not used")
+        elif state is not None:
+            return state
+    return None
 
 
-def write_checkpoint(path: Path, state: State) -> int:
-    """Write the file at `path` itself, not synced; return its size in bytes."""
-    with path.open("wb", buffering=0) as file, _Stream(file) as stream:
-        plain = _unshared(state)
-        with _switch:
-            computed = torch.serialization.get_crc32_options()
-            torch.serialization.set_crc32_options(False)
-            try:
-                torch.save({"format_version": FORMAT_VERSION, **plain}, cast(Any, stream))
-            except RuntimeError as error:
-                # torch closes its archive after an error of the disk too, and stumbles over it.
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise
-            finally:
-                torch.serialization.set_crc32_options(computed)
-        return stream.finish()
+def load_best(directory: Path, *, say: Say = print, set_aside: bool = True) -> State | None:
+    """What is in the best model's file, None if there is none or it is damaged and set aside."""
+    return _load_sound(directory / BEST, say, set_aside)
 
 
-def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> State:
-    """Read a checkpoint; a `PipelineError` says how it is damaged or of another kind."""
-    if kind := other_kind(path):
-        raise PipelineError(f"{path}: expected a checkpoint, got {kind}; remove it and run again")
-    _verify(path)
+def epoch_checkpoints(directory: Path) -> list[Path]:
+    """The states after whole epochs, oldest first."""
+    pattern = re.compile(r"checkpoint_epoch_(\d+)\.pt", re.ASCII)
+    found = [
+        path
+        for path in directory.glob("*.pt")
+        if (epoch := pattern.fullmatch(path.name)) and path.name == EPOCH.format(int(epoch[1]))
+    ]
+    return sorted(found, key=_epoch_of)
+
+
+def _load_sound(path: Path, say: Say, set_aside: bool) -> State | None:
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError:
-        # torch's own message advises to load it all the same, and so to run its code.
-        raise PipelineError(
-            f"{path}: expected tensors and plain types, got objects that only running code "
-            "could load; remove it and run again"
-        ) from None
-    except torch.OutOfMemoryError:
-        raise  # no fault of the file, though it is a RuntimeError
-    except _UNREADABLE as error:
-        raise _damaged(path, str(error).partition("\n")[0]) from None
-    found = state.get("format_version") if isinstance(state, dict) else None
-    if found != FORMAT_VERSION:
-        raise PipelineError(
-            f"{path}: expected format version {FORMAT_VERSION}, got {found or 'none'}; remove it "
-            "and run again"
-        )
-    return cast(State, state)
-
-
-class _Stream:
-    """What torch writes into: passes it on to a file, and adds the checksum at the end.
-
-    The checksum is computed in a thread beside the writing, which waits for the disk.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._small = bytearray()  # torch writes each record's header by itself
-        self._crc = 0
-        self._size_bytes = 0
-        self._checksums = ThreadPoolExecutor(1)
-
-    def __enter__(self) -> "_Stream":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._checksums.shutdown()
-
-    def write(self, data: memoryview) -> int:
-        if len(data) < _SMALL_BYTES:
-            self._small += data
-            if len(self._small) > _PIECE_BYTES:
-                self._write_small(keep_bytes=_SMALL_BYTES)
-        else:
-            self._write_small()
-            self._pass_on(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Part of what torch asks of a file; nothing to do before `finish`."""
-
-    def finish(self) -> int:
-        """Write the rest, with the checksum as the archive's comment; return the file's size."""
-        # The archive ends with the length of its comment, which is none so far.
-        self._small[-2:] = _COMMENT_BYTES.to_bytes(2, "little")
-        self._write_small()
-        comment = _COMMENT % self._crc
-        _write_all(self._file, memoryview(comment))
-        return self._size_bytes + len(comment)
-
-    def _write_small(self, *, keep_bytes: int = 0) -> None:
-        # The end is kept back while more may come: `finish` changes the last bytes.
-        end = len(self._small) - keep_bytes
-        if end > 0:
-            self._pass_on(memoryview(self._small[:end]))
-            del self._small[:end]
-
-    def _pass_on(self, data: memoryview) -> None:
-        checksum = self._checksums.submit(self._add_to_checksum, data)
-        try:
-            _write_all(self._file, data)
-        finally:
-            # torch may free what it has written, as it does the table at the archive's end.
-            checksum.result()
-        self._size_bytes += len(data)
-
-    def _add_to_checksum(self, data: memoryview) -> None:
-        self._crc = zlib.crc32(data, self._crc)
-
-
-def _write_all(file: BinaryIO, data: memoryview) -> None:
-    while data:
-        data = data[file.write(data[:_PIECE_BYTES]) :]
-
-
-def other_kind(path: Path) -> str | None:
-    """Return what lies at `path`, in words, if it is neither a file nor nothing at all."""
-    if path.is_file() or not os.path.lexists(path):
+        return load_checkpoint(path)
+    except FileNotFoundError:  # also of a run at work, between two of its renames
         return None
-    if path.is_dir():
-        return "a directory"
-    return "a link to nothing" if path.is_symlink() else "no regular file"
+    except PipelineError as error:
+        where = f"kept as {_set_aside(path, 'damaged')}" if set_aside else "left there"
+        say(f"{str(error).rpartition(';')[0]}; {where}, and not used")
+        return None
 
 
-def _verify(path: Path) -> None:
-    """Raise `PipelineError` unless the file's bytes are those of its checksum."""
-    with path.open("rb") as file:
-        size_bytes = os.fstat(file.fileno()).st_size
-        if size_bytes <= _COMMENT_BYTES:
-            raise _damaged(path, f"it has {size_bytes} bytes")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            covered = size_bytes - _COMMENT_BYTES
-            crc = 0
-            with memoryview(content) as view:
-                for start in range(0, covered, _PIECE_BYTES):
-                    # A slice with a name would keep the file mapped if this fails.
-                    crc = zlib.crc32(view[start : min(start + _PIECE_BYTES, covered)], crc)
-            promised = content[covered:]
-    if not promised.startswith(b"crc32:"):
-        raise _damaged(path, "no checksum at its end")
-    if promised != _COMMENT % crc:
-        raise _damaged(path, "its checksum differs")
+def set_others_aside(directory: Path, say: Say) -> None:
+    """Rename what lies in the place of a checkpoint and is no file: no rename could replace it."""
+    places = (directory / name for name in (BEST, LATEST, PREVIOUS))
+    for path in [*places, *epoch_checkpoints(directory)]:
+        if kind := other_kind(path):
+            aside = _set_aside(path, "damaged")
+            say(f"{path}: expected a checkpoint, got {kind}; kept as {aside}, and not used")
 
 
-def _damaged(path: Path, how: str) -> PipelineError:
-    return PipelineError(
-        f"{path}: expected a checkpoint, got a damaged file ({how}); remove it and run again"
-    )
+def set_later_aside(directory: Path, epoch: int) -> None:
+    """Rename the states after more than `epoch` epochs: they are of a log that is no more."""
+    for path in epoch_checkpoints(directory):
+        if _epoch_of(path) > epoch:
+            _set_aside(path, "later")
 
 
-def _unshared(value: Any) -> Any:
-    """A copy, tensors excepted, that pickle writes by its values alone.
+def _epoch_of(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
 
-    Pickle writes an object met twice as a reference to the first, and torch a whole storage for
-    a part of it: both say how a state came to be, not what it is.
+
+def _set_aside(path: Path, why: str) -> str:
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.{why}{number}")):
+        number += 1
+    path.rename(aside)
+    return aside.name
+
+
+class CheckpointManager:
+    """Saves states without stopping training for longer than a copy in memory takes.
+
+    One at a time: `save` waits for the save before it. `sync` names what has to be on the disk
+    before a state that refers to it, as the log up to an offset. `check` raises if there is no
+    place to save to any more. The first `save` allocates the buffers that later ones copy into, of
+    the size of the state.
     """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep_epochs: int,
+        every_sec: float,
+        sync: Sequence[Callable[[], None]] = (),
+        check: Callable[[], None] = lambda: None,
+        say: Say = print,
+    ) -> None:
+        self._directory = directory
+        self._keep_epochs = keep_epochs
+        self._every_sec = every_sec
+        self._saved = time.monotonic()
+        self._sync = sync
+        self._check = check
+        self._say = say
+        self._copy = _WarmCopy()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._writing: Future[None] | None = None
+        self._unwritten_best: State | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last save is `every_sec` ago, and written."""
+        is_writing = self._writing is not None and not self._writing.done()
+        return not is_writing and time.monotonic() - self._saved >= self._every_sec
+
+    def save(
+        self,
+        state: State,
+        *,
+        best: Callable[[State], State] | None = None,
+        epoch: int | None = None,
+    ) -> None:
+        """Copy `state` and return; the file is written meanwhile.
+
+        `best` makes the best model's file of the copied state, when this is the best so far;
+        `epoch` is the number of whole epochs trained, when the state is one after an epoch.
+        What went wrong is said, and training goes on; only what `check` raises, and a fault of the
+        program, is raised, by the next call.
+        """
+        self.wait()
+        copied = self._copy.take(state)
+        self._saved = time.monotonic()
+        self._writing = self._thread.submit(self._write, copied, best, epoch)
+
+    def wait(self) -> None:
+        """Return when all that was saved is on the disk."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def finish(self) -> None:
+        """Wait; a `PipelineError` says that there is still no room for the best model."""
+        self.wait()
+        self._check()
+        try:
+            if self._unwritten_best is not None:
+                save_checkpoint(self._directory / BEST, self._unwritten_best, parents=False)
+        except OSError as error:
+            raise PipelineError(
+                f"{self._directory}: expected room for the best model, got: {error.strerror}; make "
+                "room and run the same command again, which goes on from the last checkpoint"
+            ) from None
+
+    def close(self) -> None:
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def _write(
+        self, state: State, make_best: Callable[[State], State] | None, epoch: int | None
+    ) -> None:
+        best = make_best(state) if make_best else self._unwritten_best
+        self._check()
+        try:
+            self._write_with_room(state, best, epoch)
+            self._unwritten_best = None
+        except OSError as error:
+            # The copy is used again for the next state, by when the best model has moved on.
+            self._unwritten_best = _cloned(best) if best else None
+            self._check()
+            self._say(
+                f"{error.filename or self._directory}: expected to write a checkpoint, got: "
+                f"{error.strerror or error}; a kill from now on costs what was done since the last "
+                "one: make room, or mend that"
+            )
+
+    def _write_with_room(self, state: State, best: State | None, epoch: int | None) -> None:
+        while True:
+            try:
+                return self._write_all(state, best, epoch)
+            except OSError as error:
+                # The newest is never given up: training began with it, or wrote it since. It is
+                # LATEST, but after a kill between two renames, or where that one was damaged.
+                named = (self._directory / name for name in (PREVIOUS, LATEST))
+                states = [*epoch_checkpoints(self._directory), *named]
+                states = [path for path in states if atomic.is_regular(path)]
+                if error.errno not in atomic.FULL or len(states) < 2:
+                    raise
+                states[0].unlink()
+
+    def _write_all(self, state: State, best: State | None, epoch: int | None) -> None:
+        documents = [document for document in (best, state) if document]
+        _check_room(self._directory, sum(map(_num_bytes, documents)))
+        set_others_aside(self._directory, self._say)
+        # Without parents: a run's directory that was removed meanwhile is not to come back.
+        if best is not None:
+            save_checkpoint(self._directory / BEST, best, parents=False)
+        for sync in self._sync:
+            sync()
+        latest = self._directory / LATEST
+        previous = self._directory / PREVIOUS
+        with atomic.replacing(latest, keep_as=previous, parents=False) as temporary:
+            write_checkpoint(temporary, state)
+        if epoch is not None and self._keep_epochs:
+            with suppress(OSError):  # one more of what there is: not worth another try
+                _link_or_copy(latest, self._directory / EPOCH.format(epoch))
+            for path in epoch_checkpoints(self._directory)[: -self._keep_epochs]:
+                atomic.remove_file(path)
+
+
+class NoCheckpoints:
+    """For the processes beside the one that saves: has what `CheckpointManager` has."""
+
+    is_due = False
+
+    def save(
+        self,
+        state: State,
+        *,
+        best: Callable[[State], State] | None = None,
+        epoch: int | None = None,
+    ) -> None: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class _WarmCopy:
+    """Copies states into buffers that stay: fresh memory costs more to get than to fill."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def take(self, state: State) -> State:
+        """A copy of `state` on the CPU, good until the next call."""
+        copied: State = self._copied(state, ())
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # copies from the device are not waited for one by one
+        return copied
+
+    def _copied(self, value: Any, place: tuple[Any, ...]) -> Any:
+        if isinstance(value, dict):
+            return {key: self._copied(item, (*place, key)) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            items = [self._copied(item, (*place, i)) for i, item in enumerate(value)]
+            return items if isinstance(value, list) else tuple(items)
+        if isinstance(value, torch.Tensor):
+            buffer = self._buffers.get(place)
+            if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
+                buffer = torch.empty(
+                    value.shape, dtype=value.dtype, pin_memory=value.device.type == "cuda"
+                )
+                self._buffers[place] = buffer
+            return buffer.copy_(value.detach(), non_blocking=True)
+        return value
+
+
+def _cloned(value: Any) -> Any:
     if isinstance(value, dict):
-        return {_unshared(key): _unshared(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_unshared(item) for item in value]
-    if isinstance(value, tuple):
-        return tuple(_unshared(item) for item in value)
-    if isinstance(value, str):
-        return sys.intern(value)
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        if value.untyped_storage().nbytes() != value.nbytes:
-            value = value.clone()
-    return value
+        return {key: _cloned(item) for key, item in value.items()}
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def _num_bytes(value: Any) -> int:
+    """Of the tensors in a state, about what its file takes."""
+    if isinstance(value, dict):
+        return sum(map(_num_bytes, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_num_bytes, value))
+    return value.nbytes if isinstance(value, torch.Tensor) else 0
+
+
+def _check_room(directory: Path, num_bytes: int) -> None:
+    # Before anything is written, so that a disk is not filled up for others.
+    if shutil.disk_usage(directory).free < num_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without links
+        with atomic.replacing(target, parents=False) as temporary:
+            shutil.copyfile(source, temporary)

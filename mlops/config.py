@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from mlops.errors import PipelineError
 from mlops.files.canonical import canonical_json, config_hash, flatten
-from mlops.params import load_yaml
+from mlops.files.yaml_text import load_yaml
 
 PARAMS_FILE = "params.yaml"
 

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlops.errors import PipelineError
-
 KERNEL_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "ATEN_CPU_CAPABILITY")
 
 
@@ -44,23 +42,6 @@ def make_deterministic(seed: int, *, num_threads: int) -> None:
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device if there is one, else the CPU.
-
-    Of several, `mlops.processes.devices` claims one that is free.
-    """
-    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    known = ["cpu", *(["cuda"] if num_gpus else []), *(f"cuda:{i}" for i in range(num_gpus))]
-    if name == "auto":
-        name = "cuda" if num_gpus else "cpu"
-    if name not in known:
-        raise PipelineError(
-            f"runtime.device: expected auto, {', '.join(known)}, which this machine has, got "
-            f"{name!r}; write auto"
-        )
-    return torch.device(name)
 
 
 def device_kind(device: torch.device) -> str:

@@ -20,6 +20,7 @@ from mlops.recorded.differences import row_differences
 from mlops.recorded.dvc_cache import ask_dvc, cache_directory
 from mlops.recorded.dvc_lock import (
     DIRECTORIES,
+    LOCK,
     TABLES,
     Identity,
     Lock,
@@ -31,9 +32,7 @@ from mlops.recorded.objects import Objects
 from mlops.run.directory import find_run
 from mlops.run.documents import METADATA, read_metadata
 
-LOCK = "dvc.lock"
 WORKSPACE = "workspace"
-EXPERIMENTS = "refs/exps/"
 
 # Columns of the tables: of all of them, of those with a directory, and of the splits.
 VIDEO, CONTENT, LABEL, GROUP = "video_path", "sha256", "label", "group"
@@ -186,7 +185,7 @@ class DataVersionManager:
 
     @cached_property
     def _workspace(self) -> Lock | None:
-        path = Path(LOCK)
+        path = LOCK
         if not path.exists():
             return None
         try:
@@ -219,7 +218,7 @@ class DataVersionManager:
 
     @cached_property
     def _experiments(self) -> dict[str, str]:
-        return experiment_commits()
+        return git.experiment_commits()
 
     @cached_property
     def _objects(self) -> Objects:
@@ -377,16 +376,6 @@ class DataVersionManager:
 def _total(names: Sequence[str], sizes: Mapping[str, int]) -> int | None:
     """The size of the files; None if one of them is not known."""
     return sum(sizes[name] for name in names) if sizes.keys() >= set(names) else None
-
-
-def experiment_commits() -> dict[str, str]:
-    """The commit of each experiment, by its name."""
-    # refs/exps/<2 digits of the baseline>/<38 digits>/<name>
-    return {
-        name.removeprefix(EXPERIMENTS).split("/", 2)[2]: commit
-        for name, commit in git.references(EXPERIMENTS).items()
-        if re.match(r"[0-9a-f]{2}/[0-9a-f]{38}/", name.removeprefix(EXPERIMENTS))
-    }
 
 
 def how_to_fetch() -> str:

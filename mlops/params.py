@@ -12,17 +12,15 @@ import dataclasses
 import difflib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from mlops.errors import PipelineError
+from mlops.files.yaml_text import load_yaml
 
 T = TypeVar("T")
 
@@ -41,36 +39,6 @@ _EXPECTED = {
     "dataclass_type": "a section with keys",
     "finite_number": "a finite number",
 }
-
-
-def load_yaml(path: Path) -> Any:
-    """Read a YAML 1.2 file; a `PipelineError` names file, line and remedy."""
-    try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PipelineError(
-            f"{path}: expected a file, found none; run from the root of the repository"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise PipelineError(
-            f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#04x} at offset "
-            f"{error.start}; save the file as UTF-8"
-        ) from None
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        found = re.match(r"(?:but )?found (.*)", problem, re.DOTALL)
-        got = found[1] if found else f"an error ({problem})"
-        raise PipelineError(
-            f"{path}{line}: expected YAML 1.2, got {got}; correct the line"
-        ) from None
-    except ValueError as error:
-        # A date such as 2024-13-45.
-        raise PipelineError(
-            f"{path}: expected YAML 1.2, got a value that cannot be read ({error}); correct it, "
-            "or put it in quotes"
-        ) from None
 
 
 def read_parameters(path: Path, kind: type[T]) -> T:

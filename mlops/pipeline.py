@@ -40,7 +40,7 @@ from mlops.config import PARAMS_FILE, RunConfig
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.canonical import canonical_json, flatten
-from mlops.files.yaml_values import flow_style, replace_values
+from mlops.files.yaml_text import flow_style, replace_values
 from mlops.notebook.artifacts import Artifacts, Cells, Files, Layout
 from mlops.notebook.reproduce import reproduce
 from mlops.notebook.stage_times import known_times, note_times, publisher

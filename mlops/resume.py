@@ -26,7 +26,7 @@ from typing import Any, Literal
 from mlops.errors import PipelineError
 from mlops.files.canonical import config_hash, flatten
 from mlops.run.documents import DamagedRecordError, read_config, read_metadata, run_directories
-from mlops.run.identity import Fingerprint, fingerprint_hash
+from mlops.run.identity import Fingerprint, Wanted, fingerprint_hash
 
 FINISHED = "finished"
 
@@ -54,26 +54,6 @@ class Start:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """The training to be done.
-
-    `config`: its parameters, of which `cell` names the keys that say which model on which data
-    it is; `trajectory`: the hash of what decides each step, apart from how many there are.
-    """
-
-    config: Mapping[str, Any]
-    fingerprint: Fingerprint
-    trajectory: str
-    cell: tuple[str, ...]
-    num_epochs: int
-
-    @property
-    def inputs(self) -> list[str]:
-        """The paths that are read."""
-        return list(self.fingerprint["inputs"])
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Run:
     path: Path
     metadata: Mapping[str, Any]
@@ -98,14 +78,6 @@ class _Run:
 def _has_state(run_dir: Path) -> bool:
     found = (run_dir / "checkpoints").glob("*checkpoint*.pt")
     return any(not path.name.startswith(".") for path in found)  # but for half-written ones
-
-
-def trajectory_hash(
-    fingerprint: Fingerprint, config: Mapping[str, Any], *, without: tuple[str, ...]
-) -> str:
-    """The hash of a fingerprint, and hence of its config, but for the dotted keys `without`."""
-    kept = {key: value for key, value in flatten(config).items() if key not in without}
-    return config_hash({**fingerprint, "config": config_hash(kept)})
 
 
 def choose_start(

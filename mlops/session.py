@@ -14,18 +14,11 @@ from typing import Any, Protocol
 
 import torch
 
-from mlops.checkpoint import State, save_checkpoint
-from mlops.checkpoint_manager import (
-    BEST,
-    Say,
-    load_best,
-    load_newest,
-    set_later_aside,
-    set_others_aside,
-)
+from mlops.checkpoint import BEST, Say, load_best, load_newest, set_later_aside, set_others_aside
 from mlops.determinism import rng_state, set_rng_state
 from mlops.errors import PipelineError
 from mlops.files import atomic
+from mlops.files.checkpoint_file import State, save_checkpoint
 from mlops.files.journal import fault_of
 from mlops.metrics.ledger import LEDGER, Ledger
 from mlops.metrics.log import LOG

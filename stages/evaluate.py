@@ -9,10 +9,10 @@ import polars as pl
 from numpy.typing import NDArray
 from torch import nn
 
-from mlops.checkpoint import load_checkpoint
 from mlops.determinism import derive_seed, make_deterministic
 from mlops.errors import PipelineError
 from mlops.files import atomic
+from mlops.files.checkpoint_file import load_checkpoint
 from mlops.inputs import StageInputs
 from mlops.processes.devices import claimed_devices
 from mlops.processes.parent import watch_parent

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlops.checkpoint import save_checkpoint
 from mlops.determinism import derive_seed, make_deterministic
 from mlops.errors import PipelineError
+from mlops.files.checkpoint_file import save_checkpoint
 from mlops.inputs import StageInputs
 from mlops.stage import parse_options, run_stage
 from stages.params import initial_weights, read_params

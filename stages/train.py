@@ -19,32 +19,38 @@ import polars as pl
 import torch
 from torch import nn
 
-from mlops.checkpoint import State, load_checkpoint
-from mlops.checkpoint_manager import BEST, CheckpointManager, NoCheckpoints, load_best
+from mlops.checkpoint import BEST, CheckpointManager, NoCheckpoints, load_best
 from mlops.config import RunConfig
-from mlops.determinism import choose_device, derive_seed, device_kind, make_deterministic
+from mlops.determinism import derive_seed, device_kind, make_deterministic
 from mlops.errors import PipelineError
 from mlops.files import atomic
+from mlops.files.checkpoint_file import State, load_checkpoint
 from mlops.files.places import runs_root
 from mlops.files.run_lock import run_lock
 from mlops.inputs import StageInputs
 from mlops.metrics.ledger import Ledger
 from mlops.metrics.timings import Timings
 from mlops.params import pick
-from mlops.processes.devices import claimed_devices
+from mlops.processes.devices import choose_device, claimed_devices
 from mlops.processes.group import LostProcessError, ProcessGroup, is_launched, process_group
 from mlops.processes.launch import launch, spans_machines
 from mlops.processes.parent import watch_parent
 from mlops.processes.progress import silent_stdout, track
 from mlops.processes.signals import StopFlag, StoppedError
 from mlops.recorded.dvc_lock import workspace_md5s
-from mlops.resume import Start, Wanted, choose_start, trajectory_hash
+from mlops.resume import Start, choose_start
 from mlops.run.attempt_log import attempt_log
 from mlops.run.attempts import recorded_attempt
 from mlops.run.directory import CHECKPOINTS, make_run, write_metadata
 from mlops.run.documents import read_metadata
 from mlops.run.environment import environment
-from mlops.run.identity import Fingerprint, fingerprint_hash, run_fingerprint
+from mlops.run.identity import (
+    Fingerprint,
+    Wanted,
+    fingerprint_hash,
+    run_fingerprint,
+    trajectory_hash,
+)
 from mlops.session import Progress, Session, restore
 from mlops.stage import parse_options, run_stage
 from mlops.tracker import ExperimentTracker
@@ -152,7 +158,7 @@ def lead(setting: Setting) -> None:
             runs_root(), wanted, mode=params.runtime.resume, recorded=workspace_md5s().get, say=say
         )
         run_dir = start.run_dir or make_run(
-            runs_root(), params.experiment.name, wanted, RunConfig.from_params()
+            runs_root(), params.experiment.name, wanted, RunConfig.from_params().document()
         )
         attempt = held.enter_context(
             recorded_attempt(

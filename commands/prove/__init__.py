@@ -33,7 +33,7 @@ from commands.prove.trial import Kill, killed_run, supervised, uninterrupted_run
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.tables import aligned
-from mlops.params import load_yaml
+from mlops.files.yaml_text import load_yaml
 from mlops.processes.progress import counted
 
 # After so many runs that ended before they could be killed, more of them will not help.

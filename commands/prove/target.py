@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops.errors import PipelineError
-from mlops.params import load_yaml
+from mlops.files.yaml_text import load_yaml
 
 LOCK = "dvc.lock"
 

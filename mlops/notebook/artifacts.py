@@ -75,7 +75,7 @@ class Outs(Lazy[Any]):
     """The outs of a stage or of one cell, by the names of their files.
 
     A table (.parquet, .csv) is a Polars frame, .json what it holds, .pt the state that
-    `mlops.checkpoint` has saved, on the CPU; anything else is its path.
+    `mlops.files.checkpoint_file` has saved, on the CPU; anything else is its path.
     """
 
     _kind = "file"
@@ -257,7 +257,7 @@ class Files:
 
 def _checkpoint(path: Path) -> Any:
     # Importing torch takes seconds, and most of a notebook can do without.
-    from mlops.checkpoint import load_checkpoint
+    from mlops.files.checkpoint_file import load_checkpoint
 
     return load_checkpoint(path)
 

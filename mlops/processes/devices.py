@@ -9,9 +9,25 @@ from contextlib import contextmanager
 
 import torch
 
-from mlops.determinism import choose_device
 from mlops.errors import PipelineError
 from mlops.processes.device_locks import DeviceLocks
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device if there is one, else the CPU.
+
+    Of several, `claimed_devices` takes one that is free.
+    """
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    known = ["cpu", *(["cuda"] if num_gpus else []), *(f"cuda:{i}" for i in range(num_gpus))]
+    if name == "auto":
+        name = "cuda" if num_gpus else "cpu"
+    if name not in known:
+        raise PipelineError(
+            f"runtime.device: expected auto, {', '.join(known)}, which this machine has, got "
+            f"{name!r}; write auto"
+        )
+    return torch.device(name)
 
 
 @contextmanager

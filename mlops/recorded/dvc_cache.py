@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from mlops.errors import PipelineError
-from mlops.params import load_yaml
-
-LOCK = Path("dvc.lock")
+from mlops.files.yaml_text import load_yaml
+from mlops.recorded.dvc_lock import LOCK
 
 
 def cache_directory() -> Path | None:

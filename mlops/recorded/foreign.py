@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mlops.errors import PipelineError
 from mlops.files.atomic import md5
-from mlops.params import load_yaml
+from mlops.files.yaml_text import load_yaml
 from mlops.recorded.dvc_cache import is_cached
 
 PIPELINE = Path("dvc.yaml")

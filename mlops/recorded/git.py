@@ -3,15 +3,19 @@
 A question is one process of git, for however many commits.
 """
 
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from mlops.errors import PipelineError
 
 # Half-made states that no one has committed: a stash, and the queue of DVC's experiments.
 UNFINISHED = ("refs/stash", "refs/exps/stash", "refs/exps/celery/*")
+
+EXPERIMENTS = "refs/exps/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,7 @@ class Commit:
     blob: str
 
 
-def commits_with(path: str) -> list[Commit]:
+def commits_with(path: Path) -> list[Commit]:
     """The commits that hold `path`, reachable from any reference, parents before children.
 
     Of two commits neither of which comes from the other, the older one is first. `path` counts
@@ -41,16 +45,9 @@ def commits_with(path: str) -> list[Commit]:
     ]
 
 
-def blobs_of(commits: Iterable[str], path: str) -> dict[str, str]:
+def blobs_of(commits: Iterable[str], path: Path) -> dict[str, str]:
     """The blob of `path` in each of the commits that hold it."""
     return _objects({name: f"{name}:./{path}" for name in commits})
-
-
-def contents_at(commit: str, paths: Iterable[str]) -> dict[str, bytes]:
-    """What those of the files held that the commit has."""
-    blobs = _objects({path: f"{commit}:./{path}" for path in paths})
-    contents = read_blobs(blobs.values())
-    return {path: contents[blob] for path, blob in blobs.items()}
 
 
 def tracked(paths: Iterable[str]) -> set[str]:
@@ -116,3 +113,13 @@ def _git(*arguments: str, stdin: bytes = b"", may_fail: bool = False) -> bytes:
         f"git {arguments[0]}: expected an answer about the history, got "
         f"'{said[0] if said else answer.returncode}'; run from the root of a git repository"
     )
+
+
+def experiment_commits() -> dict[str, str]:
+    """The commit of each experiment, by its name."""
+    # refs/exps/<2 digits of the baseline>/<38 digits>/<name>
+    return {
+        name.removeprefix(EXPERIMENTS).split("/", 2)[2]: commit
+        for name, commit in references(EXPERIMENTS).items()
+        if re.match(r"[0-9a-f]{2}/[0-9a-f]{38}/", name.removeprefix(EXPERIMENTS))
+    }

@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 
 from mlops.files import atomic
-from mlops.lineage import LOCK, experiment_commits
 from mlops.recorded import git
 from mlops.recorded.dvc_cache import cache_directory
-from mlops.recorded.dvc_lock import LockError, recorded_md5s, workspace_md5s
+from mlops.recorded.dvc_lock import LOCK, LockError, recorded_md5s, workspace_md5s
+from mlops.recorded.git import experiment_commits
 from mlops.recorded.objects import Objects
 
 

@@ -20,18 +20,16 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlops.config import RunConfig
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.canonical import config_document
-from mlops.resume import Wanted
 from mlops.run.documents import METADATA, check_metadata, read_metadata
-from mlops.run.identity import fingerprint_hash
+from mlops.run.identity import Wanted, fingerprint_hash
 
 RUNNING, FINISHED = "running", "finished"
 CHECKPOINTS = "checkpoints"  # in a run directory
@@ -93,15 +91,19 @@ def _rename_to_free_name(directory: Path, name: Path) -> bool:
 
 
 def make_run(
-    output_base: Path, experiment_name: str, wanted: Wanted, run_config: RunConfig | None = None
+    output_base: Path,
+    experiment_name: str,
+    wanted: Wanted,
+    run_config: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A new run directory for this training, with all that identifies it.
+    """Make a run directory for this training, with all that identifies it.
 
-    `run_config` is kept beside: it has the parameters of the stages that made the data, too.
+    `run_config`, the document of a `RunConfig`, is kept beside: it has the parameters of the stages
+    that made the data, too.
     """
     identity = fingerprint_hash(wanted.fingerprint)
     run_dir, _ = create_run_directory(output_base, experiment_name, identity)
-    beside = {} if run_config is None else {"run_config": run_config.document()}
+    beside = {} if run_config is None else {"run_config": run_config}
     atomic.write_json(run_dir / "config.json", config_document(wanted.config) | beside)
     write_metadata(
         run_dir,

@@ -7,14 +7,35 @@ one may go on from the other's state; where a single entry differs, it may not.
 import ast
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mlops.files.atomic import content_hash
-from mlops.files.canonical import config_hash
+from mlops.files.canonical import config_hash, flatten
 
 Fingerprint = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """The training to be done.
+
+    `config`: its parameters, of which `cell` names the keys that say which model on which data
+    it is; `trajectory`: the hash of what decides each step, apart from how many there are.
+    """
+
+    config: Mapping[str, Any]
+    fingerprint: Fingerprint
+    trajectory: str
+    cell: tuple[str, ...]
+    num_epochs: int
+
+    @property
+    def inputs(self) -> list[str]:
+        """The paths that are read."""
+        return list(self.fingerprint["inputs"])
 
 
 def run_fingerprint(
@@ -50,6 +71,14 @@ def run_fingerprint(
 def fingerprint_hash(fingerprint: Fingerprint) -> str:
     """64 hex digits; the first 8 are part of the run directory's name."""
     return config_hash(fingerprint)
+
+
+def trajectory_hash(
+    fingerprint: Fingerprint, config: Mapping[str, Any], *, without: tuple[str, ...]
+) -> str:
+    """The hash of a fingerprint, and hence of its config, but for the dotted keys `without`."""
+    kept = {key: value for key, value in flatten(config).items() if key not in without}
+    return config_hash({**fingerprint, "config": config_hash(kept)})
 
 
 def imported_sources(module: str, root: Path) -> list[Path]:

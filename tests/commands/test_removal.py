@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from commands.__main__ import main
-from mlops.checkpoint_manager import BEST, EPOCH, LATEST, PREVIOUS
+from mlops.checkpoint import BEST, EPOCH, LATEST, PREVIOUS
 from mlops.run.attempts import recorded_attempt, start_attempt
 from mlops.run.directory import create_run_directory, make_run
 from mlops.run.gc import REMOVED

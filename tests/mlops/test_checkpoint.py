@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from mlops.checkpoint import load_checkpoint, save_checkpoint
 from mlops.determinism import rng_state, set_rng_state
 from mlops.errors import PipelineError
+from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
 from tests.support.bad_checkpoints import Touches, write_with_checksum
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ SAVES_WITH_LITTLE_ROOM = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from mlops.checkpoint import load_checkpoint, save_checkpoint
+from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path(sys.argv[1])
 save_checkpoint(path, {"step": 0})

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from mlops.checkpoint import load_checkpoint, save_checkpoint
-from mlops.checkpoint_manager import (
+from mlops.checkpoint import (
     LATEST,
     PREVIOUS,
     CheckpointManager,
@@ -24,6 +23,7 @@ from mlops.checkpoint_manager import (
     load_newest,
 )
 from mlops.files import atomic
+from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
 from tests.support.bad_checkpoints import Touches, write_with_checksum
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ SAVES_FOREVER = """
 import sys
 from pathlib import Path
 import torch
-from mlops.checkpoint_manager import CheckpointManager
+from mlops.checkpoint import CheckpointManager
 manager = CheckpointManager(Path(sys.argv[1]), keep_epochs=2, every_sec=0)
 for step in range(10**9):
     state = {"step": step, "weights": torch.full((200_000,), float(step))}
@@ -55,8 +55,8 @@ SAVES_ON_A_SMALL_DISK = (
 import sys
 from pathlib import Path
 import torch
-from mlops.checkpoint import load_checkpoint
-from mlops.checkpoint_manager import CheckpointManager, epoch_checkpoints
+from mlops.files.checkpoint_file import load_checkpoint
+from mlops.checkpoint import CheckpointManager, epoch_checkpoints
 directory = Path(sys.argv[1])
 manager = CheckpointManager(directory, keep_epochs=3, every_sec=0)
 def save(step):
@@ -98,7 +98,7 @@ SAVES_WITHOUT_A_LATEST = (
 import sys
 from pathlib import Path
 import torch
-from mlops.checkpoint_manager import CheckpointManager, load_newest
+from mlops.checkpoint import CheckpointManager, load_newest
 directory = Path(sys.argv[1])
 manager = CheckpointManager(directory, keep_epochs=0, every_sec=0)
 def save(step):
@@ -444,7 +444,7 @@ SAVES_WHAT_HAS_NO_ROOM = """
 import sys
 from pathlib import Path
 import torch
-from mlops.checkpoint_manager import CheckpointManager
+from mlops.checkpoint import CheckpointManager
 directory = Path(sys.argv[1])
 before = directory.stat().st_mtime_ns
 manager = CheckpointManager(directory, keep_epochs=1, every_sec=0)

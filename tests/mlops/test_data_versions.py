@@ -29,8 +29,8 @@ import pytest
 from mlops.errors import PipelineError
 from mlops.files.atomic import md5
 from mlops.files.canonical import config_hash
+from mlops.files.yaml_text import load_yaml
 from mlops.lineage import DataVersionManager
-from mlops.params import load_yaml
 from mlops.recorded.dvc_lock import DIRECTORIES, TABLES
 from tests.support.clone import commit, dvc, environment, git, set_params
 from video.synthesis.encoding import encode_video

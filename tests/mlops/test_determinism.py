@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from mlops.determinism import (
-    KERNEL_VARIABLES,
-    choose_device,
-    derive_seed,
-    device_kind,
-    make_deterministic,
-)
+from mlops.determinism import KERNEL_VARIABLES, derive_seed, device_kind, make_deterministic
 from mlops.errors import PipelineError
+from mlops.processes.devices import choose_device
 
 
 @pytest.fixture(autouse=True)

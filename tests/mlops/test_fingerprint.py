@@ -203,7 +203,7 @@ def test_the_training_stage_counts_what_it_runs() -> None:
     found = sources(ROOT, "stages.train")
     assert {
         "stages/train.py",
-        "mlops/checkpoint.py",
+        "mlops/files/checkpoint_file.py",
         "video/learning/predict.py",
         "video/__init__.py",
     } <= (found)

@@ -9,9 +9,10 @@ import pytest
 
 from mlops.errors import PipelineError
 from mlops.files.canonical import config_hash, flatten
-from mlops.resume import Mode, Start, Wanted, choose_start, trajectory_hash
+from mlops.resume import Mode, Start, choose_start
 from mlops.run.directory import make_run, write_metadata
 from mlops.run.documents import read_metadata
+from mlops.run.identity import Wanted, trajectory_hash
 
 CONFIG: dict[str, Any] = {
     "train": {"epochs": 4, "learning_rate": 0.1, "schedule": "constant"},

@@ -16,7 +16,7 @@ import pytest
 from mlops import RunConfig
 from mlops.config import KEYWORDS
 from mlops.errors import PipelineError
-from mlops.params import load_yaml
+from mlops.files.yaml_text import load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / "params.yaml"

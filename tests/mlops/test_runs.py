@@ -14,7 +14,6 @@ from mlops.config import RunConfig
 from mlops.errors import PipelineError
 from mlops.files.canonical import config_hash
 from mlops.files.places import runs_root
-from mlops.resume import Wanted
 from mlops.run.directory import (
     DIRECTORIES,
     FINISHED,
@@ -23,7 +22,7 @@ from mlops.run.directory import (
     make_run,
     write_metadata,
 )
-from mlops.run.identity import Fingerprint, fingerprint_hash
+from mlops.run.identity import Fingerprint, Wanted, fingerprint_hash
 from mlops.tracker import ExperimentTracker
 from tests.support.trainer import newest_run
 

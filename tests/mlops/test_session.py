@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from mlops.checkpoint import load_checkpoint, save_checkpoint
-from mlops.checkpoint_manager import BEST, LATEST, PREVIOUS
+from mlops.checkpoint import BEST, LATEST, PREVIOUS
 from mlops.errors import PipelineError
+from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
 from mlops.metrics.ledger import Ledger, read_ledger
 from mlops.metrics.log import read_metrics
 from mlops.resume import Start

@@ -16,8 +16,8 @@ import pytest
 
 from mlops.errors import PipelineError
 from mlops.metrics.log import read_metrics
-from mlops.resume import Wanted
 from mlops.run.directory import make_run, write_metadata
+from mlops.run.identity import Wanted
 from mlops.tracker import ExperimentTracker
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from ruamel.yaml import YAML
 
 from mlops.errors import PipelineError
 from mlops.files.canonical import flatten
-from mlops.files.yaml_values import replace_values
+from mlops.files.yaml_text import replace_values
 
 PARAMS = (Path(__file__).parents[2] / "params.yaml").read_text()
 

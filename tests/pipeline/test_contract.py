@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mlops.params import load_yaml
+from mlops.files.yaml_text import load_yaml
 from mlops.run.identity import imported_sources
 from stages.params import Cell
 
@@ -42,6 +42,7 @@ CANNOT_CHANGE_A_RESULT = {
     "mlops/recorded/dvc_cache.py": "finds, by md5, bytes that are else made again",
     "mlops/params.py": "what it reads is compared by DVC itself",
     "mlops/files/places.py": "where state lies",
+    "mlops/files/yaml_text.py": "what it reads is compared by DVC itself",
     "mlops/processes/progress.py": "what is shown meanwhile",
     "mlops/stage.py": "how a stage fails",
     "mlops/run/unfinished.py": "keeps files that are else made again, byte for byte",
@@ -51,8 +52,30 @@ CANNOT_CHANGE_A_RESULT = {
 # Sections that change no result and are in no stage's params.
 UNDECLARED_SECTIONS = {"runtime", "experiment"}
 
-# What each layer may import of the repository.
-MAY_IMPORT = {"stages": {"video", "mlops"}, "video": {"video"}, "mlops": {"mlops"}}
+# What each layer may import of the repository, and which modules of `stages` besides.
+MAY_IMPORT = {
+    "commands": {"commands", "video", "mlops"},
+    "stages": {"video", "mlops"},
+    "video": {"video"},
+    "mlops": {"mlops"},
+}
+MAY_IMPORT_PARAMS = ("commands", "stages")
+
+# The rooms of a package, the lowest last; a module imports of its own room and of lower ones. The
+# modules at the top of mlops/ are above its rooms; mlops/errors.py is below all.
+ROOMS = {
+    "mlops": [
+        {"mlops"},
+        {"notebook"},
+        {"run", "workers"},
+        {"recorded", "processes", "metrics"},
+        {"files"},
+    ],
+    "video": [
+        {"source", "learning", "report", "synthesis"},
+        {"splitting", "clips", "augmentation", "scoring", "models"},
+    ],
+}
 
 # Asked for a path, it gives that of dvc.yaml with the keys of the matrix in braces.
 ANY_CELL = Cell(model="{model}", fold="{fold}", seed="{seed}")  # type: ignore[arg-type]
@@ -232,10 +255,28 @@ def test_imports_run_one_way(path: Path) -> None:
     layer = path.relative_to(ROOT).parts[0]
     for name in imported_modules(path):
         package = name.split(".")[0]
-        if package in MAY_IMPORT and name != "stages.params":
-            assert package in MAY_IMPORT[layer], f"{path.relative_to(ROOT)} imports {name}"
         if name == "stages.params":
-            assert layer == "stages"
+            assert layer in MAY_IMPORT_PARAMS
+        elif package in MAY_IMPORT:
+            assert package in MAY_IMPORT[layer], f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_of_lower_rooms_alone(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    if package in ROOMS and path.name != "__init__.py":
+        own = level(path)
+        for name in set(module_names(path)):
+            source = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+            if name.startswith(f"{package}.") and source.is_file() and name != "mlops.errors":
+                other = level(source)
+                assert source.parent == path.parent or other > own, f"{path}: {name}"
+
+
+def level(path: Path) -> int:
+    """How far down the room of a module lies."""
+    package, *room, _ = path.relative_to(ROOT).parts
+    return next(i for i, rooms in enumerate(ROOMS[package]) if (room or [package])[0] in rooms)
 
 
 @pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlops.checkpoint import load_checkpoint, save_checkpoint
+from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
 from tests.support.clone import set_params
 from tests.support.trainer import MODEL, Trainer, lines, results, stopped_run, the_run, train
 

@@ -11,7 +11,7 @@ from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
-from mlops.params import load_yaml
+from mlops.files.yaml_text import load_yaml
 from mlops.run.records import RunRecord, read_records
 from tests.support.clone import dvc
 

@@ -13,7 +13,7 @@ import boto3
 import pytest
 
 from mlops.files.atomic import content_hash
-from mlops.params import load_yaml
+from mlops.files.yaml_text import load_yaml
 from tests.support.clone import ROOT, commit, dvc, git, run, stages_run
 
 OUTS = ("data", "models", "results", "plots", "report.html", "metrics.json")

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlops.checkpoint import load_checkpoint, save_checkpoint
+from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
 from mlops.metrics.ledger import read_ledger
 from mlops.run.attempts import run_status
 from tests.support.clone import commit, dvc, environment, set_params

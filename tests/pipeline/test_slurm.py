@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops.params import load_yaml
+from mlops.files.yaml_text import load_yaml
 from tests.support.batch_system import BatchSystem, Slurm, StandIn, missing_programs, wait_until
 from tests.support.clone import commit, dvc, environment, git, set_params, stages_run
 from tests.support.trainer import lines, metadata

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from mlops.checkpoint import load_checkpoint
+from mlops.files.checkpoint_file import load_checkpoint
 from mlops.metrics.ledger import read_ledger
 from mlops.metrics.log import read_metrics
 from tests.support.clone import CELL, run_stage, set_params

@@ -11,7 +11,8 @@ from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML
 
 from mlops.errors import PipelineError
-from mlops.params import STRICT, load_yaml, pick, read_parameters
+from mlops.files.yaml_text import load_yaml
+from mlops.params import STRICT, pick, read_parameters
 from stages.params import Params, read_params
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from mlops.files.canonical import config_hash
-from mlops.resume import Wanted
 from mlops.run.attempts import recorded_attempt
 from mlops.run.directory import make_run, write_metadata
 from mlops.run.environment import environment
+from mlops.run.identity import Wanted
 from mlops.tracker import ExperimentTracker
 
 

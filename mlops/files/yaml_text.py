@@ -1,9 +1,13 @@
-"""Values replaced in the text of a YAML file, and nothing else of it: comments, blank lines, the
-order and the layout stay as they are, so that a diff shows the values alone.
+"""YAML 1.2 files: read as DVC reads them, and edited in place.
+
+An edit replaces values and nothing else of the text: comments, blank lines, the order and the
+layout stay as they are, so that a diff shows the values alone.
 """
 
 import io
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -12,6 +16,36 @@ from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
 from mlops.errors import PipelineError
 from mlops.files.canonical import flatten
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML 1.2 file; a `PipelineError` names file, line and remedy."""
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(
+            f"{path}: expected a file, found none; run from the root of the repository"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise PipelineError(
+            f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#04x} at offset "
+            f"{error.start}; save the file as UTF-8"
+        ) from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        found = re.match(r"(?:but )?found (.*)", problem, re.DOTALL)
+        got = found[1] if found else f"an error ({problem})"
+        raise PipelineError(
+            f"{path}{line}: expected YAML 1.2, got {got}; correct the line"
+        ) from None
+    except ValueError as error:
+        # A date such as 2024-13-45.
+        raise PipelineError(
+            f"{path}: expected YAML 1.2, got a value that cannot be read ({error}); correct it, "
+            "or put it in quotes"
+        ) from None
 
 
 def replace_values(text: str, values: Mapping[str, Any]) -> str:
