@@ -23,12 +23,15 @@ from typing import Any
 
 import polars as pl
 
+from mlops.checkpoint import CheckpointManager
 from mlops.files.atomic import content_hash
 from mlops.metrics.ledger import Ledger, read_ledger
 from mlops.metrics.log import read_metrics
 from tests.support.clone import CELL, environment, options
 
 MODEL, HISTORY = CELL.best_model, CELL.history
+
+TRAINED = "trained"
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["stages.train", "torch._dynamo", "torch.optim"])
@@ -37,8 +40,8 @@ _context.set_forkserver_preload(["stages.train", "torch._dynamo", "torch.optim"]
 class Trainer:
     """One process that trains CELL in the clone `root`.
 
-    `hold` is where it stops itself: after the step of this number, or after a line with these
-    words. `held` waits until it does.
+    `hold` is where it stops itself: after the step of this number, after a line with these words,
+    or at TRAINED, once the last state is on the disk. `held` waits until it does.
     """
 
     def __init__(self, root: Path, hold: int | str | None = None, **env: str) -> None:
@@ -177,7 +180,9 @@ def _train(root: str, output: str, env: dict[str, str], hold: int | str | None) 
 def train_and_hold(places: list[int | str]) -> None:
     """The train stage in this process, which holds after each of these steps and lines."""
     _hold_after_steps([place for place in places if isinstance(place, int)])
-    _hold_after_lines([place for place in places if isinstance(place, str)])
+    _hold_after_lines([place for place in places if isinstance(place, str) and place != TRAINED])
+    if TRAINED in places:
+        _hold_after_training()
     sys.argv = ["train", *options(CELL)]
     warnings.simplefilter("ignore", RuntimeWarning)  # the module is known already: as intended
     runpy.run_module("stages.train", run_name="__main__", alter_sys=True)
@@ -192,6 +197,16 @@ def _hold_after_steps(steps: list[int]) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
 
     Ledger.record = record_and_hold  # type: ignore[method-assign, assignment]
+
+
+def _hold_after_training() -> None:
+    finish = CheckpointManager.finish
+
+    def finish_and_hold(self: CheckpointManager) -> None:
+        finish(self)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    CheckpointManager.finish = finish_and_hold  # type: ignore[method-assign]
 
 
 def _hold_after_lines(words: list[str]) -> None:
