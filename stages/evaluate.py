@@ -26,11 +26,8 @@ from video.learning.predict import predict
 from video.models.classifiers import Normalise, build_model
 from video.models.shape import ModelShape
 from video.scoring.baselines import majority_probabilities, metadata_probabilities
-from video.scoring.metrics import (
-    NonFinitePredictionsError,
-    balanced_accuracy_interval,
-    classification_metrics,
-)
+from video.scoring.metrics import balanced_accuracy_interval, classification_metrics
+from video.scoring.monitored import NonFinitePredictionsError
 from video.splitting.cells import cell_clips
 from video.splitting.leakage import LeakageError
 from video.splitting.splits import TEST, TRAIN, VAL, class_names

@@ -72,12 +72,7 @@ from video.learning.schedules import depends_on_epochs
 from video.learning.training_data import TrainingClips, online_augmentation
 from video.models.classifiers import Normalise, build_model, head_of
 from video.models.shape import ModelShape
-from video.scoring.metrics import (
-    SUMMARY,
-    NonFinitePredictionsError,
-    classification_metrics,
-    is_better,
-)
+from video.scoring.monitored import NonFinitePredictionsError, is_better, summary_metrics
 from video.splitting.cells import COPIES, cell_clips, common_columns
 from video.splitting.leakage import LeakageError
 from video.splitting.splits import TRAIN, VAL, class_names
@@ -477,13 +472,12 @@ def validate(
     own = predict(learner.evaluated, learner.normalise, checked, learner.device)
     probabilities = group.joined(own)
     try:
-        figures = classification_metrics(clips.val.targets, probabilities, clips.labels)
+        metrics = summary_metrics(clips.val.targets, probabilities, len(clips.labels))
     except NonFinitePredictionsError as error:
         raise PipelineError(f"validation: {error}") from None
-    shown = {name: figures[name] for name in SUMMARY}
-    text = ", ".join(f"{name} {value:.4f}" for name, value in shown.items())
+    text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     say(f"{session.cell}: epoch {session.progress.epoch}: val {text}")
-    return shown
+    return metrics
 
 
 def warn_of_edits(setting: Setting) -> None:

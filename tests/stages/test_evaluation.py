@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from tests.support.clone import CELL, dvc, set_params
-from video.scoring.metrics import SUMMARY
+from video.scoring.monitored import SUMMARY
 
 # The two passes have batches of other sizes, and so add float32 in another order.
 ROUNDING = 1e-5

@@ -8,12 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
-from video.scoring.metrics import (
-    SUMMARY,
-    balanced_accuracy_interval,
-    classification_metrics,
-    is_better,
-)
+from video.scoring.metrics import balanced_accuracy_interval, classification_metrics
+from video.scoring.monitored import SUMMARY, is_better
 
 LABELS = ["a", "b", "c"]
 

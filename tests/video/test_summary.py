@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from video.scoring.metrics import SUMMARY
+from video.scoring.monitored import SUMMARY
 from video.scoring.summary import (
     Outcome,
     best_model,

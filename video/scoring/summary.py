@@ -16,7 +16,7 @@ from video.scoring.comparison import (
     spread_over_folds,
     std_over_seeds,
 )
-from video.scoring.metrics import SUMMARY
+from video.scoring.monitored import SUMMARY
 
 
 @dataclass(frozen=True, kw_only=True)
