@@ -15,13 +15,13 @@ from mlops.inputs import StageInputs
 from mlops.stage import parse_options, run_stage
 from stages.params import initial_weights, read_params
 from video.models.classifiers import (
-    MODELS,
     UnsuitableShapeError,
     adopt_weights,
     build_model,
     download_pretrained,
     pretrained_url,
 )
+from video.models.registry import MODULES
 from video.models.shape import ModelShape
 
 
@@ -50,9 +50,9 @@ def main(inputs: StageInputs) -> None:
 
 
 def build(model_name: str, shape: ModelShape) -> nn.Module:
-    if model_name not in MODELS:
+    if model_name not in MODULES:
         raise PipelineError(
-            f"--model: expected one of {', '.join(MODELS)}, got '{model_name}'; choose one"
+            f"--model: expected one of {', '.join(MODULES)}, got '{model_name}'; choose one"
         )
     try:
         return build_model(model_name, shape)

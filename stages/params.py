@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Interval, Len
 from pydantic import PlainValidator, ValidationInfo, field_validator
@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from mlops.errors import PipelineError
 from mlops.params import STRICT, read_parameters
 from mlops.run.directory import check_experiment_name
+from video.models.registry import MODULES
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -56,7 +57,10 @@ def _rebalance(value: object) -> object:
 
 Rebalance = Annotated[int | Literal["auto"], PlainValidator(_rebalance)]
 
-ModelName = Literal["small3d", "r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v2_s", "swin3d_t"]
+if TYPE_CHECKING:  # which cannot know what is named elsewhere
+    ModelName = str
+else:
+    ModelName = Literal[tuple(MODULES)]
 Verdict = Literal["ok", "truncated", "damaged"]
 
 

@@ -18,7 +18,8 @@ from video.clips.loading import Batch
 from video.learning.learner import Learner, NonFiniteLossError, UnsuitableOptionError
 from video.learning.losses import WeightedCrossEntropy
 from video.learning.optimizer_config import Optimisation
-from video.models.classifiers import MODELS, Normalise, build_model, head_of
+from video.models.classifiers import Normalise, build_model, head_of
+from video.models.registry import MODULES
 from video.models.shape import ModelShape
 
 CPU = torch.device("cpu")
@@ -292,7 +293,7 @@ def test_without_an_average_the_model_itself_is_evaluated() -> None:
     assert learner.evaluated is learner.model
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODULES)
 def test_of_a_frozen_model_the_head_alone_moves(name: str) -> None:
     learner = video_learner(name, frozen_epochs=1)
     before = copy.deepcopy(learner.model.state_dict())
@@ -332,7 +333,7 @@ def test_an_epoch_after_a_validation_trains_again() -> None:
     assert all(part.training for part in learner.model.modules())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODULES)
 def test_steps_of_every_model_repeat_under_deterministic_algorithms(name: str) -> None:
     """On a CPU: which kernels of a GPU are refused is not seen here."""
     torch.use_deterministic_algorithms(True)

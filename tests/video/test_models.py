@@ -10,13 +10,13 @@ from torchvision.models import video as torchvision_video
 from torchvision.transforms._presets import VideoClassification
 
 from video.models.classifiers import (
-    MODELS,
     Normalise,
     UnsuitableShapeError,
     adopt_weights,
     build_model,
     pretrained_url,
 )
+from video.models.registry import MODULES
 from video.models.shape import ModelShape
 from video.models.torchvision import BUILDERS, WEIGHTS
 
@@ -44,7 +44,7 @@ def random_clips(shape: ModelShape, batch: int = 2) -> torch.Tensor:
 # --- shapes ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODULES)
 def test_a_model_makes_a_logit_a_class_of_uint8_clips(name: str) -> None:
     shape = shape_of()
     model = built(name, shape).eval()
@@ -56,7 +56,7 @@ def test_a_model_makes_a_logit_a_class_of_uint8_clips(name: str) -> None:
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODULES)
 def test_a_model_tells_clips_apart(name: str) -> None:
     shape = shape_of()
     model = built(name, shape).eval()
@@ -168,11 +168,11 @@ def test_published_weights_fit_all_but_the_head(name: str) -> None:
 
 
 def test_the_projects_own_model_has_no_published_weights() -> None:
-    assert [name for name in MODELS if pretrained_url(name) is None] == ["small3d"]
+    assert [name for name in MODULES if pretrained_url(name) is None] == ["small3d"]
 
 
 def test_every_name_of_torchvisions_has_its_builder_and_its_weights() -> None:
-    assert set(MODELS) == {"small3d", *BUILDERS} == {"small3d", *WEIGHTS}
+    assert set(MODULES) == {"small3d", *BUILDERS} == {"small3d", *WEIGHTS}
 
 
 # --- arithmetic --------------------------------------------------------------------------------

@@ -5,22 +5,39 @@ logits of shape (batch, classes). Pooling is a mean over the last three axes, wh
 deterministic on CUDA, where that of adaptive pooling is not.
 """
 
-from collections.abc import Mapping
-from types import ModuleType
-from typing import Any, cast
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
 
+from video.models.registry import MODULES
 from video.models.shape import ModelShape
-from video.models.small3d import Small3D
 
-TORCHVISION_MODELS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v2_s", "swin3d_t")
-MODELS = ("small3d", *TORCHVISION_MODELS)
 
-# Of the channels in Kinetics-400, as torchvision's R3D weights were trained with.
-KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
-KINETICS_STD = (0.22803, 0.22145, 0.216989)
+class Weights(Protocol):
+    """Published weights of a model, as torchvision's enumerations have them."""
+
+    url: str
+
+    def get_state_dict(self, *, progress: bool, check_hash: bool) -> Mapping[str, Any]: ...
+
+
+class ModelModule(Protocol):
+    """Functions of a module of video/models/, for each of its models by name."""
+
+    def build(self, name: str, shape: ModelShape) -> nn.Module:
+        """Return the model with weights drawn from torch's generator."""
+
+    def normalisation(self, name: str) -> tuple[Sequence[float], Sequence[float]]:
+        """Return mean and deviation of each channel, of pixels in [0, 1]."""
+
+    def head(self, name: str) -> Sequence[str]:
+        """Name the modules between pooled features and logits."""
+
+    def published_weights(self, name: str) -> Weights | None:
+        """Return the weights of Kinetics-400, if there are any."""
 
 
 class UnsuitableShapeError(ValueError):
@@ -31,8 +48,6 @@ class Normalise(nn.Module):
     """uint8 clips of shape (batch, frames, height, width, 3) to the input of `model_name`.
 
     Clips stay uint8 until they are on the device: a quarter of the bytes to read and to copy.
-    Each channel's mean and deviation are those that torchvision's weights were trained with;
-    small3d takes those of Kinetics-400.
     """
 
     mean: torch.Tensor
@@ -40,10 +55,7 @@ class Normalise(nn.Module):
 
     def __init__(self, model_name: str) -> None:
         super().__init__()
-        mean, std = KINETICS_MEAN, KINETICS_STD
-        if model_name in TORCHVISION_MODELS:
-            preset = _torchvision().WEIGHTS[model_name].transforms()
-            mean, std = preset.mean, preset.std
+        mean, std = model_module(model_name).normalisation(model_name)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1, 1), False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1, 1), False)
 
@@ -52,13 +64,18 @@ class Normalise(nn.Module):
         return (channels_first / 255.0 - self.mean) / self.std
 
 
+def model_module(name: str) -> ModelModule:
+    """Import the module of a model; torchvision's takes 2 s, and small3d needs none of it."""
+    return cast(ModelModule, importlib.import_module(MODULES[name]))
+
+
 def build_model(name: str, shape: ModelShape) -> nn.Module:
-    """The model with random weights drawn from torch's generator; `name` is one of MODELS.
+    """Return the model with random weights drawn from torch's generator; `name` is one of MODULES.
 
     Raises `UnsuitableShapeError` if a clip of this shape does not pass through it.
     """
     try:
-        model = _build(name, shape)
+        model = model_module(name).build(name, shape)
         probe = torch.zeros(2, 3, shape.frames, shape.height, shape.width)
         with torch.no_grad():
             logits = model.eval()(probe)
@@ -72,16 +89,16 @@ def build_model(name: str, shape: ModelShape) -> nn.Module:
 
 
 def pretrained_url(name: str) -> str | None:
-    """Where torchvision publishes the Kinetics-400 weights of a model; None if it has none."""
-    if name not in TORCHVISION_MODELS:
-        return None
-    return cast(str, _torchvision().WEIGHTS[name].url)
+    """Return where the Kinetics-400 weights of a model are published; None if it has none."""
+    weights = model_module(name).published_weights(name)
+    return None if weights is None else weights.url
 
 
 def download_pretrained(name: str) -> Mapping[str, Any]:
-    """torchvision's Kinetics-400 weights, from its cache or the network; `OSError` if neither."""
-    weights = _torchvision().WEIGHTS[name].get_state_dict(progress=True, check_hash=True)
-    return cast(Mapping[str, Any], weights)
+    """Return a model's Kinetics-400 weights, cached or downloaded; `OSError` if neither."""
+    weights = model_module(name).published_weights(name)
+    assert weights is not None, name
+    return weights.get_state_dict(progress=True, check_hash=True)
 
 
 def adopt_weights(model: nn.Module, weights: Mapping[str, Any]) -> list[str]:
@@ -101,21 +118,5 @@ def adopt_weights(model: nn.Module, weights: Mapping[str, Any]) -> list[str]:
 
 
 def head_of(name: str, model: nn.Module) -> list[nn.Module]:
-    """The modules between pooled features and logits, which no pretrained weights fit."""
-    names = {"small3d": ("dropout", "head"), "s3d": ("classifier",)}
-    resnets = ("r3d_18", "mc3_18", "r2plus1d_18")
-    default = ("fc",) if name in resnets else ("head",)
-    return [model.get_submodule(part) for part in names.get(name, default)]
-
-
-def _build(name: str, shape: ModelShape) -> nn.Module:
-    if name == "small3d":
-        return Small3D(num_classes=shape.num_classes, dropout=shape.dropout)
-    return cast(nn.Module, _torchvision().BUILDERS[name](shape))
-
-
-def _torchvision() -> ModuleType:
-    # Not at the top: it costs 2 s of every start, and small3d needs none of it.
-    from video.models import torchvision
-
-    return torchvision
+    """Return the modules between pooled features and logits, which no pretrained weights fit."""
+    return [model.get_submodule(part) for part in model_module(name).head(name)]

@@ -5,6 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from video.models.shape import ModelShape
+
+# Of the channels in Kinetics-400, as torchvision's R3D weights were trained with.
+KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
+KINETICS_STD = (0.22803, 0.22145, 0.216989)
+
 
 class Small3D(nn.Module):
     """Three strided 3D convolutions over the differences of successive frames.
@@ -57,3 +63,19 @@ def _block(
         nn.BatchNorm3d(num_out),
         nn.ReLU(inplace=True),
     )
+
+
+def build(name: str, shape: ModelShape) -> nn.Module:
+    return Small3D(num_classes=shape.num_classes, dropout=shape.dropout)
+
+
+def normalisation(name: str) -> tuple[Sequence[float], Sequence[float]]:
+    return KINETICS_MEAN, KINETICS_STD
+
+
+def head(name: str) -> Sequence[str]:
+    return "dropout", "head"
+
+
+def published_weights(name: str) -> None:
+    return None

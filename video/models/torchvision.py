@@ -128,3 +128,20 @@ WEIGHTS: Mapping[str, Weights] = {
     "mvit_v2_s": video.MViT_V2_S_Weights.KINETICS400_V1,
     "swin3d_t": video.Swin3D_T_Weights.KINETICS400_V1,
 }
+
+
+def build(name: str, shape: ModelShape) -> nn.Module:
+    return BUILDERS[name](shape)
+
+
+def normalisation(name: str) -> tuple[Sequence[float], Sequence[float]]:
+    preset = WEIGHTS[name].transforms()
+    return preset.mean, preset.std
+
+
+def head(name: str) -> Sequence[str]:
+    return {"s3d": ["classifier"], "mvit_v2_s": ["head"], "swin3d_t": ["head"]}.get(name, ["fc"])
+
+
+def published_weights(name: str) -> Weights:
+    return WEIGHTS[name]
