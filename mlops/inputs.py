@@ -9,7 +9,11 @@ stage takes a snapshot of what dvc.yaml declares, and refuses to publish a resul
 | a key of params.yaml | its values are the same, however they are written |
 | a Python module | its syntax tree is the same, docstrings left out |
 | another file | its bytes are the same |
-| a directory | the files that were in it have the same size, time of change and inode |
+| a directory of Python modules | each of its files is unchanged, as above |
+| another directory | the files that were in it have the same size, time of change and inode |
+
+A stage whose script imports code that dvc.yaml does not declare is refused at once: its results
+would be stale, and DVC would not know it.
 
 The moment between the end of the command and DVC's own hashing, some milliseconds for small files,
 remains.
@@ -31,6 +35,7 @@ from mlops.files.atomic import content_hash
 from mlops.files.canonical import config_hash, flatten
 from mlops.files.source import meaning, source_at_start
 from mlops.recorded.dvc_lock import LOCK, parse_yaml, recorded_stages
+from mlops.run.identity import imported_sources
 
 PIPELINE = Path("dvc.yaml")
 PARAMS = "params.yaml"
@@ -72,8 +77,16 @@ class StageInputs:
     def __init__(self, deps: Collection[Path], keys: Mapping[str, Collection[str]]) -> None:
         self._keys = keys
         self._params = {name: _values(name, keys[name]) for name in keys}
-        self._files = {path: _file(path) for path in deps if not path.is_dir()}
-        self._directories = {path: _signatures(path) for path in deps if path.is_dir()}
+        code = [path for path in deps if any(path.glob("*.py"))]
+        directories = [path for path in deps if path.is_dir() and path not in code]
+        files = [path for path in deps if not path.is_dir()] + [
+            path
+            for directory in code
+            for path in directory.rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        ]
+        self._files = {path: _file(path) for path in files}
+        self._directories = {path: _signatures(path) for path in directories}
         self._told: set[str] = set()
 
     def read_only(self, directory: Path, paths: Iterable[Path]) -> None:
@@ -142,9 +155,12 @@ class StageInputs:
 def stage_inputs(stage: str) -> StageInputs:
     """Take the snapshot of what dvc.yaml declares for a stage of the current directory.
 
-    Nothing is declared for a stage that dvc.yaml does not name, or without a dvc.yaml.
+    Nothing is declared for a stage that dvc.yaml does not name, or without a dvc.yaml. Raises
+    `PipelineError` if the stage imports code that is not declared.
     """
     declared = _declared(stage)
+    if declared:
+        _check_imports(stage, [_name(dep) for dep in declared.get("deps", [])])
     values = {"item": _options()} | _document(PARAMS)
     texts = (_resolved(_name(dep), values) for dep in declared.get("deps", []))
     keys: dict[str, list[str]] = {}
@@ -153,6 +169,36 @@ def stage_inputs(stage: str) -> StageInputs:
         for name, listed in item.items() if isinstance(item, dict) else [(PARAMS, [item])]:
             keys.setdefault(name, []).extend(listed or _document(name))
     return StageInputs([Path(text) for text in texts if text is not None], keys)
+
+
+def undeclared_imports(stage: str, deps: Collection[str]) -> list[Path]:
+    """Return the modules that the script of a stage imports and that lie in no dep.
+
+    Modules of this package are left out: those that can change a result are named one by one. So
+    are the script's neighbours, which read parameters and paths.
+    """
+    script = Path("stages", f"{stage}.py")
+    own_package = __name__.partition(".")[0]
+
+    def counts(path: Path) -> bool:
+        return path == script or path.parts[0] not in (own_package, script.parent.name)
+
+    found = imported_sources(f"{script.parent.name}.{stage}", counts=counts)
+    return [
+        path
+        for path in found
+        if path.name != "__init__.py" and not any(path.is_relative_to(dep) for dep in deps)
+    ]
+
+
+def _check_imports(stage: str, deps: Collection[str]) -> None:
+    if missing := undeclared_imports(stage, deps):
+        lines = sorted({f"- {path.parent.as_posix()}" for path in missing})
+        raise PipelineError(
+            f"{PIPELINE}: {stage}: expected all code that the stage imports among its deps, found "
+            f"{', '.join(map(str, missing))} in none; add to the deps of the stage: "
+            f"{', '.join(lines)}"
+        )
 
 
 def _declared(stage: str) -> Mapping[str, Any]:

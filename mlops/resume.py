@@ -6,16 +6,15 @@ from no other, except where another run's state is known to be the same trajecto
 | what is found below runs/ | the start |
 | --- | --- |
 | a run of the same fingerprint, not finished | resumes |
-| one that is finished, its result not recorded in dvc.lock | publishes it again |
-| one that is finished and recorded: `dvc repro --force` | afresh |
+| one that is finished | publishes it again, in seconds |
 | a damaged record of a run of the same fingerprint, and no sound one | none: it stops and says so |
 | one that differs in the number of epochs alone, which nothing but the end depends on | extends |
 | with `runtime.resume: compatible`, one not finished that differs in versions or device alone | \
 adopts |
 | anything else | afresh, and says what differs from the run that is closest |
 
-With `runtime.resume: never` every start is afresh. The damaged record of any other run is told in
-a line, and passed over.
+With `runtime.resume: never` every start is afresh, and trains a finished run again. The damaged
+record of any other run is told in a line, and passed over.
 """
 
 from collections.abc import Callable, Mapping
@@ -85,13 +84,9 @@ def choose_start(
     wanted: Wanted,
     *,
     mode: Mode,
-    recorded: Callable[[str], str | None],
     say: Callable[[str], None] = print,
 ) -> Start:
-    """Decide how a training starts; a `PipelineError` says that its own run is damaged.
-
-    `recorded` gives the md5 that dvc.lock names for an out now, None where it names none.
-    """
+    """Decide how a training starts; a `PipelineError` says that its own run is damaged."""
     if mode == "never":
         return Start(how="afresh", differs="runtime.resume is never")
     found, damaged = _newest_first(output_base)
@@ -109,10 +104,7 @@ def choose_start(
             is_exact=other is None or _stays_exact(*other),
         )
     if own:
-        published = own[0].metadata.get("published", {})
-        if not published or {name: recorded(name) for name in published} != published:
-            return Start(how="publishes", run_dir=own[0].path)
-        return Start(how="afresh", differs=f"{own[0].path.name} is finished and recorded")
+        return Start(how="publishes", run_dir=own[0].path)
     if other is None:
         return Start(how="afresh", differs=_closest(runs, wanted))
     how, run = other

@@ -5,7 +5,7 @@ Nothing is decoded, and packs of earlier runs are reused. Every such video train
 use, so that one more fold changes no copy and trains no trained cell again.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,7 @@ class Task:
             "source": self.source,
             "seed": self.seed,
             "copies": self.copies,
-            **asdict(self.recipe),
+            **self.recipe.in_effect(),
         }
         return f"{pack_key(self.sha256, recipe)}.npy"
 

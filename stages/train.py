@@ -37,7 +37,6 @@ from mlops.processes.launch import launch, spans_machines
 from mlops.processes.parent import watch_parent
 from mlops.processes.progress import silent_stdout, track
 from mlops.processes.signals import StopFlag, StoppedError
-from mlops.recorded.dvc_lock import workspace_md5s
 from mlops.resume import Start, choose_start
 from mlops.run.attempt_log import attempt_log
 from mlops.run.attempts import recorded_attempt
@@ -48,6 +47,7 @@ from mlops.run.identity import (
     Fingerprint,
     Wanted,
     fingerprint_hash,
+    imported_sources,
     run_fingerprint,
     trajectory_hash,
 )
@@ -71,6 +71,7 @@ from video.learning.predict import batch_memory, predict
 from video.learning.schedules import depends_on_epochs
 from video.learning.training_data import TrainingClips, online_augmentation
 from video.models.classifiers import Normalise, build_model, head_of
+from video.models.registry import MODULES
 from video.models.shape import ModelShape
 from video.scoring.monitored import NonFinitePredictionsError, is_better, summary_metrics
 from video.splitting.cells import COPIES, cell_clips, common_columns
@@ -82,6 +83,19 @@ PACKS = Path("data/clips")
 SPLITS = Path("data/splits.parquet")
 AUGMENTED = Path("data/augmented.parquet")
 AUGMENTED_PACKS = Path("data/augmented")
+
+# Outside video/, what can change a trained weight, or the bytes of the file that holds it.
+DECISIVE = {
+    Path(name)
+    for name in (
+        "stages/train.py",
+        "mlops/determinism.py",
+        "mlops/files/checkpoint_file.py",
+        "mlops/processes/group.py",
+    )
+}
+
+REGISTRY = Path("video/models/registry.py")
 
 # Distributions whose version can change a trained weight.
 LIBRARIES = ("torch", "torchvision", "numpy", "opencv-python-headless", "polars")
@@ -149,9 +163,7 @@ def lead(setting: Setting) -> None:
                 "inputs: expected those that were there before waiting for another training, got "
                 "others; run again"
             )
-        start = choose_start(
-            runs_root(), wanted, mode=params.runtime.resume, recorded=workspace_md5s().get, say=say
-        )
+        start = choose_start(runs_root(), wanted, mode=params.runtime.resume, say=say)
         run_dir = start.run_dir or make_run(
             runs_root(), params.experiment.name, wanted, RunConfig.from_params().document()
         )
@@ -276,9 +288,12 @@ def wanted_training(setting: Setting) -> Wanted:
     tables hold the sha256 of every clip, and the loader compares.
     """
     cell, params, size = setting.cell, setting.params, setting.group.size
+    online = params.augment.online
+    recipe = pick(params.augment, AugmentationRecipe)
     config = {
         "train": vars(params.train),
-        "augment": vars(params.augment),
+        # Copies that were made before training are an input, whatever made them.
+        "augment": {"online": online} | (recipe.in_effect() if online else {}),
         "split": {"near_duplicate_distance": params.split.near_duplicate_distance},
         "model": cell.model,
         "fold": cell.fold,
@@ -287,8 +302,7 @@ def wanted_training(setting: Setting) -> Wanted:
     fingerprint = run_fingerprint(
         config=config,
         inputs=[CLIPS, SPLITS, AUGMENTED, cell.initial_weights],
-        module="stages.train",
-        root=Path(),
+        code=training_code(cell.model, online=online),
         libraries=LIBRARIES,
         builds={"torch": str(torch.__version__)},
         # Another number of processes adds in another order.
@@ -302,6 +316,25 @@ def wanted_training(setting: Setting) -> Wanted:
         cell=("model", "fold", "seed"),
         num_epochs=params.train.epochs,
     )
+
+
+def training_code(model: str, *, online: bool) -> set[Path]:
+    """Return the modules that can change what a training of this model publishes.
+
+    Of the models that of this one alone, not the list of them; of augmentation nothing, unless
+    training augments by itself.
+    """
+
+    def counts(path: Path) -> bool:
+        if path.parts[:2] == ("video", "augmentation"):
+            return online
+        return path.parts[0] == "video" and path != REGISTRY
+
+    modules = ["stages.train", MODULES[model]]
+    found = (
+        imported_sources(name, counts=lambda p: p in DECISIVE or counts(p)) for name in modules
+    )
+    return DECISIVE.union(*found)
 
 
 def announce(start: Start, run_dir: Path, train: Train) -> None:

@@ -1,6 +1,7 @@
 """Python source as it was when this process began, and its meaning."""
 
 import ast
+import hashlib
 from pathlib import Path
 
 PACKAGES = ("stages", "video", "mlops")
@@ -32,6 +33,12 @@ def meaning(source: bytes) -> str | bytes:
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
     return ast.dump(tree)
+
+
+def meaning_hash(path: Path) -> str:
+    """Return the sha256 of the meaning of a source file, as this process has imported it."""
+    text = meaning(source_at_start(path))
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
 
 
 def _read_sources() -> dict[Path, bytes]:

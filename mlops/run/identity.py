@@ -6,7 +6,7 @@ one may go on from the other's state; where a single entry differs, it may not.
 
 import ast
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from mlops.files.atomic import content_hash
 from mlops.files.canonical import config_hash, flatten
+from mlops.files.source import meaning_hash
 
 Fingerprint = dict[str, Any]
 
@@ -42,25 +43,22 @@ def run_fingerprint(
     *,
     config: Mapping[str, Any],
     inputs: Iterable[Path],
-    module: str,
-    root: Path,
+    code: Iterable[Path],
     libraries: Iterable[str],
     builds: Mapping[str, str],
     device: str,
 ) -> Fingerprint:
-    """The fingerprint document of a run, plain types only.
+    """Return the fingerprint document of a run, plain types only.
 
-    `config` holds the sections that the run reads, `inputs` its files and directories, `module`
-    the script by its dotted name below `root`, `libraries` the distributions whose version can
-    change a result, `builds` what tells more of them than their version, as `2.15.0+cu132` does.
+    `config` holds the values that the run reads, `inputs` its files and directories, `code` the
+    modules that can change a result, which count by their meaning: a comment changes nothing.
+    `libraries` are the distributions whose version can change a result, `builds` what tells more of
+    them than their version, as `2.15.0+cu132` does.
     """
     return {
         "config": config_hash(config),
         "inputs": {path.as_posix(): content_hash(path) for path in sorted(inputs)},
-        "code": {
-            path.relative_to(root).as_posix(): content_hash(path)
-            for path in imported_sources(module, root)
-        },
+        "code": {path.as_posix(): meaning_hash(path) for path in sorted(code)},
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in sorted(libraries)}
         | dict(builds),
@@ -81,19 +79,22 @@ def trajectory_hash(
     return config_hash({**fingerprint, "config": config_hash(kept)})
 
 
-def imported_sources(module: str, root: Path) -> list[Path]:
-    """Every source file below `root` that importing `module` runs, itself included, sorted.
+def imported_sources(
+    module: str, root: Path = Path(), *, counts: Callable[[Path], bool] = lambda path: True
+) -> list[Path]:
+    """Return every source file below `root` that importing `module` runs, itself included, sorted.
 
     Read from the text of the imports, also of those inside functions; what is not found below
     `root` belongs to a library and is covered by the versions. Importing `a.b` runs
-    `a/__init__.py` as well.
+    `a/__init__.py` as well. A file that does not count, by its path relative to `root`, is left
+    out, with what it alone imports.
     """
     found: set[Path] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
         for path in _source_files(name, root):
-            if path not in found:
+            if path not in found and counts(path.relative_to(root)):
                 found.add(path)
                 waiting.extend(_imports(path, path.relative_to(root).parent.parts))
     return sorted(found)

@@ -12,42 +12,26 @@ from typing import Any
 import pytest
 
 from mlops.files.yaml_text import load_yaml
+from mlops.inputs import undeclared_imports
 from mlops.run.identity import imported_sources
+from stages import train
 from stages.params import Cell
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = load_yaml(ROOT / "dvc.yaml")
 STAGES = sorted(PIPELINE["stages"])
 
-# Modules that no stage lists among its deps, with why they cannot change a result.
-CANNOT_CHANGE_A_RESULT = {
-    "mlops/run/attempt_log.py": "copies what is printed",
-    "mlops/run/attempts.py": "notes when a process was at work",
-    "mlops/recorded/dvc_lock.py": "reads what DVC has recorded",
-    "mlops/recorded/foreign.py": "keeps files of the user's",
-    "mlops/inputs.py": "ends a stage whose inputs have changed",
-    "mlops/files/source.py": "reads source to compare it",
-    "mlops/processes/launch.py": "starts processes, and tells them to stop",
-    "mlops/run/log_writer.py": "copies what is printed",
-    "mlops/processes/parent.py": "ends a process whose parent has ended",
-    "mlops/config.py": "what a run keeps of params.yaml, whose values DVC compares itself",
-    "mlops/files/run_lock.py": "waits",
-    "mlops/processes/signals.py": "when work is left, to go on with the same bytes",
-    "mlops/metrics/timings.py": "how long it took",
-    "mlops/processes/device_locks.py": "waits",
-    "mlops/processes/devices.py": "which of the devices, whose kind a training's fingerprint names",
-    "mlops/run/environment.py": "notes where a process is at work",
-    "mlops/errors.py": "words",
-    "mlops/files/atomic.py": "how bytes reach the disk, and sha256",
-    "mlops/recorded/dvc_cache.py": "finds, by md5, bytes that are else made again",
-    "mlops/params.py": "what it reads is compared by DVC itself",
-    "mlops/files/places.py": "where state lies",
-    "mlops/files/yaml_text.py": "what it reads is compared by DVC itself",
-    "mlops/processes/progress.py": "what is shown meanwhile",
-    "mlops/stage.py": "how a stage fails",
-    "mlops/run/unfinished.py": "keeps files that are else made again, byte for byte",
-    "stages/params.py": "the values are compared by DVC itself",
+# Modules of mlops/ that can change a result: all others read, record, wait, or keep bytes that are
+# else made again.
+DECISIVE = {
+    "mlops/determinism.py",
+    "mlops/files/checkpoint_file.py",
+    "mlops/processes/group.py",
 }
+
+MAX_CODE_PATHS = (
+    10  # of a stage: dvc.lock has each for each cell, and is written at each stage's end
+)
 
 # Sections that change no result and are in no stage's params.
 UNDECLARED_SECTIONS = {"runtime", "experiment"}
@@ -183,21 +167,31 @@ def test_every_section_of_params_yaml_is_declared_by_a_stage() -> None:
     assert not UNDECLARED_SECTIONS & {key.split(".")[0] for key in keys}
 
 
+def code(stage: str) -> list[str]:
+    return [dep for dep in declared(stage, "deps") if re.match(r"(stages|video|mlops)/", dep)]
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_code_that_can_change_a_result_is_a_dep(stage: str) -> None:
-    # What stages.params imports only checks the values, which DVC compares itself.
-    # Nor can what only an exempt module imports change a result.
-    exempt = {path.removesuffix(".py").replace("/", ".") for path in CANNOT_CHANGE_A_RESULT}
-    direct = set(module_names(script(stage))) - exempt
-    sources = {path for name in direct for path in imported_sources(name, ROOT)} | {script(stage)}
-    modules = {path.relative_to(ROOT).as_posix() for path in sources if path.name != "__init__.py"}
-    templates = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "video").rglob("*.j2")
-        if path.with_name(f"{path.name.split('.')[0]}.py").relative_to(ROOT).as_posix() in modules
+def test_the_code_that_a_stage_imports_lies_in_its_deps(stage: str) -> None:
+    assert undeclared_imports(stage, code(stage)) == []
+    # Of what reads and checks the parameters, DVC compares the values itself.
+    direct = set(module_names(script(stage))) & {
+        path.removesuffix(".py").replace("/", ".") for path in DECISIVE
     }
-    code = {dep for dep in declared(stage, "deps") if re.match(r"(stages|video|mlops)/", dep)}
-    assert code == (modules | templates) - set(CANNOT_CHANGE_A_RESULT)
+    decisive = {f"{name.replace('.', '/')}.py" for name in direct}
+    assert {path for path in code(stage) if path.startswith("mlops/")} == decisive
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_imports_something_of_each_of_its_deps(stage: str) -> None:
+    assert len(code(stage)) <= MAX_CODE_PATHS
+    imported = [path.relative_to(ROOT) for path in imported_sources(f"stages.{stage}", ROOT)]
+    for dep in code(stage):
+        assert any(path.is_relative_to(dep) for path in imported), dep
+
+
+def test_the_modules_that_identify_a_training_are_those_that_can_change_it() -> None:
+    assert {path.as_posix() for path in train.DECISIVE} == DECISIVE | {"stages/train.py"}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -1,6 +1,6 @@
 """What augmentation may do to a clip, and how often."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, get_type_hints
 
 
@@ -72,6 +72,20 @@ class AugmentationRecipe:
 
     reversal_probability: Probability
     """Plays the clip backwards. Keep 0 where the direction of time tells classes apart."""
+
+    def in_effect(self) -> dict[str, float]:
+        """Return the values of the operations that are switched on, by name.
+
+        The fields of an operation begin with its probability. What an operation that is switched
+        off would do cannot change a clip: a new one neither.
+        """
+        values, is_on = {}, True
+        for name, value in asdict(self).items():
+            if name.endswith("_probability"):
+                is_on = value > 0
+            if is_on:
+                values[name] = value
+        return values
 
     def __post_init__(self) -> None:
         faults = _out_of_range(self)
