@@ -42,6 +42,9 @@ PREVIOUS = "previous_checkpoint.pt"
 BEST = "best_model.pt"
 EPOCH = "checkpoint_epoch_{:04}.pt"
 
+# Of a rename onto a directory, or of one onto a file: something else is where a checkpoint was.
+_IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY)
+
 Say = Callable[[str], None]
 
 
@@ -224,10 +227,14 @@ class CheckpointManager:
             )
 
     def _write_with_room(self, state: State, best: State | None, epoch: int | None) -> None:
+        in_the_way = True
         while True:
             try:
                 return self._write_all(state, best, epoch)
             except OSError as error:
+                if error.errno in _IN_THE_WAY and in_the_way:
+                    in_the_way = False  # set aside by the second try
+                    continue
                 # The newest is never given up: training began with it, or wrote it since. It is
                 # LATEST, but after a kill between two renames, or where that one was damaged.
                 named = (self._directory / name for name in (PREVIOUS, LATEST))

@@ -110,7 +110,8 @@ def drop_other_cells(named: Sequence[Cell]) -> None:
     """
     kept = {path for cell in named for path in result_files(cell)}
     names = {path.name for path in kept}
-    for directory in sorted(RESULTS.glob("*/fold*/seed*")):
+    # Where seeds were no part of a cell yet, its results lay in the directory of the fold.
+    for directory in sorted([*RESULTS.glob("*/fold*"), *RESULTS.glob("*/fold*/seed*")]):
         other = {directory / name for name in names} - kept
         dropped = [path for path in other if path.is_file()]
         for path in dropped:
@@ -118,7 +119,7 @@ def drop_other_cells(named: Sequence[Cell]) -> None:
         if dropped:
             print(f"report: {directory} is of no cell of params.yaml: removed from the work tree")
         for empty in (directory, *directory.parents[:2]):
-            if empty.is_dir() and not any(empty.iterdir()):
+            if empty.is_relative_to(RESULTS) and empty.is_dir() and not any(empty.iterdir()):
                 empty.rmdir()
     for path in sorted(path for path in RESULTS.rglob("*") if path.is_file() and path not in kept):
         print(f"report: {path} is no result of a cell; DVC records it among them: move it away")

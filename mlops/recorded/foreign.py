@@ -36,7 +36,8 @@ def replacing_directory(directory: Path, cache: Path | None) -> Iterator[Path]:
     """Give an empty directory; on leaving without an error, put it in the place of `directory`.
 
     Raises `PipelineError` and changes nothing if a file would be lost by that: one whose content
-    is neither that of the new file of its name nor kept in DVC's cache, or a symbolic link.
+    is neither that of the new file of its name nor kept in DVC's cache, or a symbolic link to
+    elsewhere.
     """
     new = directory.with_name(f".{directory.name}.new.tmp")
     old = directory.with_name(f".{directory.name}.old.tmp")
@@ -90,8 +91,10 @@ def _paths(directory: Path) -> Iterator[Path]:
 
 
 def _is_kept(path: Path, new: Path, cache: Path | None) -> bool:
-    """Whether the content of a file is that of its new file, or in DVC's cache."""
-    if path.is_symlink() or not path.is_file():
+    """Return whether the content of a file is that of its new file, or in DVC's cache."""
+    if path.is_symlink():
+        return cache is not None and path.resolve().is_relative_to(cache.resolve())
+    if not path.is_file():
         return False
     digest = md5(path)
     return (new.is_file() and md5(new) == digest) or is_cached(digest, cache)

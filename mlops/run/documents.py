@@ -11,7 +11,6 @@ A directory without a metadata.json that has its name in `run_id` was made by so
 code of before this rule. The run of a notebook has no fingerprint; it may have a config.json.
 """
 
-import os
 import re
 from datetime import datetime
 from pathlib import Path
@@ -127,9 +126,9 @@ def _read(path: Path, kind: type[msgspec.Struct]) -> dict[str, Any]:
         msgspec.json.decode(content, type=kind)
         document: dict[str, Any] = msgspec.json.decode(content)
     except FileNotFoundError:
-        if not os.path.lexists(path):
-            raise
-        raise DamagedRecordError(path, "a symbolic link to nothing") from None
+        if path.is_symlink():
+            raise DamagedRecordError(path, "a symbolic link to nothing") from None
+        raise
     except OSError as error:
         raise DamagedRecordError(path, error.strerror or str(error)) from None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
