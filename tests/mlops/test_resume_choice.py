@@ -50,10 +50,8 @@ def with_state(run_dir: Path) -> None:
     (run_dir / "checkpoints/latest_checkpoint.pt").touch()
 
 
-def choose(
-    base: Path, want: Wanted, mode: Mode = "exact", recorded: dict[str, str] | None = None
-) -> Start:
-    return choose_start(base, want, mode=mode, recorded=(recorded or {}).get)
+def choose(base: Path, want: Wanted, mode: Mode = "exact") -> Start:
+    return choose_start(base, want, mode=mode)
 
 
 def changed(document: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -171,33 +169,18 @@ def test_hashes_are_shown_by_their_first_digits(tmp_path: Path) -> None:
     assert start.differs.endswith("data/clips.parquet 01234567 -> fedcba98")
 
 
-def test_a_finished_run_is_published_again_unless_dvc_has_recorded_it(tmp_path: Path) -> None:
+def test_a_finished_run_is_published_again_unless_nothing_is_to_be_resumed(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path, "demo", wanted())
     write_metadata(run_dir, status="finished", published=PUBLISHED)
-    for recorded in ({}, dict.fromkeys(PUBLISHED, "other")):
-        assert choose(tmp_path, wanted(), recorded=recorded) == Start(
-            how="publishes", run_dir=run_dir
-        )
-    start = choose(tmp_path, wanted(), recorded=PUBLISHED)
-    assert start == Start(how="afresh", differs=f"{run_dir.name} is finished and recorded")
-
-
-def test_a_finished_run_is_published_again_if_dvc_has_recorded_another_of_its_outs(
-    tmp_path: Path,
-) -> None:
-    run_dir = make_run(tmp_path, "demo", wanted())
-    history = "results/small3d/fold0/seed0/history.csv"
-    write_metadata(run_dir, status="finished", published=PUBLISHED | {history: "ff"})
-    for recorded in (PUBLISHED, PUBLISHED | {history: "other"}):
-        assert choose(tmp_path, wanted(), recorded=recorded).how == "publishes"
-    assert choose(tmp_path, wanted(), recorded=PUBLISHED | {history: "ff"}).how == "afresh"
+    assert choose(tmp_path, wanted()) == Start(how="publishes", run_dir=run_dir)
+    assert choose(tmp_path, wanted(), "never").how == "afresh"
 
 
 def test_a_forced_training_that_was_killed_goes_on(tmp_path: Path) -> None:
     first = make_run(tmp_path, "demo", wanted())
     write_metadata(first, status="finished", published=PUBLISHED)
     second = make_run(tmp_path, "demo", wanted())
-    assert choose(tmp_path, wanted(), recorded=PUBLISHED).run_dir == second
+    assert choose(tmp_path, wanted()).run_dir == second
 
 
 def test_an_older_run_that_was_left_does_not_hide_a_newer_one_that_is_finished(

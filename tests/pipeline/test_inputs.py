@@ -118,6 +118,7 @@ def test_a_parameter_edited_while_training_publishes_nothing(
     assert "train: resuming" in went_on
     assert "epoch 0: train loss" not in went_on
     resumed = results(longer)
+    set_params(longer, {"runtime": {"resume": "never"}})
     dvc("repro", "--force", "--single-item", TRAIN, cwd=longer)
     assert resumed == results(longer)
 

@@ -270,9 +270,7 @@ def test_a_trainer_that_waits_can_be_stopped(root: Path) -> None:
     assert first.signal(signal.SIGKILL) == -signal.SIGKILL
 
 
-def test_what_is_finished_but_not_recorded_is_published_without_training(
-    root: Path, whole: dict[str, Any]
-) -> None:
+def test_what_is_finished_is_published_without_training(root: Path, whole: dict[str, Any]) -> None:
     train(root)
     (root / MODEL).unlink()
     output = train(root)
@@ -281,13 +279,14 @@ def test_what_is_finished_but_not_recorded_is_published_without_training(
     assert results(root) == whole
 
 
-def test_what_dvc_has_recorded_is_trained_again_when_forced(root: Path) -> None:
+def test_a_forced_repro_publishes_again_unless_nothing_is_to_be_resumed(root: Path) -> None:
+    forced = ("repro", "--force", "--single-item", "train@small3d-0-0")
     commit(root, "long")
-    dvc("repro", "--force", "--single-item", "train@small3d-0-0", cwd=root)
+    dvc(*forced, cwd=root)
     before = (root / MODEL).read_bytes()
-    output = train(root)
-    assert "train: starting" in output
-    assert "is finished and recorded" in output
+    assert "train loss" not in dvc(*forced, cwd=root)
+    set_params(root, {"runtime": {"resume": "never"}})
+    assert "train loss" in dvc(*forced, cwd=root)
     assert (root / MODEL).read_bytes() == before
     assert len(list(root.glob("runs/*/run_*"))) == 2
 
