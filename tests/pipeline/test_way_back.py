@@ -1,4 +1,4 @@
-"""The README's way back from a trial, after real kills of `dvc` at different moments."""
+"""The documented way back from a trial, after real kills of `dvc` at different moments."""
 
 import os
 import re
@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.clone import ROOT, dvc, environment, git, run, set_params, stages_run
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs/restoring.md").read_text()
 TAKEN_BACK = ("params.yaml", "dvc.lock", "metrics.json")
 TRIAL = ("exp", "run", "--name", "trial", "-S", "train.learning_rate=4.0e-3")
 LIMIT_SEC = 300.0  # only a machine at its end takes that long
@@ -25,8 +25,8 @@ Moment = Callable[[Path], bool]
 
 
 def way_back() -> str:
-    """Return the commands that the README has for after a kill."""
-    (commands,) = re.findall(r"^```\n(find \.git .*?)^```$", README, re.MULTILINE | re.DOTALL)
+    """Return the commands that docs/restoring.md gives for the time after a kill."""
+    (commands,) = re.findall(r"^```\n(find \.git .*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     return str(commands)
 
 
@@ -188,7 +188,7 @@ def test_doctor_tells_what_a_killed_trial_has_left_and_how_to_take_it_back(
 
 
 def test_a_trial_that_has_ended_is_taken_back_and_stays_an_experiment(workspace: Path) -> None:
-    (command,) = set(re.findall(r"`(git checkout HEAD -- [^`]* && dvc checkout)`", README))
+    (command,) = set(re.findall(r"`(git checkout HEAD -- [^`]* && dvc checkout)`", PAGE))
     assert way_back().endswith(f"\n{command}\n")
     before = contents(workspace)
     dvc(*TRIAL, cwd=workspace)
