@@ -1,6 +1,8 @@
-# make repro    set up .venv and reproduce the pipeline: what is up to date does not run again
-# make test     set up .venv and run all checks: what has passed does not run again
-# make check    run all checks now
+# make repro      set up .venv and reproduce the pipeline: what is up to date does not run again
+# make test       set up .venv, lint, check types, and run the tests that are not slow
+# make test-all   the same with all tests
+#
+# Checks that have passed on the files as they are do not run again.
 #
 # PYTHON=python3.12    another interpreter (3.11 or newer)
 # TORCH_INDEX=URL      the package index to take torch and torchvision from, for a build without
@@ -17,23 +19,25 @@ SOURCES := $(wildcard $(shell git ls-files --cached --others --exclude-standard 
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: repro test check clean
+.PHONY: repro test test-all clean
 
 repro: $(VENV)/.installed
 	python -m commands doctor --outs
 	dvc repro
 
 test: $(VENV)/.tested
-	@echo "make test: all checks have passed on this state (make check runs them again)"
+	@echo "make test: all checks have passed on this state; make test-all runs the slow tests too"
 
-check: $(VENV)/.installed
+test-all: $(VENV)/.tested-all
+	@echo "make test-all: all checks have passed on this state"
+
+$(VENV)/.tested: TESTS := -m "not slow"
+
+$(VENV)/.tested $(VENV)/.tested-all: $(VENV)/.installed $(SOURCES)
 	ruff check
 	ruff format --check
 	mypy
-	pytest -n 2
-
-$(VENV)/.tested: $(VENV)/.installed $(SOURCES)
-	@$(MAKE) --no-print-directory check
+	pytest -n 2 $(TESTS)
 	@touch $@
 
 $(VENV)/.installed: requirements.lock

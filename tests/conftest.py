@@ -1,4 +1,4 @@
-"""The order of the test files, and the finished clone that several of them start from."""
+"""Which tests are slow, and the finished clone that several of them start from."""
 
 import fcntl
 import os
@@ -7,36 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.clone import commit, dvc, make_clone, set_params
+from tests.support.clone import commit, dvc, make_clone, run_stage, set_params
+from tests.support.cluster import Cluster
+from tests.support.trainer import Trainer
 
-# Those that take longest first, so that two workers end at about the same time.
-LONGEST = [
-    "test_killed_grid.py",
-    "test_notebook.py",
-    "test_facade.py",
-    "test_slurm.py",
-    "test_distributed_training.py",
-    "test_resume.py",
-    "test_pipeline.py",
-    "test_way_back.py",
-    "test_remotes.py",
-    "test_restoring.py",
-    "test_data_versions.py",
-    "test_changed_videos.py",
-    "test_dask_workers.py",
-    "test_odd_videos.py",
-    "test_cache_links.py",
-    "test_leakage_gate.py",
-    "test_reencoded_copies.py",
-    "test_sample_videos.py",
-    "test_real_videos.py",
-    "test_stage_errors.py",
-]
+# A test is slow if its module uses one of these, or the finished clone: it runs stages, DVC, trainers
+# or a cluster in processes of their own.
+STARTS_PROCESSES = (dvc, run_stage, make_clone, Trainer, Cluster)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    rank = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+    for item in items:
+        if is_slow(item):
+            item.add_marker("slow")
+    # Slow ones first, so that two workers end at about the same time.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def is_slow(item: pytest.Item) -> bool:
+    used = vars(item.module).values()  # type: ignore[attr-defined]
+    return "finished" in item.fixturenames or any(  # type: ignore[attr-defined]
+        any(value is known for known in STARTS_PROCESSES) for value in used
+    )
 
 
 @pytest.fixture(scope="session")
