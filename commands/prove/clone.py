@@ -17,9 +17,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from commands.prove.target import LOCK, Target, recorded_outs
+from commands.prove.target import LOCK, Target
 from mlops.errors import PipelineError
 from mlops.recorded.dvc_cache import cache_directory
+from mlops.recorded.dvc_lock import recorded_stages
 
 PARAMS = "params.yaml"
 IDENTITY = ("-c", "user.name=prove", "-c", "user.email=prove@localhost")
@@ -73,13 +74,12 @@ class Clone:
         all experiments."""
         if in_experiments:
             names = self.git("for-each-ref", "--format=%(refname)", "refs/exps/??/*/*").split()
-            locks = [self.git("show", f"{name}:./{LOCK}") for name in names]
+            locks = [self.git("show", f"{name}:./{LOCK}").encode() for name in names]
         else:
-            locks = [(self.root / LOCK).read_text()] if (self.root / LOCK).exists() else []
+            locks = [(self.root / LOCK).read_bytes()] if (self.root / LOCK).exists() else []
         for lock in locks:
-            stage = YAML(typ="safe", pure=True).load(lock)["stages"].get(self.target.name)
-            if stage is not None:
-                yield recorded_outs(stage)
+            if stage := recorded_stages(lock).get(self.target.name):
+                yield stage.made_md5s
 
 
 def make_clone(source: Path, root: Path, target: Target, changes: Mapping[str, Any]) -> Clone:
