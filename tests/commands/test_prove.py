@@ -92,7 +92,7 @@ def test_a_target_that_is_not_recorded_is_told(workspace: Path) -> None:
 def test_a_parameter_that_is_not_there_is_told(workspace: Path, option: str) -> None:
     code, output = prove(workspace, f"--set-param={option}")
     assert code == 1
-    assert f"expected KEY=VALUE with a key of params.yaml, got '{option}'" in output
+    assert f"set-param '{option}': expected a key" in output
 
 
 # --- what two runs made ------------------------------------------------------------------------
