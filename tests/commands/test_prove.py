@@ -325,7 +325,7 @@ def test_an_orphan_stays_below_and_can_be_frozen_and_killed() -> None:
         subprocess.run([sys.executable, "-c", orphan], stdin=reader, check=True)
         os.close(reader)
         (process,) = (process for process in descendants() if process.command[-1] == "input()")
-        assert process.parent == os.getpid()
+        assert process.handle.ppid() == os.getpid()
         process.freeze()
         os.write(writer, b"\n")
         assert wait_for_end(process, 0.3) is None
