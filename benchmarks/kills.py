@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from commands.prove.clone import PARAMS, Clone, make_clone, short_training
+from commands.prove.clone import PARAMS, Clone, make_clone, training_changes
 from commands.prove.comparison import Outcome, differences
 from commands.prove.evidence import PARTS, SAVE
 from commands.prove.modes import MODES
@@ -32,7 +32,6 @@ from commands.prove.trial import Kill, killed_run, supervised, uninterrupted_run
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.tables import aligned
-from mlops.files.yaml_text import load_yaml
 from mlops.stage import run_command
 
 SAVES_SHARE = 25 / 200  # of the kills, inside the write of a checkpoint
@@ -64,7 +63,7 @@ def run_mode(mode: str, runs: list[Run], options: argparse.Namespace) -> None:
     if not lacking(mode, runs, wanted):
         return
     target = find_target(Path(), options.target)
-    changes = short_training(load_yaml(Path(PARAMS)))
+    changes = training_changes(Path(PARAMS))
     with tempfile.TemporaryDirectory(prefix="kills-", ignore_cleanup_errors=True) as directory:
         clone = make_clone(Path(), Path(directory) / "clone", target, changes)
         with supervised(clone):

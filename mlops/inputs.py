@@ -34,7 +34,7 @@ from mlops.errors import PipelineError
 from mlops.files.atomic import content_hash
 from mlops.files.canonical import config_hash, flatten
 from mlops.files.source import meaning, source_at_start
-from mlops.recorded.dvc_lock import LOCK, parse_yaml, recorded_stages
+from mlops.recorded.dvc_lock import LOCK, StageRecord, parse_yaml, recorded_stages
 from mlops.run.identity import imported_sources
 
 PIPELINE = Path("dvc.yaml")
@@ -112,7 +112,7 @@ class StageInputs:
         recorded = recorded_stages(LOCK.read_bytes()) if LOCK.is_file() else {}
         faults: dict[str, str] = {}
         for stage in stages:
-            for name, sections in recorded.get(stage, {}).get("params", {}).items():
+            for name, sections in recorded.get(stage, StageRecord()).params.items():
                 made, now = flatten(sections), self._params.get(name, {})
                 for key, old, new in _differences(made, now, made.keys() & now.keys()):
                     faults.setdefault(

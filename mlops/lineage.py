@@ -185,16 +185,7 @@ class DataVersionManager:
 
     @cached_property
     def _workspace(self) -> Lock | None:
-        path = LOCK
-        if not path.exists():
-            return None
-        try:
-            return read_lock(path.read_bytes())
-        except LockError as error:
-            raise PipelineError(
-                f"{LOCK}: expected the file that DVC writes, got a fault ({error}); restore it "
-                f"with git checkout HEAD -- {LOCK}"
-            ) from None
+        return read_lock(LOCK.read_bytes()) if LOCK.exists() else None
 
     @cached_property
     def _first(self) -> dict[Identity, tuple[Version, git.Commit | None]]:

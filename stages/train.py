@@ -25,8 +25,8 @@ from mlops.determinism import derive_seed, device_kind, make_deterministic
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.checkpoint_file import State, load_checkpoint
+from mlops.files.locks import run_lock
 from mlops.files.places import runs_root
-from mlops.files.run_lock import run_lock
 from mlops.inputs import StageInputs
 from mlops.metrics.ledger import Ledger
 from mlops.metrics.timings import Timings

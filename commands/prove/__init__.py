@@ -20,10 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from commands.prove.clone import PARAMS, SHORT, Clone, has_key, make_clone, short_training
+from commands.prove.clone import PARAMS, SHORT, Clone, make_clone, training_changes
 from commands.prove.comparison import Outcome, differences, repeated_samples
 from commands.prove.evidence import LEDGER, METRICS, PARTS
 from commands.prove.modes import MODES
@@ -33,7 +30,6 @@ from commands.prove.trial import Kill, killed_run, supervised, uninterrupted_run
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.tables import aligned
-from mlops.files.yaml_text import load_yaml
 from mlops.processes.progress import counted
 
 # After so many runs that ended before they could be killed, more of them will not help.
@@ -86,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> None:
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     target = find_target(Path(), options.target)
-    changes = changed_parameters(options.set_param, load_yaml(Path(PARAMS)))
+    changes = training_changes(Path(PARAMS), options.set_param)
     directory = Path(tempfile.mkdtemp(prefix="prove-"))
     print(f"prove: {target.name}, mode {options.mode}, seed {seed}, in {directory}")
     proof = Proof(mode=options.mode, seed=seed, target=target.name)
@@ -119,25 +115,6 @@ def positive(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
-
-
-def changed_parameters(options: Sequence[str], params: dict[str, Any]) -> dict[str, Any]:
-    """The values to set by key, those of a short training where nothing else is asked for."""
-    changes = short_training(params)
-    for option in options:
-        key, sign, text = option.partition("=")
-        if not sign or not has_key(params, key):
-            raise PipelineError(
-                f"--set-param: expected KEY=VALUE with a key of {PARAMS}, got '{option}'; write "
-                "it as train.epochs=3"
-            )
-        try:
-            changes[key] = YAML(typ="safe", pure=True).load(text)
-        except YAMLError:
-            raise PipelineError(
-                f"--set-param {key}: expected a value in YAML, got '{text}'; correct it"
-            ) from None
-    return changes
 
 
 def run_proof(proof: Proof, clone: Clone, num_kills: int, parts: Sequence[str]) -> None:

@@ -10,16 +10,20 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from commands.prove.target import LOCK, Target, recorded_outs
+from commands.prove.target import LOCK, Target
+from mlops.config import RunConfig
 from mlops.errors import PipelineError
+from mlops.files.canonical import flatten
+from mlops.files.yaml_text import replace_values
 from mlops.recorded.dvc_cache import cache_directory
+from mlops.recorded.dvc_lock import recorded_stages
 
 PARAMS = "params.yaml"
 IDENTITY = ("-c", "user.name=prove", "-c", "user.email=prove@localhost")
@@ -73,13 +77,12 @@ class Clone:
         all experiments."""
         if in_experiments:
             names = self.git("for-each-ref", "--format=%(refname)", "refs/exps/??/*/*").split()
-            locks = [self.git("show", f"{name}:./{LOCK}") for name in names]
+            locks = [self.git("show", f"{name}:./{LOCK}").encode() for name in names]
         else:
-            locks = [(self.root / LOCK).read_text()] if (self.root / LOCK).exists() else []
+            locks = [(self.root / LOCK).read_bytes()] if (self.root / LOCK).exists() else []
         for lock in locks:
-            stage = YAML(typ="safe", pure=True).load(lock)["stages"].get(self.target.name)
-            if stage is not None:
-                yield recorded_outs(stage)
+            if stage := recorded_stages(lock).get(self.target.name):
+                yield stage.made_md5s
 
 
 def make_clone(source: Path, root: Path, target: Target, changes: Mapping[str, Any]) -> Clone:
@@ -128,29 +131,17 @@ def run(command: list[str], clone: Clone, stdin: bytes = b"", *, cwd: Path | Non
     return output
 
 
-def short_training(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a short training, as far as params.yaml has such keys."""
-    return {key: value for key, value in SHORT.items() if has_key(params, key)}
-
-
-def has_key(document: Any, key: str) -> bool:
-    for part in key.split("."):
-        if not isinstance(document, Mapping) or part not in document:
-            return False
-        document = document[part]
-    return True
+def training_changes(path: Path, set_params: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what `set_params`, texts such as "train.epochs=3", change in a params.yaml, and the
+    values of a short training that they do not name, as far as it has such keys."""
+    present = RunConfig.from_params(path)
+    short = [f"{key}={value}" for key, value in SHORT.items() if key in flatten(present.params)]
+    changes = present.diff(RunConfig.from_params(path, [*short, *set_params]))
+    return {key: new for key, (_, new) in changes.items()}
 
 
 def set_parameters(path: Path, changes: Mapping[str, Any]) -> None:
-    yaml = YAML()
-    document = yaml.load(path)
-    for key, value in changes.items():
-        *sections, name = key.split(".")
-        section = document
-        for part in sections:
-            section = section[part]
-        section[name] = value
-    yaml.dump(document, path)
+    path.write_text(replace_values(path.read_text("utf-8"), changes), "utf-8")
 
 
 def forget(lock: Path, name: str) -> None:

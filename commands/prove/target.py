@@ -4,10 +4,9 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlops.errors import PipelineError
-from mlops.files.yaml_text import load_yaml
+from mlops.recorded.dvc_lock import recorded_stages
 
 LOCK = "dvc.lock"
 
@@ -28,7 +27,7 @@ def find_target(root: Path, name: str) -> Target:
         raise PipelineError(
             f"{LOCK}: expected what DVC recorded of {name}, found no file; run dvc repro"
         )
-    stages: dict[str, Any] = load_yaml(root / LOCK).get("stages", {})
+    stages = recorded_stages((root / LOCK).read_bytes())
     cells = sorted(stage for stage in stages if stage == name or stage.startswith(f"{name}@"))
     if not cells:
         raise PipelineError(
@@ -38,12 +37,7 @@ def find_target(root: Path, name: str) -> Target:
     stage = stages[cells[0]]
     return Target(
         name=cells[0],
-        command=tuple(shlex.split(stage["cmd"])),
-        deps={dep["path"]: dep["md5"] for dep in stage.get("deps", []) if "md5" in dep},
-        outs=tuple(recorded_outs(stage)),
+        command=tuple(shlex.split(stage.cmd)),
+        deps=stage.read_md5s,
+        outs=tuple(stage.made_md5s),
     )
-
-
-def recorded_outs(stage: Mapping[str, Any]) -> dict[str, str]:
-    """The md5 of each out of a stage's entry in dvc.lock."""
-    return {out["path"]: out["md5"] for out in stage.get("outs", []) if "md5" in out}

@@ -5,9 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mlops.errors import PipelineError
 from mlops.files.canonical import config_hash
-from mlops.recorded.dvc_lock import LOCK, LockError, recorded_stages
+from mlops.recorded.dvc_lock import LOCK, LockError, StageRecord, recorded_stages
 from mlops.run.directory import change_metadata
 from mlops.run.documents import DamagedRecordError, read_metadata, run_directories
 from mlops.run.records import RunRecord, read_record
@@ -20,7 +22,7 @@ def note_times(run_dir: Path, root: Path, took_sec: Mapping[str, float]) -> None
     long to make."""
     entries = _entries(root)
     notes = {
-        name: {"took_sec": sec, "recorded": config_hash(entries[name])}
+        name: {"took_sec": sec, "recorded": _identity(entries[name])}
         for name, sec in took_sec.items()
         if name in entries
     }
@@ -35,11 +37,8 @@ def known_times(root: Path) -> dict[str, float]:
     that one counts all attempts.
     """
     entries = _entries(root)
-    recorded = {name: config_hash(entry) for name, entry in entries.items()}
-    made = {
-        name: {out["path"]: out.get("md5") for out in entry.get("outs", [])}
-        for name, entry in entries.items()
-    }
+    recorded = {name: _identity(entry) for name, entry in entries.items()}
+    made = {name: entry.made_md5s for name, entry in entries.items()}
     times: dict[str, float] = {}
     trainings: dict[str, RunRecord] = {}
     for run_dir, metadata in _runs(root):
@@ -66,7 +65,11 @@ def publisher(root: Path, path: str, md5: str) -> Path | None:
     return found
 
 
-def _entries(root: Path) -> dict[str, Any]:
+def _identity(entry: StageRecord) -> str:
+    return config_hash(msgspec.to_builtins(entry))
+
+
+def _entries(root: Path) -> dict[str, StageRecord]:
     """What dvc.lock records, by stage; nothing where there is no sound one."""
     try:
         return recorded_stages((root / LOCK).read_bytes())

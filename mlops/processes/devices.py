@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from mlops.errors import PipelineError
-from mlops.processes.device_locks import DeviceLocks
+from mlops.files.locks import DeviceLocks
 
 
 def choose_device(name: str) -> torch.device:

@@ -18,9 +18,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlops.errors import PipelineError
-from mlops.files.yaml_text import load_yaml
-from mlops.recorded.dvc_lock import LOCK
+from mlops.recorded.dvc_lock import (
+    LOCK,
+    LockError,
+    StageRecord,
+    recorded_run,
+    recorded_stages,
+)
 
 
 def cache_directory() -> Path | None:
@@ -81,33 +85,21 @@ def recorded_outs(path: str, cache: Path | None) -> list[Path]:
     """
     if cache is None:
         return []
-    md5s = dict.fromkeys(_recorded_hashes(path, cache))
-    return [file for md5 in md5s if _is_whole(file := cache / "files/md5" / md5[:2] / md5[2:], md5)]
+    md5s = dict.fromkeys(run.made_md5s.get(path) for run in _recorded_runs(path, cache))
+    objects = ((cache / "files/md5" / md5[:2] / md5[2:], md5) for md5 in md5s if md5)
+    return [file for file, md5 in objects if _is_whole(file, md5)]
 
 
-def _recorded_hashes(path: str, cache: Path) -> Iterator[str]:
-    if LOCK.is_file():
-        for stage in _mapping(LOCK).get("stages", {}).values():
-            yield from _hashes_of(path, stage)
+def _recorded_runs(path: str, cache: Path) -> Iterator[StageRecord]:
+    """Yield what names the path, newest first; what is half written is left out."""
+    with suppress(FileNotFoundError, LockError):
+        yield from recorded_stages(LOCK.read_bytes()).values()
     for run in sorted(cache.glob("runs/??/*/*"), key=_newest_first):
         # Looking at the text first: the run cache holds the runs of all stages.
-        if path in run.read_text(encoding="utf-8", errors="replace"):
-            yield from _hashes_of(path, _mapping(run))
-
-
-def _hashes_of(path: str, stage: dict[str, Any]) -> Iterator[str]:
-    for out in stage.get("outs", []):
-        if out.get("path") == path and "md5" in out:
-            yield out["md5"]
-
-
-def _mapping(file: Path) -> dict[str, Any]:
-    """An empty one if the file is half written or of another format."""
-    try:
-        document = load_yaml(file)
-    except PipelineError:
-        return {}
-    return document if isinstance(document, dict) else {}
+        content = run.read_bytes()
+        if path.encode() in content:
+            with suppress(LockError):
+                yield recorded_run(content)
 
 
 def _newest_first(file: Path) -> tuple[float, str]:

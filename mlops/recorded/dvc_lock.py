@@ -5,15 +5,17 @@ the parameters it ran with. So every dvc.lock in git's history says which data i
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
+from mlops.errors import PipelineError
 from mlops.files.canonical import config_hash
 
 LOCK = Path("dvc.lock")
@@ -74,69 +76,89 @@ class _Item(msgspec.Struct):
 
 
 class StageRecord(msgspec.Struct):
-    """Of a stage's entry what is read here."""
+    """An entry of dvc.lock or of the run cache, as far as it is read here."""
 
+    cmd: str = ""
     deps: list[_Item] = []
     params: dict[str, Any] = {}
     outs: list[_Item] = []
 
+    @property
+    def read_md5s(self) -> dict[str, str]:
+        return {item.path: item.md5 for item in self.deps if item.md5}
 
-class _Document(msgspec.Struct):
-    stages: dict[str, StageRecord] = {}
+    @property
+    def made_md5s(self) -> dict[str, str]:
+        return {item.path: item.md5 for item in self.outs if item.md5}
 
 
-class LockError(ValueError):
+class LockError(PipelineError):
     """A dvc.lock that is not as DVC writes it."""
 
 
-def read_lock(content: bytes) -> Lock:
-    """The versions that a dvc.lock names; raises `LockError`."""
+@contextmanager
+def _as_lock_error() -> Iterator[None]:
     try:
-        return _versions(content.decode())
+        yield
     except (UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
-        raise LockError(" ".join(str(error).split())) from None
+        raise LockError(
+            f"{LOCK}: expected the file that DVC writes, got a fault "
+            f"({' '.join(str(error).split())}); restore it with git checkout HEAD -- {LOCK}"
+        ) from None
+
+
+@_as_lock_error()
+def read_lock(content: bytes) -> Lock:
+    """Return the versions that a dvc.lock names; raises `LockError`."""
+    _, *stages = _stage_texts(content)
+    return {version.data: version for text in stages for version in _stage_versions(text)}
+
+
+@_as_lock_error()
+def recorded_stages(content: bytes) -> dict[str, StageRecord]:
+    """Return what a dvc.lock records of each stage, by its name; raises `LockError`."""
+    head, *stages = _stage_texts(content)
+    msgspec.convert(parse_yaml(head), dict[str, Any])
+    return dict(map(_stage, stages))
+
+
+@_as_lock_error()
+def recorded_run(content: bytes) -> StageRecord:
+    """Return what an entry of DVC's run cache records; raises `LockError`."""
+    return msgspec.convert(parse_yaml(content.decode()), StageRecord)
 
 
 def recorded_md5s(content: bytes) -> dict[str, str]:
-    """The md5 of every path that a dvc.lock names, with `.dir` if it is a directory's.
+    """Return the md5 of every path that a dvc.lock names, with `.dir` if it is a directory's.
 
     That of an out comes before that of a dep, which may be of an earlier run of its stage.
     Raises `LockError`.
     """
-    try:
-        document = msgspec.convert(parse_yaml(content.decode()), _Document)
-    except (UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
-        raise LockError(" ".join(str(error).split())) from None
-    stages = document.stages.values()
-    read = {item.path: item.md5 for stage in stages for item in stage.deps if item.md5}
-    made = {item.path: item.md5 for stage in stages for item in stage.outs if item.md5}
+    stages = recorded_stages(content).values()
+    read = {path: md5 for stage in stages for path, md5 in stage.read_md5s.items()}
+    made = {path: md5 for stage in stages for path, md5 in stage.made_md5s.items()}
     return read | made
 
 
-def recorded_stages(content: bytes) -> dict[str, Any]:
-    """What a dvc.lock records of each stage, by its name. Raises `LockError`."""
-    try:
-        document = parse_yaml(content.decode())
-        msgspec.convert(document, _Document)
-    except (UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
-        raise LockError(" ".join(str(error).split())) from None
-    stages: dict[str, Any] = document.get("stages", {})
-    return stages
-
-
 def workspace_md5s() -> dict[str, str]:
-    """`recorded_md5s` of the current directory's dvc.lock; empty where there is no sound one."""
+    """Return `recorded_md5s` of the current directory's dvc.lock; empty without a sound one."""
     try:
         return recorded_md5s(LOCK.read_bytes())
     except (FileNotFoundError, LockError):
         return {}
 
 
-def _versions(text: str) -> Lock:
+def _stage_texts(content: bytes) -> list[str]:
+    """Split a dvc.lock into what stands above the stages, and the text of each."""
     # A stage begins with its name after two spaces. Of 1,000 locks most stages are equal, and
     # equal text is parsed once: 1 ms a stage, even with the parser that is written in C.
-    stages = re.split(r"^(?=  [^\s#])", text, flags=re.MULTILINE)
-    return {version.data: version for stage in stages for version in _stage_versions(stage)}
+    return re.split(r"^(?=  [^\s#])", content.decode(), flags=re.MULTILINE)
+
+
+@lru_cache(maxsize=1000)
+def _stage(text: str) -> tuple[str, StageRecord]:
+    ((name, record),) = msgspec.convert(parse_yaml(text), dict[str, StageRecord]).items()
+    return name, record
 
 
 @cache
@@ -145,9 +167,9 @@ def _stage_versions(text: str) -> list[Version]:
     outs = text.partition("\n    outs:\n")[2]
     if not any(f" {table}\n" in outs for table in TABLES.values()):
         return []
-    ((_, stage),) = msgspec.convert(parse_yaml(text), dict[str, StageRecord]).items()
+    _, stage = _stage(text)
     made = {item.path: item for item in stage.outs}
-    read = {item.path: item.md5 for item in stage.deps if item.md5}
+    read = stage.read_md5s
     versions = []
     for data, table in TABLES.items():
         if table in made and (content_hash := made[table].md5):

@@ -29,7 +29,7 @@ from typing import Any
 from mlops.errors import PipelineError
 from mlops.files.atomic import HALF_WRITTEN, is_regular
 from mlops.files.canonical import config_hash
-from mlops.files.run_lock import run_lock
+from mlops.files.locks import run_lock
 from mlops.metrics.log import LOG
 from mlops.recorded.restore import Recorded, size_bytes
 from mlops.run.attempts import run_status

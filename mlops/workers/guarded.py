@@ -5,7 +5,6 @@ A task that misbehaves costs its own result and no other.
 
 import contextlib
 import multiprocessing
-import os
 import resource
 import signal
 import time
@@ -13,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
+
+import psutil
 
 from mlops.errors import PipelineError, described
 from mlops.workers.pool import end_with_parent
@@ -235,12 +235,12 @@ def _serve(pipe: Connection, limits: Limits) -> None:
             return
         if isinstance(message, _Function):
             function = message.call
-            idle_bytes = _resident_bytes(os.getpid())
+            memory = psutil.Process().memory_info()
             # The peak of the parent is inherited.
-            most_bytes = max(idle_bytes + _in_bytes(limits), _peak_bytes())
-            space = _address_space_bytes() + _MOST_ADDRESS_SPACE * _in_bytes(limits)
+            most_bytes = max(memory.rss + _in_bytes(limits), _peak_bytes())
+            space = memory.vms + _MOST_ADDRESS_SPACE * _in_bytes(limits)
             resource.setrlimit(resource.RLIMIT_AS, (space, hard))
-            pipe.send(idle_bytes)
+            pipe.send(memory.rss)
             continue
         assert function is not None
         answer: Any
@@ -261,21 +261,12 @@ def _in_bytes(limits: Limits) -> int:
     return limits.memory_mb * 1_000_000
 
 
-def _address_space_bytes() -> int:
-    return _pages(os.getpid(), 0)
-
-
-def _resident_bytes(process: int | None) -> int:
-    return _pages(process, 1)
-
-
-def _pages(process: int | None, field: int) -> int:
-    """A figure of the process in bytes; 0 once it has ended."""
+def _resident_bytes(pid: int | None) -> int:
+    """Return the resident memory of a process; 0 once it has ended."""
     try:
-        fields = Path(f"/proc/{process}/statm").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.NoSuchProcess:
         return 0
-    return int(fields[field]) * resource.getpagesize()
 
 
 def _peak_bytes() -> int:

@@ -92,7 +92,7 @@ def test_a_target_that_is_not_recorded_is_told(workspace: Path) -> None:
 def test_a_parameter_that_is_not_there_is_told(workspace: Path, option: str) -> None:
     code, output = prove(workspace, f"--set-param={option}")
     assert code == 1
-    assert f"expected KEY=VALUE with a key of params.yaml, got '{option}'" in output
+    assert f"set-param '{option}': expected a key" in output
 
 
 # --- what two runs made ------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def test_an_orphan_stays_below_and_can_be_frozen_and_killed() -> None:
         subprocess.run([sys.executable, "-c", orphan], stdin=reader, check=True)
         os.close(reader)
         (process,) = (process for process in descendants() if process.command[-1] == "input()")
-        assert process.parent == os.getpid()
+        assert process.handle.ppid() == os.getpid()
         process.freeze()
         os.write(writer, b"\n")
         assert wait_for_end(process, 0.3) is None

@@ -223,7 +223,6 @@ def test_all_that_a_run_can_leave_is_removed(
         "ledger.orphans.jsonl",
         "timings.jsonl",
         "timings.orphans.jsonl",
-        "applied.json",
         "artifacts/history.csv",
         "artifacts/params_before_001.yaml",
         "logs/attempt_001.log",

@@ -10,7 +10,7 @@ import pytest
 
 from commands.__main__ import main
 from mlops.files.atomic import content_hash
-from mlops.files.run_lock import run_lock
+from mlops.files.locks import run_lock
 from mlops.run.attempts import Heartbeat, start_attempt
 from mlops.run.directory import make_run, write_metadata
 from mlops.run.documents import read_metadata

@@ -6,6 +6,7 @@ The devices are names here: the locks ask for no GPU, and these tests have none.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,12 +18,13 @@ from pathlib import Path
 import pytest
 
 from mlops.errors import PipelineError
-from mlops.processes.device_locks import DeviceLocks
+from mlops.files.locks import DeviceLocks
 from mlops.processes.devices import candidates, claimed_devices
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO = {"cuda:0": "GPU-aa", "cuda:1": "GPU-bb"}
 NOBODY = 65534
+HOST = socket.gethostname()
 THREE = TWO | {"cuda:2": "GPU-cc"}
 
 # Takes devices, marks each in a way that fails if another has it marked, and lets go of them when
@@ -30,7 +32,7 @@ THREE = TWO | {"cuda:2": "GPU-cc"}
 HOLDS = """
 import json, os, select, sys
 from pathlib import Path
-from mlops.processes.device_locks import DeviceLocks
+from mlops.files.locks import DeviceLocks
 directory, devices, count, seconds, user = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
 if user is not None:
     os.setuid(user)
@@ -119,9 +121,9 @@ def test_one_who_waits_is_told_of_every_owner_and_leaves_nothing_locked(
         pass
     (words,) = said
     assert words.startswith(
-        f"waits for cuda:0, which process {first.popen.pid} (work of 1, since 20"
+        f"waits for cuda:0, which process {first.popen.pid} on {HOST} (work of 1, since 20"
     )
-    assert f" or cuda:1, which process {second.popen.pid} (work of 1, since 20" in words
+    assert f" or cuda:1, which process {second.popen.pid} on {HOST} (work of 1, since 20" in words
     second.lets_go()
     assert start(tmp_path, TWO).says() == "holds cuda:1"
 
@@ -203,7 +205,7 @@ def test_another_user_waits_for_the_same_lock(start: type[Process]) -> None:
         first = start(directory, {"cuda:0": "GPU-aa"})
         first.says()
         second = start(directory, {"cuda:0": "GPU-aa"}, user=NOBODY)
-        assert f"waits for cuda:0, which process {first.popen.pid} (" in second.says()
+        assert f"waits for cuda:0, which process {first.popen.pid} on {HOST} (" in second.says()
         first.lets_go()
         assert second.says() == "holds cuda:0"
 

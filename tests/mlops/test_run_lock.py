@@ -11,26 +11,33 @@ from pathlib import Path
 
 import pytest
 
-from mlops.files.run_lock import run_lock
+from mlops.files.locks import run_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITY = "0123456789abcdef" * 4
 
 HOLDS = """
+import os
 import sys
 from pathlib import Path
-from mlops.files.run_lock import run_lock
+from mlops.files.locks import run_lock
 with run_lock(Path(sys.argv[1]), sys.argv[2], say=print, check=lambda: None):
     print("held", flush=True)
     sys.stdin.readline()
 """
 
+FORKS = HOLDS.replace(
+    "    print", "    if not os.fork(): os._exit(bool(sys.stdin.readline()))\n    print"
+)
+
 
 @contextmanager
-def held(base: Path, identity: str = IDENTITY) -> Iterator[subprocess.Popen[str]]:
+def held(
+    base: Path, identity: str = IDENTITY, program: str = HOLDS
+) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the lock until it is sent a line or killed."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDS, str(base), identity],
+        [sys.executable, "-c", program, str(base), identity],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -85,8 +92,8 @@ def test_one_who_waits_is_told_once_for_whom_and_can_give_up(tmp_path: Path) -> 
         ):
             pass
     (words,) = said
-    assert words.startswith(f"waits for process {process.pid} on {socket.gethostname()}, at work ")
-    assert words.endswith(", which trains with the same fingerprint")
+    owner = f"process {process.pid} on {socket.gethostname()} (training, since 20"
+    assert words.startswith(f"waits for the lock of the same fingerprint, which {owner}")
 
 
 def test_the_end_of_the_work_lets_the_next_one_in(tmp_path: Path) -> None:
@@ -98,6 +105,11 @@ def test_the_end_of_the_work_lets_the_next_one_in(tmp_path: Path) -> None:
 
 def test_a_kill_lets_the_next_one_in(tmp_path: Path) -> None:
     with held(tmp_path) as process:
+        assert len(waits(tmp_path, then=lambda: process.send_signal(signal.SIGKILL))) == 1
+
+
+def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    with held(tmp_path, program=FORKS) as process:
         assert len(waits(tmp_path, then=lambda: process.send_signal(signal.SIGKILL))) == 1
 
 

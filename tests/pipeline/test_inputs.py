@@ -124,7 +124,7 @@ def test_a_parameter_edited_while_training_publishes_nothing(
 
 
 def parameters_in(lock: str) -> Any:
-    return recorded_stages(lock.encode())[TRAIN]["params"]
+    return recorded_stages(lock.encode())[TRAIN].params
 
 
 @pytest.mark.parametrize("command", [REPRO, EXP_RUN], ids=" ".join)

@@ -238,7 +238,7 @@ def test_a_second_trainer_waits_for_the_first_and_publishes_its_result(
 ) -> None:
     first = Trainer(root, hold=5).held()
     second = Trainer(root)
-    second.wait_for(f"train: waits for process {first.pid} on ", "same fingerprint")
+    second.wait_for("train: waits for the lock of the same fingerprint", f"process {first.pid} on ")
     assert first.signal(signal.SIGCONT) == 0
     (root / MODEL).unlink()
     assert second.end() == 0

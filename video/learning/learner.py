@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from video.clips.loading import Batch
-from video.learning.adamw import AdamW
 from video.learning.averaging import MovingAverage
 from video.learning.collective import Alone, Peers
 from video.learning.losses import WeightedCrossEntropy
@@ -93,7 +92,7 @@ class Learner:
             # Tells the compiler, too, what holds for all else.
             torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
         self._forward = torch.compile(model, dynamic=False) if options.compile else model
-        self._optimizer = AdamW(
+        self._optimizer = torch.optim.AdamW(
             model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
         self._schedule = options.schedule_of(num_batches)
