@@ -11,8 +11,8 @@ from tests.support.clone import commit, dvc, make_clone, run_stage, set_params
 from tests.support.cluster import Cluster
 from tests.support.trainer import Trainer
 
-# A test is slow if its module uses one of these, or the finished clone: it runs stages, DVC, trainers
-# or a cluster in processes of their own.
+# A test is slow if its module uses one of these, or the finished clone: it runs stages, DVC,
+# trainers or a cluster in processes of their own.
 STARTS_PROCESSES = (dvc, run_stage, make_clone, Trainer, Cluster)
 
 
