@@ -46,7 +46,7 @@ from video.augmentation.clip import augment_clip
 from video.augmentation.config import AugmentationRecipe
 
 NUM_CLIPS, FRAMES, SIDE = 8, 16, 112
-LEAST_SEC = 0.2  # CPU time of one measurement
+MIN_SEC = 0.2  # CPU time of one measurement
 
 OPERATIONS = ("rotation and affine", "flip", "elastic", "blur", "jitter", "noise", "cutout")
 ALL = "everything"
@@ -322,7 +322,7 @@ def cpu_ms(tool: str, operations: str) -> float:
         task(number)
         number += 1
         spent = time.process_time() - started
-        if spent >= LEAST_SEC:
+        if spent >= MIN_SEC:
             return 1000 * spent / number
 
 

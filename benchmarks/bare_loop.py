@@ -18,7 +18,7 @@ from mlops.inputs import stage_inputs
 from mlops.processes.group import ProcessGroup
 from mlops.processes.signals import StopFlag
 from stages.params import Cell, read_params
-from stages.train import Setting, build_learner, load_clips
+from stages.train import TrainingContext, build_learner, load_clips
 from video.learning.losses import class_weights
 from video.learning.memory import keep_freed_memory
 
@@ -33,7 +33,7 @@ def main() -> None:
     params = read_params()
     make_deterministic(0, num_threads=params.train.num_threads)
     clips = load_clips(params, CELL.fold, near_duplicate_distance=0.0)
-    setting = Setting(
+    setting = TrainingContext(
         cell=CELL,
         params=params,
         device=torch.device("cpu"),

@@ -53,8 +53,8 @@ from mlops.processes.progress import track
 from mlops.tracker import ExperimentTracker
 
 NAMES = ("loss", "accuracy", "learning_rate", "gradient_norm", "clips_per_sec")
-LEAST_SEC = 0.2  # CPU time of one measurement
-MOST_SEC = 2.0  # on the clock
+MIN_SEC = 0.2  # CPU time of one measurement
+MAX_SEC = 2.0  # on the clock
 KILL_STEPS = 200
 
 LIMIT_CPU_US, LIMIT_TIMES_WRITE = 2.0, 1.6
@@ -359,7 +359,7 @@ def cost_us(tool: str, directory: Path) -> tuple[float, float]:
     log, flush = started(tool, directory)
     first = step = next_step[0]
     cpu, wall = time.process_time(), time.perf_counter()
-    while time.process_time() - cpu < LEAST_SEC and time.perf_counter() - wall < MOST_SEC:
+    while time.process_time() - cpu < MIN_SEC and time.perf_counter() - wall < MAX_SEC:
         for _ in range(10):
             log(step)
             step += 1

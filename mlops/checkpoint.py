@@ -45,14 +45,14 @@ EPOCH = "checkpoint_epoch_{:04}.pt"
 # Of a rename onto a directory, or of one onto a file: something else is where a checkpoint was.
 _IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY)
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def load_newest(
     directory: Path,
     refuse: Callable[[State], str | None],
     *,
-    say: Say = print,
+    say: Log = print,
     set_aside: bool = True,
 ) -> State | None:
     """The newest sound state in a run's checkpoints, on the CPU; None if there is none.
@@ -72,7 +72,7 @@ def load_newest(
     return None
 
 
-def load_best(directory: Path, *, say: Say = print, set_aside: bool = True) -> State | None:
+def load_best(directory: Path, *, say: Log = print, set_aside: bool = True) -> State | None:
     """What is in the best model's file, None if there is none or it is damaged and set aside."""
     return _load_sound(directory / BEST, say, set_aside)
 
@@ -88,7 +88,7 @@ def epoch_checkpoints(directory: Path) -> list[Path]:
     return sorted(found, key=_epoch_of)
 
 
-def _load_sound(path: Path, say: Say, set_aside: bool) -> State | None:
+def _load_sound(path: Path, say: Log, set_aside: bool) -> State | None:
     try:
         return load_checkpoint(path)
     except FileNotFoundError:  # also of a run at work, between two of its renames
@@ -99,7 +99,7 @@ def _load_sound(path: Path, say: Say, set_aside: bool) -> State | None:
         return None
 
 
-def set_others_aside(directory: Path, say: Say) -> None:
+def set_others_aside(directory: Path, say: Log) -> None:
     """Rename what lies in the place of a checkpoint and is no file: no rename could replace it."""
     places = (directory / name for name in (BEST, LATEST, PREVIOUS))
     for path in [*places, *epoch_checkpoints(directory)]:
@@ -144,7 +144,7 @@ class CheckpointManager:
         every_sec: float,
         sync: Sequence[Callable[[], None]] = (),
         check: Callable[[], None] = lambda: None,
-        say: Say = print,
+        say: Log = print,
     ) -> None:
         self._directory = directory
         self._keep_epochs = keep_epochs

@@ -40,7 +40,7 @@ FILE, CLIP_CONTENT = "pack", "clip_sha256"
 SPLIT, FOLD = "split", "fold"
 PART = "part"  # made of the two: "test", "fold 2"
 
-FEWEST_DIGITS = 4  # of a content hash that names a version
+MIN_DIGITS = 4  # of a content hash that names a version
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "data": pl.Enum(list(TABLES)),
@@ -254,7 +254,7 @@ class DataVersionManager:
         if not versions:
             raise PipelineError(
                 f"{name}: expected a revision of git, an experiment, '{WORKSPACE}', or at least "
-                f"{FEWEST_DIGITS} digits of a content hash, got none that is known; python -m "
+                f"{MIN_DIGITS} digits of a content hash, got none that is known; python -m "
                 "mlops data lists the versions"
             )
         return versions
@@ -272,7 +272,7 @@ class DataVersionManager:
 
     def _with_content(self, digits: str) -> Lock:
         """The version whose table's or directory's md5 begins with `digits`; empty if none."""
-        if not re.fullmatch(rf"[0-9a-f]{{{FEWEST_DIGITS},32}}(\.dir)?", digits):
+        if not re.fullmatch(rf"[0-9a-f]{{{MIN_DIGITS},32}}(\.dir)?", digits):
             return {}
         found = {
             identity[:2]: version

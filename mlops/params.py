@@ -64,7 +64,7 @@ def parse_parameters(document: Any, kind: type[T], *, where: str) -> T:
     raise PipelineError(*faults)
 
 
-def pick(section: Any, kind: type[T]) -> T:
+def section_as(section: Any, kind: type[T]) -> T:
     """Build the dataclass `kind` from the fields of the same names of a section.
 
     So the domain states what it needs without knowing params.yaml, and a field that the section

@@ -58,7 +58,7 @@ TRAIN = "train"
 HISTORY = "history.csv"  # among the outs of `train`: a row an epoch
 
 _CODE = (".py", ".j2")
-_MOST_SHOWN = 3
+_MAX_SHOWN = 3
 
 
 def build_mlops_pipeline(config: RunConfig, tracker: ExperimentTracker) -> "Pipeline":
@@ -330,8 +330,8 @@ def _changed_keys(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> li
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_SHOWN
-    return ", ".join(names[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_SHOWN
+    return ", ".join(names[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _layout(stages: Sequence[_Stage]) -> Layout:

@@ -5,15 +5,15 @@ from no other, except where another run's state is known to be the same trajecto
 
 | what is found below runs/ | the start |
 | --- | --- |
-| a run of the same fingerprint, not finished | resumes |
-| one that is finished | publishes it again, in seconds |
+| a run of the same fingerprint, not finished | resume |
+| one that is finished | republish: its result is published again, in seconds |
 | a damaged record of a run of the same fingerprint, and no sound one | none: it stops and says so |
-| one that differs in the number of epochs alone, which nothing but the end depends on | extends |
+| one that differs in the number of epochs alone, which nothing but the end depends on | extend |
 | with `runtime.resume: compatible`, one not finished that differs in versions or device alone | \
-adopts |
-| anything else | afresh, and says what differs from the run that is closest |
+adopt |
+| anything else | new, and says what differs from the run that is closest |
 
-With `runtime.resume: never` every start is afresh, and trains a finished run again. The damaged
+With `runtime.resume: never` every start is new, and trains a finished run again. The damaged
 record of any other run is told in a line, and passed over.
 """
 
@@ -25,17 +25,17 @@ from typing import Any, Literal
 from mlops.errors import PipelineError
 from mlops.files.canonical import config_hash, flatten
 from mlops.run.documents import DamagedRecordError, read_config, read_metadata, run_directories
-from mlops.run.identity import Fingerprint, Wanted, fingerprint_hash
+from mlops.run.identity import Fingerprint, TrainingIdentity, fingerprint_hash
 
 FINISHED = "finished"
 
 Mode = Literal["exact", "compatible", "never"]
-How = Literal["afresh", "resumes", "publishes", "extends", "adopts"]
+How = Literal["new", "resume", "republish", "extend", "adopt"]
 
 # What may differ for `compatible`: the same mathematics, rounded elsewhere.
 INEXACT = ("versions", "device")
 
-_MOST_SHOWN = 3
+_MAX_SHOWN = 3
 
 _NO_FINGERPRINT = "metadata.json: no fingerprint"
 
@@ -81,14 +81,14 @@ def _has_state(run_dir: Path) -> bool:
 
 def choose_start(
     output_base: Path,
-    wanted: Wanted,
+    wanted: TrainingIdentity,
     *,
     mode: Mode,
     say: Callable[[str], None] = print,
 ) -> Start:
     """Decide how a training starts; a `PipelineError` says that its own run is damaged."""
     if mode == "never":
-        return Start(how="afresh", differs="runtime.resume is never")
+        return Start(how="new", differs="runtime.resume is never")
     found, damaged = _newest_first(output_base)
     runs = [run for run in found if mode == "compatible" or run.is_exact]
     other = _other_run(runs, wanted, mode)
@@ -98,15 +98,15 @@ def choose_start(
         # The other run counts only if no state of this one is sound.
         source = other[1] if other else None
         return Start(
-            how="resumes",
+            how="resume",
             run_dir=own[0].path,
             source=source.path if source else None,
             is_exact=other is None or _stays_exact(*other),
         )
     if own:
-        return Start(how="publishes", run_dir=own[0].path)
+        return Start(how="republish", run_dir=own[0].path)
     if other is None:
-        return Start(how="afresh", differs=_closest(runs, wanted))
+        return Start(how="new", differs=_closest(runs, wanted))
     how, run = other
     return Start(
         how=how,
@@ -117,10 +117,12 @@ def choose_start(
 
 
 def _stays_exact(how: How, run: _Run) -> bool:
-    return how == "extends" and run.is_exact
+    return how == "extend" and run.is_exact
 
 
-def differences(config: Mapping[str, Any], metadata: Mapping[str, Any], wanted: Wanted) -> str:
+def differences(
+    config: Mapping[str, Any], metadata: Mapping[str, Any], wanted: TrainingIdentity
+) -> str:
     """What differs in a run from what is wanted, by key and old and new value, in one line."""
     texts = []
     for before, after in (
@@ -134,8 +136,8 @@ def differences(config: Mapping[str, Any], metadata: Mapping[str, Any], wanted: 
             old, new = before.get(key), after.get(key)
             if config_hash([old]) != config_hash([new]):
                 texts.append(f"{key} {_short(old)} -> {_short(new)}")
-    more = len(texts) - _MOST_SHOWN
-    return ", ".join(texts[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    more = len(texts) - _MAX_SHOWN
+    return ", ".join(texts[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _newest_first(output_base: Path) -> tuple[list[_Run], dict[Path, str]]:
@@ -158,7 +160,11 @@ def _newest_first(output_base: Path) -> tuple[list[_Run], dict[Path, str]]:
 
 
 def _check_damaged(
-    damaged: Mapping[Path, str], wanted: Wanted, say: Callable[[str], None], *, has_sound: bool
+    damaged: Mapping[Path, str],
+    wanted: TrainingIdentity,
+    say: Callable[[str], None],
+    *,
+    has_sound: bool,
 ) -> None:
     """Tell of the damaged runs, and stop if one is this training's own and has no sound twin."""
     own_suffix = f"_{fingerprint_hash(wanted.fingerprint)[:8]}"
@@ -174,7 +180,7 @@ def _check_damaged(
             say(f"{fault}; it is passed over: restore the file, or move the directory away")
 
 
-def _other_run(runs: list[_Run], wanted: Wanted, mode: Mode) -> tuple[How, _Run] | None:
+def _other_run(runs: list[_Run], wanted: TrainingIdentity, mode: Mode) -> tuple[How, _Run] | None:
     """The run whose state may be taken: a shorter one, the longest, or else an inexact one."""
     shorter = [
         run
@@ -184,14 +190,14 @@ def _other_run(runs: list[_Run], wanted: Wanted, mode: Mode) -> tuple[How, _Run]
         and (run.num_epochs or wanted.num_epochs) < wanted.num_epochs
     ]
     if shorter:
-        return "extends", max(shorter, key=lambda run: run.num_epochs or 0)
+        return "extend", max(shorter, key=lambda run: run.num_epochs or 0)
     if mode == "compatible":
         for run in runs:
             same = _exact_part(run.metadata["fingerprint"]) == _exact_part(wanted.fingerprint)
             differs = run.metadata["fingerprint"] != wanted.fingerprint
             unfinished = run.metadata.get("status") != FINISHED
             if same and differs and run.has_state and unfinished:
-                return "adopts", run
+                return "adopt", run
     return None
 
 
@@ -199,7 +205,7 @@ def _exact_part(fingerprint: Fingerprint) -> Fingerprint:
     return {key: value for key, value in fingerprint.items() if key not in INEXACT}
 
 
-def _closest(runs: list[_Run], wanted: Wanted) -> str:
+def _closest(runs: list[_Run], wanted: TrainingIdentity) -> str:
     """What differs from the newest run of the same cell; nothing if there is none."""
     cell = {key: wanted.config[key] for key in wanted.cell}
     for run in runs:

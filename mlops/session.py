@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from mlops.checkpoint import BEST, Say, load_best, load_newest, set_later_aside, set_others_aside
+from mlops.checkpoint import BEST, Log, load_best, load_newest, set_later_aside, set_others_aside
 from mlops.determinism import rng_state, set_rng_state
 from mlops.errors import PipelineError
 from mlops.files import atomic
@@ -151,7 +151,7 @@ class Session:
         self.ledger.close()
 
 
-def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, say: Say) -> None:
+def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, say: Log) -> None:
     """Bring the session to the run's newest usable checkpoint, or to that of the run that it goes
     on from; without one, to its beginning."""
     directory = run_dir / CHECKPOINTS
@@ -172,7 +172,7 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, s
         session.ledger.load_state_dict(None)
         write_metadata(run_dir, goes_on_from=None)
         set_later_aside(directory, 0)
-        if start.how != "afresh":
+        if start.how != "new":
             say(f"{session.cell}: found no state that fits: begins again with epoch 0, step 0")
         return
     session.load_state_dict(state)
@@ -183,7 +183,7 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, s
 
 
 def _adopt(
-    session: Session, start: Start, source: Path, run_dir: Path, num_epochs: int, say: Say
+    session: Session, start: Start, source: Path, run_dir: Path, num_epochs: int, say: Log
 ) -> State | None:
     """The state of the run that this one goes on from; its log and its best model are copied.
 

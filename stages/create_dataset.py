@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mlops.errors import PipelineError, described
 from mlops.files import atomic
 from mlops.inputs import StageInputs
-from mlops.params import pick
+from mlops.params import section_as
 from mlops.processes.progress import counted, track
 from mlops.recorded.dvc_cache import CachedFiles, cache_directory
 from mlops.run.unfinished import UnfinishedFiles
@@ -66,7 +66,7 @@ def main(inputs: StageInputs) -> None:
     cached = CachedFiles([task.pack for task in tasks], cache_directory())
     found = [reuse_pack(task, cached) for task in tasks]
     missing = [task for task, rows in zip(tasks, found, strict=True) if rows is None]
-    made = map_tasks(make_pack, missing, pick(params.runtime, Executor))
+    made = map_tasks(make_pack, missing, section_as(params.runtime, Executor))
     reused = [rows for rows in found if rows is not None]
     packs = pl.concat([*reused, *track(made, total=len(missing), task="create_dataset")])
     atomic.remove_half_written(PACKS)  # by a worker that was killed while others went on

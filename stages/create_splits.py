@@ -64,7 +64,7 @@ def find_near_duplicates(videos: pl.DataFrame, distance: float) -> list[Pair]:
     """None with a distance of 0, which turns the search off."""
     if distance == 0.0:
         return []
-    return near_duplicates(videos["fingerprint"].to_list(), most=distance)
+    return near_duplicates(videos["fingerprint"].to_list(), max_distance=distance)
 
 
 def duplicates_table(videos: pl.DataFrame, near: Sequence[Pair]) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import polars as pl
 
 from mlops.files import atomic
 from mlops.inputs import StageInputs
-from mlops.params import pick
+from mlops.params import section_as
 from mlops.processes.progress import counted, track
 from mlops.recorded.dvc_cache import CachedFiles, cache_directory
 from mlops.run.unfinished import UnfinishedFiles
@@ -74,7 +74,7 @@ def main(inputs: StageInputs) -> None:
     clips = pl.read_parquet(CLIPS)
     copied = outside_test(pl.read_parquet(SPLITS))
     sources = clips.join(copied, on="video_path", how="semi", maintain_order="left")
-    recipe = pick(params.augment, AugmentationRecipe)
+    recipe = section_as(params.augment, AugmentationRecipe)
     tasks = [
         Task(
             source=row["pack"],
@@ -93,7 +93,7 @@ def main(inputs: StageInputs) -> None:
     cached = CachedFiles([task.pack for task in tasks], cache_directory())
     found = [reuse_pack(task, cached) for task in tasks]
     missing = [task for task, rows in zip(tasks, found, strict=True) if rows is None]
-    made = map_tasks(make_pack, missing, pick(params.runtime, Executor))
+    made = map_tasks(make_pack, missing, section_as(params.runtime, Executor))
     reused = [rows for rows in found if rows is not None]
     packs = [*reused, *track(made, total=len(missing), task="generate_augmentations")]
     atomic.remove_half_written(AUGMENTED_PACKS)  # by a worker that was killed while others went on

@@ -19,7 +19,7 @@ import polars as pl
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.inputs import StageInputs
-from mlops.params import pick
+from mlops.params import section_as
 from mlops.processes.progress import counted, track
 from mlops.recorded.dvc_cache import CachedFiles, cache_directory, recorded_outs
 from mlops.run.unfinished import UnfinishedFiles
@@ -63,10 +63,10 @@ SAVING_SHARE = 0.005  # of the time
 
 # Frames of quarantined videos, for the report.
 PICTURES = (8, 72, 128)  # frames, height, width
-MOST_PICTURED = 50  # videos
+MAX_PICTURED = 50  # videos
 
 # A message of thousands of lines helps nobody; the file has them all.
-MOST_REASONS_SHOWN = 20
+MAX_REASONS_SHOWN = 20
 
 
 def main(inputs: StageInputs) -> None:
@@ -75,9 +75,9 @@ def main(inputs: StageInputs) -> None:
     index = index_rows(params.data)
     inputs.read_only(root, [root / name for name in named_paths(index)])
     rows, rejections = check_rows(index, root, params.data.labels)
-    limits = pick(params.load_data, InspectionLimits)
+    limits = section_as(params.load_data, InspectionLimits)
     cache = cache_directory()
-    with guarded_executor(pick(params.runtime, Executor), guard(limits)) as workers:
+    with guarded_executor(section_as(params.runtime, Executor), guard(limits)) as workers:
         contents, unread = read_contents(index, root, workers)
         found, counts = inspect_all(rows, root, contents, limits, cache, workers)
         facts = {name: found[content] for name, content in contents.items() if content in found}
@@ -278,7 +278,7 @@ def picture(
         if item.video_path in facts and facts[item.video_path].num_frames
     }
     packs = {row: picture_pack(facts[name].sha256) for row, name in seen.items()}
-    shown = {packs[row]: name for row, name in list(seen.items())[:MOST_PICTURED]}
+    shown = {packs[row]: name for row, name in list(seen.items())[:MAX_PICTURED]}
     cached = CachedFiles(shown, cache)
     contents = {pack: cached.find(pack) for pack in shown}
     tasks = [
@@ -342,7 +342,7 @@ def check_loss(
     if faults:
         shown = [
             f"{data.index} row {item.row}: {item.verdict}: {item.reason}"
-            for item in rejections[:MOST_REASONS_SHOWN]
+            for item in rejections[:MAX_REASONS_SHOWN]
         ]
         hidden = len(rejections) - len(shown)
         more = [f"and {hidden} more rows in {QUARANTINE}"] if hidden else []

@@ -7,7 +7,7 @@ import polars as pl
 
 from mlops.files import atomic
 from mlops.inputs import StageInputs
-from mlops.params import pick
+from mlops.params import section_as
 from mlops.processes.progress import track
 from mlops.recorded.dvc_cache import cache_directory
 from mlops.recorded.foreign import replacing_directory
@@ -22,7 +22,7 @@ ROOT = Path("data/generated_sample")
 
 def main(inputs: StageInputs) -> None:
     params = read_params()
-    plan = plan_sample(params.seed, pick(params.sample, SampleRecipe))
+    plan = plan_sample(params.seed, section_as(params.sample, SampleRecipe))
     with replacing_directory(ROOT, cache_directory()) as directory:
         write = functools.partial(write_video, root=directory)
         written = map_processes(write, plan, workers=params.runtime.workers)

@@ -30,7 +30,7 @@ from mlops.files.places import runs_root
 from mlops.inputs import StageInputs
 from mlops.metrics.ledger import Ledger
 from mlops.metrics.timings import Timings
-from mlops.params import pick
+from mlops.params import section_as
 from mlops.processes.devices import choose_device, claimed_devices
 from mlops.processes.group import LostProcessError, ProcessGroup, is_launched, process_group
 from mlops.processes.launch import launch, spans_machines
@@ -45,7 +45,7 @@ from mlops.run.documents import read_metadata
 from mlops.run.environment import environment
 from mlops.run.identity import (
     Fingerprint,
-    Wanted,
+    TrainingIdentity,
     fingerprint_hash,
     imported_sources,
     run_fingerprint,
@@ -66,7 +66,7 @@ from video.learning.learner import (
     evaluated_weights,
 )
 from video.learning.memory import TooLittleMemoryError, keep_freed_memory
-from video.learning.optimizer_config import Optimisation
+from video.learning.optimizer_config import OptimizerConfig
 from video.learning.predict import batch_memory, predict
 from video.learning.schedules import depends_on_epochs
 from video.learning.training_data import TrainingClips, online_augmentation
@@ -102,7 +102,7 @@ LIBRARIES = ("torch", "torchvision", "numpy", "opencv-python-headless", "polars"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class TrainingContext:
     """What a training is given, and what stays as it is."""
 
     cell: Cell
@@ -123,12 +123,12 @@ def main(inputs: StageInputs) -> None:
     make_deterministic(
         derive_seed(cell.seed, "train", cell.model, cell.fold), num_threads=num_threads
     )
-    setting = partial(Setting, cell=cell, params=params, stop=stop, inputs=inputs)
+    context = partial(TrainingContext, cell=cell, params=params, stop=stop, inputs=inputs)
     if is_launched():
         # Of the GPUs that it was given, that of its number in the group.
         device = choose_device(params.runtime.device.partition(":")[0])
         with process_group(device.type) as group:
-            take_part(setting(device=device, group=group))
+            train_in_group(context(device=device, group=group))
         return
     claim = claimed_devices(
         params.runtime.device,
@@ -141,24 +141,24 @@ def main(inputs: StageInputs) -> None:
         if len(devices) > 1 or spans_machines():
             launch("stages.train", sys.argv[1:], devices, num_threads=num_threads, stop=stop)
             return
-        take_part(setting(device=devices[0], group=ProcessGroup()))
+        train_in_group(context(device=devices[0], group=ProcessGroup()))
 
 
-def take_part(setting: Setting) -> None:
-    if setting.group.leads:
-        lead(setting)
+def train_in_group(context: TrainingContext) -> None:
+    if context.group.is_main:
+        train_as_main_process(context)
     else:
-        follow(setting)
+        train_as_worker(context)
 
 
-def lead(setting: Setting) -> None:
+def train_as_main_process(context: TrainingContext) -> None:
     """Train in a run directory of its own, alone or as the first of several processes."""
-    params, stop = setting.params, setting.stop
-    wanted = wanted_training(setting)
+    params, stop = context.params, context.stop
+    wanted = training_identity(context)
     with ExitStack() as held:
         identity = fingerprint_hash(wanted.fingerprint)
         lock = run_lock(runs_root(), identity, say=say, check=stop.check)
-        if held.enter_context(lock) and wanted_training(setting) != wanted:
+        if held.enter_context(lock) and training_identity(context) != wanted:
             raise PipelineError(
                 "inputs: expected those that were there before waiting for another training, got "
                 "others; run again"
@@ -176,38 +176,38 @@ def lead(setting: Setting) -> None:
         announce(start, run_dir, params.train)
 
         keep_freed_memory()
-        clips = load_checked_clips(setting, run_dir)
-        learner, shape = build_learner(setting, clips)
-        session = new_session(setting, learner, run_dir, wanted.fingerprint)
+        clips = load_checked_clips(context, run_dir)
+        learner, shape = build_learner(context, clips)
+        session = new_session(context, learner, run_dir, wanted.fingerprint)
         restore(session, start, run_dir, num_epochs=params.train.epochs, say=say)
-        if setting.group.size > 1:
+        if context.group.size > 1:
             state = {"learner": learner.state_dict(), "progress": vars(session.progress)}
-            setting.group.state_of_first(state, setting.device)
-        train(session, learner, clips, shape, setting, run_dir)
-        publish(session, setting, run_dir)
+            context.group.broadcast_state(state, context.device)
+        train(session, learner, clips, shape, context, run_dir)
+        publish(session, context, run_dir)
 
 
-def follow(setting: Setting) -> None:
+def train_as_worker(context: TrainingContext) -> None:
     """Train beside the first process, which alone is heard and leaves records."""
     keep_freed_memory()
-    clips = load_clips(setting.params, setting.cell.fold, near_duplicate_distance=0.0)
-    learner, shape = build_learner(setting, clips)
+    clips = load_clips(context.params, context.cell.fold, near_duplicate_distance=0.0)
+    learner, shape = build_learner(context, clips)
     with silent_stdout(), TemporaryDirectory() as scratch:
         run_dir = Path(scratch)
-        session = new_session(setting, learner, run_dir, {})
+        session = new_session(context, learner, run_dir, {})
         session.tracker.load_state_dict(None)
         session.ledger.load_state_dict(None)
-        state = setting.group.state_of_first(None, setting.device)
+        state = context.group.broadcast_state(None, context.device)
         learner.load_state_dict(state["learner"])
         vars(session.progress).update(state["progress"])
-        train(session, learner, clips, shape, setting, run_dir)
+        train(session, learner, clips, shape, context, run_dir)
 
 
 def new_session(
-    setting: Setting, learner: Learner, run_dir: Path, fingerprint: Fingerprint
+    context: TrainingContext, learner: Learner, run_dir: Path, fingerprint: Fingerprint
 ) -> Session:
     return Session(
-        cell=setting.cell.name,
+        cell=context.cell.name,
         fingerprint=fingerprint,
         learner=learner,
         tracker=ExperimentTracker(run_dir, run_dir.name),
@@ -220,17 +220,17 @@ def train(
     learner: Learner,
     clips: TrainingClips,
     shape: dict[str, Any],
-    setting: Setting,
+    context: TrainingContext,
     run_dir: Path,
 ) -> None:
     """Train and validate, epoch by epoch, from where the session is to the end."""
-    progress, params = session.progress, setting.params
+    progress, params = session.progress, context.params
     timings = Timings(run_dir)
-    checkpoints = new_checkpoints(session, setting, run_dir)
+    checkpoints = new_checkpoints(session, context, run_dir)
     try:
         while not finished(progress, params.train):
             learner.start_epoch(progress.epoch)
-            batches = training_batches(setting, clips, progress, learner)
+            batches = training_batches(context, clips, progress, learner)
             began = time.monotonic()
             for batch in track(
                 batches,
@@ -238,18 +238,18 @@ def train(
                 before=progress.batch,
                 task=f"train: {session.cell}: epoch {progress.epoch}",
             ):
-                loss = take_step(session, learner, clips, batch, setting)
+                loss = take_step(session, learner, clips, batch, context)
                 session.record_step(
                     batch.rows, loss, log_every_steps=params.runtime.log_every_steps
                 )
                 if checkpoints.is_due:
                     checkpoints.save(session.state_dict())
                 session.check_in_place()
-                setting.group.check(setting.stop)
+                context.group.raise_if_stopped(context.stop)
             report_epoch(session, timings, time.monotonic() - began, batches.waited_sec)
-            warn_of_edits(setting)
+            warn_of_edits(context)
 
-            figures = validate(session, learner, clips, setting)
+            figures = validate(session, learner, clips, context)
             is_best = is_better(figures, progress.best_figures, params.train.monitor)
             session.record_epoch(learner.learning_rate, figures, is_best=is_best)
             checkpoints.save(
@@ -257,7 +257,7 @@ def train(
                 best=best_model(shape, clips.labels, progress.best_epoch) if is_best else None,
                 epoch=progress.epoch,
             )
-            setting.group.check(setting.stop)
+            context.group.raise_if_stopped(context.stop)
         checkpoints.finish()
     except (StoppedError, LostProcessError):
         checkpoints.save(session.state_dict())
@@ -267,29 +267,29 @@ def train(
 
 
 def new_checkpoints(
-    session: Session, setting: Setting, run_dir: Path
+    session: Session, context: TrainingContext, run_dir: Path
 ) -> CheckpointManager | NoCheckpoints:
-    if not setting.group.leads:
+    if not context.group.is_main:
         return NoCheckpoints()
     return CheckpointManager(
         run_dir / CHECKPOINTS,
-        keep_epochs=setting.params.runtime.keep_epoch_checkpoints,
-        every_sec=setting.params.runtime.checkpoint_every_sec,
+        keep_epochs=context.params.runtime.keep_epoch_checkpoints,
+        every_sec=context.params.runtime.checkpoint_every_sec,
         sync=[session.tracker.sync, session.ledger.sync],
         check=session.check_in_place,
         say=say,
     )
 
 
-def wanted_training(setting: Setting) -> Wanted:
+def training_identity(context: TrainingContext) -> TrainingIdentity:
     """What identifies this training.
 
     `seed` of params.yaml is not in it: it acts through the inputs. The packs are not hashed: the
     tables hold the sha256 of every clip, and the loader compares.
     """
-    cell, params, size = setting.cell, setting.params, setting.group.size
+    cell, params, size = context.cell, context.params, context.group.size
     online = params.augment.online
-    recipe = pick(params.augment, AugmentationRecipe)
+    recipe = section_as(params.augment, AugmentationRecipe)
     config = {
         "train": vars(params.train),
         # Copies that were made before training are an input, whatever made them.
@@ -306,10 +306,10 @@ def wanted_training(setting: Setting) -> Wanted:
         libraries=LIBRARIES,
         builds={"torch": str(torch.__version__)},
         # Another number of processes adds in another order.
-        device=device_kind(setting.device) + (f", {size} processes" if size > 1 else ""),
+        device=device_kind(context.device) + (f", {size} processes" if size > 1 else ""),
     )
     length = () if depends_on_epochs(params.train.schedule) else ("train.epochs",)
-    return Wanted(
+    return TrainingIdentity(
         config=config,
         fingerprint=fingerprint,
         trajectory=trajectory_hash(fingerprint, config, without=length),
@@ -339,7 +339,7 @@ def training_code(model: str, *, online: bool) -> set[Path]:
 
 def announce(start: Start, run_dir: Path, train: Train) -> None:
     """One line: what is done, where, and what differs from the run that is closest."""
-    verbs = {"resumes": "resuming", "publishes": "publishes again what is finished in"}
+    verbs = {"resume": "resuming", "republish": "publishes again what is finished in"}
     source = f", which goes on from {start.source.name}" if start.source else ""
     differs = f"; {start.differs}" if start.differs else ""
     say(f"{verbs.get(start.how, 'starting')} {run_dir}{source}{differs}")
@@ -347,12 +347,12 @@ def announce(start: Start, run_dir: Path, train: Train) -> None:
         say(f"the {train.schedule} schedule depends on train.epochs: no shorter run can go on")
 
 
-def load_checked_clips(setting: Setting, run_dir: Path) -> TrainingClips:
+def load_checked_clips(context: TrainingContext, run_dir: Path) -> TrainingClips:
     """That train and validation show no common pictures is looked at once a run: its fingerprint
     names the same tables ever after."""
     checked = read_metadata(run_dir).get("clips_checked", False)
-    distance = 0.0 if checked else setting.params.split.near_duplicate_distance
-    clips = load_clips(setting.params, setting.cell.fold, near_duplicate_distance=distance)
+    distance = 0.0 if checked else context.params.split.near_duplicate_distance
+    clips = load_clips(context.params, context.cell.fold, near_duplicate_distance=distance)
     if not checked:
         write_metadata(run_dir, clips_checked=True)
     return clips
@@ -382,33 +382,33 @@ def load_clips(params: Params, fold: int, *, near_duplicate_distance: float) -> 
     )
 
 
-def build_learner(setting: Setting, clips: TrainingClips) -> tuple[Learner, dict[str, Any]]:
+def build_learner(context: TrainingContext, clips: TrainingClips) -> tuple[Learner, dict[str, Any]]:
     """A learner with the initial weights, and the shape that its model was built for."""
-    cell, params, group = setting.cell, setting.params, setting.group
+    cell, params, group = context.cell, context.params, context.group
     initial = load_checkpoint(cell.initial_weights)
     model = build_model(cell.model, ModelShape(**initial["shape"]))
     model.load_state_dict(initial["model"])
-    check_shares(clips, setting)
+    check_shares(clips, context)
     if params.train.sync_batch_norm and group.size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     learner = Learner(
-        model.to(setting.device),
-        Normalise(cell.model).to(setting.device),
-        pick(params.train, Optimisation),
+        model.to(context.device),
+        Normalise(cell.model).to(context.device),
+        section_as(params.train, OptimizerConfig),
         head=head_of(cell.model, model),
         loss=clips.loss(
             balanced=params.train.class_weights, label_smoothing=params.train.label_smoothing
         ),
         num_batches=len(clips.batch_sizes(params.train.batch_size)),
-        device=setting.device,
+        device=context.device,
         peers=group,
     )
     return learner, initial["shape"]
 
 
-def check_shares(clips: TrainingClips, setting: Setting) -> None:
+def check_shares(clips: TrainingClips, context: TrainingContext) -> None:
     """Refuse more processes than can work on this data, or in the way that is asked for."""
-    size, train = setting.group.size, setting.params.train
+    size, train = context.group.size, context.params.train
     if size > len(clips.val):
         raise UnsuitableOptionError(
             f"runtime.num_processes: expected at most {len(clips.val)}, a process a clip of "
@@ -416,7 +416,7 @@ def check_shares(clips: TrainingClips, setting: Setting) -> None:
         )
     if size == 1 or not train.sync_batch_norm:
         return
-    if setting.device.type == "cpu":
+    if context.device.type == "cpu":
         raise UnsuitableOptionError(
             "train.sync_batch_norm: expected false on a CPU, where torch cannot do it, got true; "
             "write false, and a train.batch_size that leaves each process enough clips"
@@ -435,13 +435,13 @@ def finished(progress: Progress, train: Train) -> bool:
 
 
 def training_batches(
-    setting: Setting, clips: TrainingClips, progress: Progress, learner: Learner
+    context: TrainingContext, clips: TrainingClips, progress: Progress, learner: Learner
 ) -> Prefetched:
     """The epoch's batches from where training is, made ahead by a thread."""
-    params, drawn = setting.params, {"seed": setting.cell.seed, "epoch": progress.epoch}
+    params, drawn = context.params, {"seed": context.cell.seed, "epoch": progress.epoch}
     augment = None
     if params.augment.online:
-        recipe = pick(params.augment, AugmentationRecipe)
+        recipe = section_as(params.augment, AugmentationRecipe)
         augment = online_augmentation(recipe, clips.train.table["sha256"], **drawn)
     return Prefetched(
         clips.train.batches(
@@ -457,10 +457,10 @@ def training_batches(
 
 
 def take_step(
-    session: Session, learner: Learner, clips: TrainingClips, batch: Batch, setting: Setting
+    session: Session, learner: Learner, clips: TrainingClips, batch: Batch, context: TrainingContext
 ) -> float:
     """One optimizer step; a fault comes with its place and its clips."""
-    group, cell, step = setting.group, setting.cell, session.progress.step
+    group, cell, step = context.group, context.cell, session.progress.step
     micro_batch = learner.micro_batch
     if group.size > 1:
         # Each process draws by itself, and the generators of the first one alone are saved.
@@ -480,7 +480,7 @@ def take_step(
                 f"train: {session.cell}: process {group.rank}: step {event.step}: no memory for "
                 f"{event.micro_batch} clips at once ({event.reason}); from here on "
                 f"{event.next_micro_batch}, batches as before",
-                file=sys.stdout if group.leads else sys.stderr,
+                file=sys.stdout if group.is_main else sys.stderr,
             )
         learner.events.clear()
     if learner.micro_batch != micro_batch:  # of this process's memory, or of another's
@@ -489,21 +489,21 @@ def take_step(
 
 
 def validate(
-    session: Session, learner: Learner, clips: TrainingClips, setting: Setting
+    session: Session, learner: Learner, clips: TrainingClips, context: TrainingContext
 ) -> dict[str, float]:
-    group, batch_size = setting.group, setting.params.train.batch_size
-    learner.spread_statistics()
+    group, batch_size = context.group, context.params.train.batch_size
+    learner.broadcast_statistics()
     batches = Prefetched(
         clips.val.batches(
-            range(len(clips.val))[group.share(len(clips.val))],
+            range(len(clips.val))[group.shard(len(clips.val))],
             batch_size,
             allocate=batch_memory(learner.device),
         )
     )
     least = -(-(len(clips.val) // group.size) // batch_size)  # of the smallest share
-    checked = group.checked(batches, setting.stop, count=least)
+    checked = group.checked(batches, context.stop, count=least)
     own = predict(learner.evaluated, learner.normalise, checked, learner.device)
-    probabilities = group.joined(own)
+    probabilities = group.all_gather(own)
     try:
         metrics = summary_metrics(clips.val.targets, probabilities, len(clips.labels))
     except NonFinitePredictionsError as error:
@@ -513,10 +513,10 @@ def validate(
     return metrics
 
 
-def warn_of_edits(setting: Setting) -> None:
+def warn_of_edits(context: TrainingContext) -> None:
     """Tell of an input that was changed, long before nothing can be published for it."""
-    for change in setting.inputs.news():
-        say(f"warning: {setting.cell.name}: {change}; put it back, or nothing will be published")
+    for change in context.inputs.news():
+        say(f"warning: {context.cell.name}: {change}; put it back, or nothing will be published")
 
 
 def report_epoch(session: Session, timings: Timings, took_sec: float, waited_sec: float) -> None:
@@ -539,10 +539,10 @@ def best_model(shape: dict[str, Any], labels: list[str], epoch: int) -> Callable
     }
 
 
-def publish(session: Session, setting: Setting, run_dir: Path) -> None:
+def publish(session: Session, context: TrainingContext, run_dir: Path) -> None:
     """Write the outs, whole or not at all, and note which bytes they have."""
-    progress, cell, stop = session.progress, setting.cell, setting.stop
-    monitor = setting.params.train.monitor
+    progress, cell, stop = session.progress, context.cell, context.stop
+    monitor = context.params.train.monitor
     session.flush()
     history = (
         session.tracker.get_metrics()
@@ -551,7 +551,7 @@ def publish(session: Session, setting: Setting, run_dir: Path) -> None:
         .pivot("name", index="epoch", values="value", maintain_order=True)
     )
     stop.check()
-    setting.inputs.check()
+    context.inputs.check()
     session.check_logs()  # after the history was read: it is of what was verified
     atomic.write_text(cell.history, history.write_csv())
     atomic.write_text(run_dir / "artifacts/history.csv", history.write_csv())

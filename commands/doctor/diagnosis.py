@@ -26,7 +26,7 @@ from mlops.recorded.dvc_cache import cache_directory
 from mlops.recorded.foreign import ADVICE, PIPELINE, foreign_files, listed
 from mlops.run.environment import gpu
 
-LEAST_PYTHON = (3, 11)
+MIN_PYTHON = (3, 11)
 REQUIREMENTS = Path("requirements.lock")
 DECODERS = {"PyAV": "av", "OpenCV": "opencv-python-headless"}
 
@@ -40,9 +40,9 @@ PARAMS = "params.yaml"
 TAKE_BACK = f"git checkout HEAD -- {PARAMS} dvc.lock metrics.json && dvc checkout"
 QUEUED_TRIAL = "refs/exps/stash"
 
-LEAST_DISK_BYTES = 2e9
-LEAST_MEMORY_BYTES = 2e9
-MOST_NAMED = 3
+MIN_DISK_BYTES = 2e9
+MIN_MEMORY_BYTES = 2e9
+MAX_NAMED = 3
 
 Level = Literal["ok", "hint", "wrong"]
 LEVELS: dict[Level, str] = {"ok": "ok", "hint": "hint", "wrong": "DO"}
@@ -82,8 +82,8 @@ def findings(*, with_torch: bool, ask_remotes: bool) -> list[Finding]:
 
 def _python() -> Finding:
     said = f"{platform.python_version()} in {sys.prefix}"
-    if sys.version_info < LEAST_PYTHON:
-        wanted = ".".join(map(str, LEAST_PYTHON))
+    if sys.version_info < MIN_PYTHON:
+        wanted = ".".join(map(str, MIN_PYTHON))
         advice = f"install Python {wanted} or newer and make the environment anew"
         return Finding(level="wrong", subject="python", said=said, advice=advice)
     return Finding(level="ok", subject="python", said=said)
@@ -106,8 +106,8 @@ def _packages() -> Iterator[Finding]:
     if not differing:
         yield Finding(level="ok", subject=subject, said=f"all {len(pins)} packages as pinned")
         return
-    named = ", ".join(differing[:MOST_NAMED])
-    more = len(differing) - MOST_NAMED
+    named = ", ".join(differing[:MAX_NAMED])
+    more = len(differing) - MAX_NAMED
     yield Finding(
         level="wrong",
         subject=subject,
@@ -311,7 +311,7 @@ def outs() -> Finding:
     return Finding(level="ok", subject=subject, said="no files but those of the stages")
 
 
-def disk_space(subject: str, path: Path, *, least_bytes: float = LEAST_DISK_BYTES) -> Finding:
+def disk_space(subject: str, path: Path, *, least_bytes: float = MIN_DISK_BYTES) -> Finding:
     """Whether there is room, and the right to write, where `path` is or will be."""
     # What is not there yet will be made on the disk of the nearest directory above that is.
     path = path.absolute()
@@ -361,7 +361,7 @@ def memory(limit_file: Path = CGROUP_LIMIT) -> Finding:
     total = os.sysconf("SC_PHYS_PAGES") * page
     limit = _memory_limit(limit_file)
     said = size(total) + ("" if limit is None else f", of which {size(limit)} for this container")
-    if min(total, limit or total) < LEAST_MEMORY_BYTES:
+    if min(total, limit or total) < MIN_MEMORY_BYTES:
         return Finding(
             level="hint",
             subject="memory",

@@ -33,7 +33,7 @@ from mlops.files.tables import aligned
 from mlops.processes.progress import counted
 
 # After so many runs that ended before they could be killed, more of them will not help.
-MOST_RUNS_IN_VAIN = 5
+MAX_RUNS_IN_VAIN = 5
 
 DIGITS = 8  # of a hash
 
@@ -140,7 +140,7 @@ def run_proof(proof: Proof, clone: Clone, num_kills: int, parts: Sequence[str]) 
         proof.killed.append(killed)
         proof.differences += differences(proof.reference, killed)
         in_vain = 0 if len(proof.kills) > before else in_vain + 1
-        if in_vain == MOST_RUNS_IN_VAIN:
+        if in_vain == MAX_RUNS_IN_VAIN:
             raise PipelineError(
                 f"{proof.target}: expected a run that lasts long enough to be killed, got "
                 f"{in_vain} that ended before; raise train.epochs with --set-param"

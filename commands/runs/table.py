@@ -12,7 +12,7 @@ from mlops.processes.progress import counted
 from mlops.recorded.dvc_lock import workspace_md5s
 from mlops.run.records import RunRecord, differing_parameters, read_records
 
-MOST_PARAMETERS = 6  # columns
+MAX_PARAMETERS = 6  # columns
 
 
 def list_runs(options: argparse.Namespace) -> None:
@@ -43,7 +43,7 @@ def print_table(records: Sequence[RunRecord], phase: str, metric: str | None) ->
     # Runs that monitor different metrics have one column, and each value its name.
     best = f"best {phase} {metrics.pop()}" if len(metrics) == 1 else f"best {phase}"
     differing = differing_parameters(records)
-    shown = differing[:MOST_PARAMETERS]
+    shown = differing[:MAX_PARAMETERS]
     workspace = workspace_md5s()
     header = ["", "run", "status", "epochs", best, *shown, "data", "took", "where"]
     rows = [

@@ -7,7 +7,7 @@ from typing import Any
 from mlops.run.records import RunRecord
 
 DIGITS = 8  # of a hash
-MOST_FILES = 5  # named in one line
+MAX_FILES = 5  # named in one line
 
 
 def epochs(record: RunRecord) -> str:
@@ -46,8 +46,8 @@ def duration(sec: float) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    more = len(names) - MOST_FILES
-    return ", ".join(names[:MOST_FILES]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MAX_FILES
+    return ", ".join(names[:MAX_FILES]) + (f" and {more} more" if more > 0 else "")
 
 
 def pairs(values: Mapping[str, Any]) -> str:

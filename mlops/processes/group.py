@@ -1,4 +1,4 @@
-"""The processes that train one model together: who is who, and what they tell each other.
+"""Ranks of a distributed training and the collectives they share.
 
 torch.distributed.run starts them and gives each its number. Between the calls below each works by
 itself; a call returns when all have made it. One process alone is a group of one, for which every
@@ -43,16 +43,16 @@ class ProcessGroup:
         self.local_rank = local_rank  # among those of this machine
 
     @property
-    def leads(self) -> bool:
-        """Whether it is the one that writes."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which alone writes."""
         return self.rank == 0
 
-    def share(self, count: int) -> slice:
-        """Which of `count` things, cut into `size` parts of about equal size, are this one's."""
+    def shard(self, count: int) -> slice:
+        """Return this rank's shard of `count` items, cut into `size` shards of about equal size."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def sum_(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Put the sums over the processes in the place of the tensors, the same bits in each.
+    def all_reduce_(self, tensors: Sequence[torch.Tensor]) -> None:
+        """All-reduce the tensors in place by their sum; every rank gets identical bits.
 
         The pieces that are summed at once depend on the tensors' sizes alone. DDP's depend on the
         order in which the gradients of its first step came, so that a resumed training would sum
@@ -68,16 +68,16 @@ class ProcessGroup:
                 for tensor, part in zip(piece, parts, strict=True):
                     tensor.copy_(part.view_as(tensor))
 
-    def spread_(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Put those of the first process in the place of the tensors."""
+    def broadcast_(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Broadcast the tensors of rank 0 in place."""
         if self.size == 1:
             return
         with _told():
             for tensor in tensors:
                 distributed.broadcast(tensor, src=0)
 
-    def state_of_first(self, state: dict[str, Any] | None, device: torch.device) -> dict[str, Any]:
-        """What the first process gives, tensors and plain types, on this one's device."""
+    def broadcast_state(self, state: dict[str, Any] | None, device: torch.device) -> dict[str, Any]:
+        """Return the state of rank 0, tensors and plain types, on this rank's device."""
         buffer = io.BytesIO()
         if state is not None:
             torch.save(state, buffer)
@@ -89,8 +89,8 @@ class ProcessGroup:
         )
         return received
 
-    def joined(self, part: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The parts of all processes, one behind the other; for each process all of it."""
+    def all_gather(self, part: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the parts of all ranks, concatenated in their order."""
         if self.size == 1:
             return part
         parts: list[Any] = [None] * self.size
@@ -98,8 +98,8 @@ class ProcessGroup:
             distributed.all_gather_object(parts, part, group=_messages())
         return np.concatenate(parts)
 
-    def check(self, stop: StopFlag) -> None:
-        """Raise `StoppedError` in every process if any of them was told to stop.
+    def raise_if_stopped(self, stop: StopFlag) -> None:
+        """Raise `StoppedError` in every rank if any of them was told to stop.
 
         They must leave their work at the same step: one that went on would wait for the others.
         """
@@ -114,10 +114,10 @@ class ProcessGroup:
         stop.check()
 
     def checked(self, items: Iterable[T], stop: StopFlag, *, count: int) -> Iterator[T]:
-        """The items, with a `check` before each of the first `count`: as many as all have."""
+        """Yield the items, after `raise_if_stopped` for each of the first `count`, as all have."""
         for number, item in enumerate(items):
             if number < count:
-                self.check(stop)
+                self.raise_if_stopped(stop)
             yield item
 
 

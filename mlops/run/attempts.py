@@ -34,7 +34,7 @@ from mlops.run.documents import METADATA, RunStatus, read_metadata
 KILLED = "killed"
 BEAT_EVERY_SEC = 10.0
 # A shared file system may show another host's heartbeat late.
-LEAST_PATIENCE_SEC = 60.0
+MIN_PATIENCE_SEC = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,15 +209,15 @@ def _is_worked_on(run_dir: Path) -> bool:
     try:
         pulse = json.loads(heartbeat.read_bytes())
         alive = False if pulse["stopped"] else is_alive(pulse)
-        patience_sec = max(LEAST_PATIENCE_SEC, 3 * float(pulse["every_sec"]))
+        patience_sec = max(MIN_PATIENCE_SEC, 3 * float(pulse["every_sec"]))
     except FileNotFoundError:
         # A run that has just been created. Its record tells when, for a reader may write a cache
         # into the directory; one without a record is no run, or of earlier code.
         made = [path for path in (run_dir, run_dir / METADATA) if path.exists()]
-        return max(map(_age_sec, made), default=math.inf) < LEAST_PATIENCE_SEC
+        return max(map(_age_sec, made), default=math.inf) < MIN_PATIENCE_SEC
     except (OSError, ValueError, KeyError, TypeError):
         # It is written without a sync, and so may be empty after a power cut.
-        alive, patience_sec = None, LEAST_PATIENCE_SEC
+        alive, patience_sec = None, MIN_PATIENCE_SEC
     return _age_sec(heartbeat) < patience_sec if alive is None else alive
 
 

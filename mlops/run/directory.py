@@ -29,7 +29,7 @@ from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.canonical import config_document
 from mlops.run.documents import METADATA, check_metadata, read_metadata
-from mlops.run.identity import Wanted, fingerprint_hash
+from mlops.run.identity import TrainingIdentity, fingerprint_hash
 
 RUNNING, FINISHED = "running", "finished"
 CHECKPOINTS = "checkpoints"  # in a run directory
@@ -93,7 +93,7 @@ def _rename_to_free_name(directory: Path, name: Path) -> bool:
 def make_run(
     output_base: Path,
     experiment_name: str,
-    wanted: Wanted,
+    wanted: TrainingIdentity,
     run_config: Mapping[str, Any] | None = None,
 ) -> Path:
     """Make a run directory for this training, with all that identifies it.

@@ -20,7 +20,7 @@ Fingerprint = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class TrainingIdentity:
     """The training to be done.
 
     `config`: its parameters, of which `cell` names the keys that say which model on which data

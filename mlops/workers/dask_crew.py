@@ -28,7 +28,7 @@ Outcome = (
 )
 
 
-class Crew(WorkerPlugin):  # type: ignore[misc]
+class WorkerPool(WorkerPlugin):  # type: ignore[misc]
     """The processes of one stage on one Dask worker, as many as it has threads at work.
 
     `command` is run by the worker's interpreter in `directory`, with `environment` over the
@@ -53,8 +53,8 @@ class Crew(WorkerPlugin):  # type: ignore[misc]
     def setup(self, worker: Worker) -> None:
         self._worker = worker
         self._lock = threading.Lock()
-        self._members: set[_Member] = set()
-        self._idle: list[_Member] = []
+        self._members: set[_WorkerProcess] = set()
+        self._idle: list[_WorkerProcess] = []
         self._closed = False
 
     def teardown(self, worker: Worker) -> None:
@@ -89,7 +89,9 @@ class Crew(WorkerPlugin):  # type: ignore[misc]
         self._dismiss(member)
         return "unfit", member.unfit
 
-    def _receive(self, member: "_Member", key: Any, receive: Callable[[Connection], Any]) -> Any:
+    def _receive(
+        self, member: "_WorkerProcess", key: Any, receive: Callable[[Connection], Any]
+    ) -> Any:
         while not member.pipe.poll(LOOK_EVERY_SEC):
             state = self._worker.state.tasks.get(key)
             if state is None or state.state == "cancelled":
@@ -97,7 +99,7 @@ class Crew(WorkerPlugin):  # type: ignore[misc]
                 member.kill()
         return receive(member.pipe)
 
-    def _idle_member(self) -> "_Member | None":
+    def _idle_member(self) -> "_WorkerProcess | None":
         while self._idle:
             member = self._idle.pop()
             if member.is_alive():
@@ -105,9 +107,9 @@ class Crew(WorkerPlugin):  # type: ignore[misc]
             self._dismiss(member)
         return None
 
-    def _new_member(self) -> "_Member":
+    def _new_member(self) -> "_WorkerProcess":
         environment = {**os.environ, **self._environment}
-        member = _Member(
+        member = _WorkerProcess(
             self._command,
             self._directory,
             {name: value for name, value in environment.items() if value is not None},
@@ -118,13 +120,13 @@ class Crew(WorkerPlugin):  # type: ignore[misc]
                 member.kill()
         return member
 
-    def _dismiss(self, member: "_Member") -> None:
+    def _dismiss(self, member: "_WorkerProcess") -> None:
         member.close()
         with self._lock:
             self._members.discard(member)
 
 
-class _Member:
+class _WorkerProcess:
     """A process and the pipe to it; `unfit` is None until it has said what it misses."""
 
     def __init__(self, command: str, directory: str, environment: Mapping[str, str]) -> None:

@@ -29,7 +29,7 @@ IDLE_SEC = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demands:
+class Requirements:
     """What must be the same on another machine, for a task to give the same bytes there."""
 
     shared_file: str  # written just now, below the current directory or DVC's root
@@ -41,14 +41,14 @@ class Demands:
 
 
 @dataclass(frozen=True)
-class Answer:
+class TaskResult:
     """What a task returned, or what it raised."""
 
     value: Any
     error: Exception | None = None
 
 
-def own_demands(code: Path, shared_file: Path) -> Demands:
+def own_requirements(code: Path, shared_file: Path) -> Requirements:
     """What this process is: all code that it has imported by now, and from which libraries."""
     modules = dict(sys.modules)
     files = {getattr(module, "__file__", None) for module in modules.values()}
@@ -56,7 +56,7 @@ def own_demands(code: Path, shared_file: Path) -> Demands:
     names = packages_distributions()
     # Every start of Python may import a private module of setuptools.
     used = {name for module in modules if module[0] != "_" for name in names.get(module, [])}
-    return Demands(
+    return Requirements(
         shared_file=str(shared_file),
         python=platform.python_version(),
         processor=platform.machine(),
@@ -70,7 +70,7 @@ def own_demands(code: Path, shared_file: Path) -> Demands:
     )
 
 
-def unmet(demands: Demands) -> list[str]:
+def unmet_requirements(demands: Requirements) -> list[str]:
     """What this process finds otherwise: expected, got and what to do."""
     place = f"{platform.node()}, {Path.cwd()}"
     if not Path(demands.shared_file).is_file():
@@ -138,21 +138,21 @@ def serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_starter, daemon=True).start()
     pipe = Connection(descriptor)
     try:
-        pipe.send(unmet(unpack(pipe.recv_bytes())))
+        pipe.send(unmet_requirements(unpack(pipe.recv_bytes())))
         while pipe.poll(IDLE_SEC):
             pipe.send_bytes(pack(_answer(pipe.recv_bytes())))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
 
 
-def _answer(content: bytes) -> Answer:
+def _answer(content: bytes) -> TaskResult:
     try:
         function: Callable[[Any], Any]
         function, task = unpack(content)
-        return Answer(function(task))
+        return TaskResult(function(task))
     except Exception as error:  # noqa: BLE001 - raised again where the stage runs
         error.add_note(f"on {platform.node()}:\n{traceback.format_exc()}")
-        return Answer(None, error)
+        return TaskResult(None, error)
 
 
 def _end_with_starter() -> None:

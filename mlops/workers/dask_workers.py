@@ -21,7 +21,7 @@ from mlops.errors import PipelineError
 from mlops.files.atomic import write_text
 from mlops.files.places import runs_root
 from mlops.processes.progress import counted
-from mlops.workers.dask_tasks import Answer, own_demands, pack, unpack
+from mlops.workers.dask_tasks import TaskResult, own_requirements, pack, unpack
 
 if TYPE_CHECKING:
     from mlops.workers.dask_crew import Outcome
@@ -39,7 +39,7 @@ SAY_EVERY_SEC = 30.0
 # of all frames, which for hours of video are megabytes.
 IN_HAND = 64
 # As often a task's process may end before the task is told as the cause.
-MOST_TRIES = 3
+MAX_TRIES = 3
 
 # What a worker has Python run in the clone.
 SERVE = "import sys; from mlops.workers.dask_tasks import serve; serve(int(sys.argv[1]))"
@@ -86,7 +86,7 @@ class _Session:
     def __init__(self, given: str) -> None:
         self._shared_file = runs_root() / ".dask" / uuid.uuid4().hex
         # Before Dask's own libraries count as what the tasks have imported.
-        demands = own_demands(CODE, self._shared_file.absolute())
+        demands = own_requirements(CODE, self._shared_file.absolute())
         distributed = _distributed()
         from mlops.workers import dask_crew
 
@@ -109,7 +109,7 @@ class _Session:
         try:
             self._check_interpreters()
             write_text(self._shared_file, "")
-            crew = dask_crew.Crew(
+            crew = dask_crew.WorkerPool(
                 name=self._name,
                 command=SERVE,
                 directory=str(Path.cwd()),
@@ -137,7 +137,7 @@ class _Session:
         executor = self._client.get_executor(pure=False)
         waiting = deque(range(len(tasks)))
         given: dict[Future[Outcome], int] = {}
-        answers: dict[int, Answer] = {}
+        answers: dict[int, TaskResult] = {}
         losses: Counter[int] = Counter()
         try:
             for number in range(len(tasks)):
@@ -146,11 +146,11 @@ class _Session:
                         task = waiting.popleft()
                         given[executor.submit(self._work, pack(tasks[task]))] = task
                     for task, answer in self._ended(given):
-                        if isinstance(answer, Answer):
+                        if isinstance(answer, TaskResult):
                             answers[task] = answer
                             continue
                         losses[task] += 1
-                        if losses[task] == MOST_TRIES:
+                        if losses[task] == MAX_TRIES:
                             raise PipelineError(_lost(answer))
                         waiting.appendleft(task)
                     self._look()
@@ -163,7 +163,7 @@ class _Session:
             if self._client.status == "running":
                 executor.shutdown(wait=False)
 
-    def _ended(self, given: "dict[Future[Outcome], int]") -> list[tuple[int, Answer | str]]:
+    def _ended(self, given: "dict[Future[Outcome], int]") -> list[tuple[int, TaskResult | str]]:
         """Remove what has ended by now, and wait a little for something to do so.
 
         A future is forgotten with its result: Dask would do the task of one that is still held
@@ -172,7 +172,7 @@ class _Session:
         done, _ = wait(given, LOOK_EVERY_SEC, FIRST_COMPLETED)
         return [(given.pop(future), self._answer(future)) for future in done]
 
-    def _answer(self, future: "Future[Outcome]") -> Answer | str:
+    def _answer(self, future: "Future[Outcome]") -> TaskResult | str:
         """The answer, or how the process that should give it ended."""
         try:
             outcome = future.result()
@@ -188,7 +188,7 @@ class _Session:
             raise PipelineError(*outcome[1])
         if outcome[0] == "lost":
             return outcome[1]
-        answer: Answer = unpack(outcome[1])
+        answer: TaskResult = unpack(outcome[1])
         return answer
 
     def _look(self) -> None:
@@ -270,7 +270,7 @@ def _address(given: str) -> str:
 
 def _lost(how: str) -> str:
     return (
-        f"expected a task to end, got the end of its process {MOST_TRIES} times ({how}); see the "
+        f"expected a task to end, got the end of its process {MAX_TRIES} times ({how}); see the "
         "log of that Dask worker, or find out with runtime.executor: processes"
     )
 

@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 # How long memory can grow unseen; a process fills about 50 MB of new memory in that time.
 _LOOK_EVERY_SEC = 0.02
 # Of the memory limit: as much address space a worker may ask for at once, used or not.
-_MOST_ADDRESS_SPACE = 4
+_MAX_ADDRESS_SPACE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +238,7 @@ def _serve(pipe: Connection, limits: Limits) -> None:
             memory = psutil.Process().memory_info()
             # The peak of the parent is inherited.
             most_bytes = max(memory.rss + _in_bytes(limits), _peak_bytes())
-            space = memory.vms + _MOST_ADDRESS_SPACE * _in_bytes(limits)
+            space = memory.vms + _MAX_ADDRESS_SPACE * _in_bytes(limits)
             resource.setrlimit(resource.RLIMIT_AS, (space, hard))
             pipe.send(memory.rss)
             continue

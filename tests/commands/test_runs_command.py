@@ -123,7 +123,7 @@ def test_a_run_is_shown_with_its_attempts_and_what_it_goes_on_from(
 ) -> None:
     run = make_run(base, "demo", wanted(config()))
     start_attempt(run).end("failed: no memory")
-    start_attempt(run, start="resumes").end("stopped by SIGTERM")
+    start_attempt(run, start="resume").end("stopped by SIGTERM")
     source = {"run": "run_of_before", "exact": False, "epoch": 2, "step": 40}
     write_metadata(run, goes_on_from=source)
     output = command(capsys, "show", run.name)

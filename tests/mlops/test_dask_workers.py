@@ -19,7 +19,7 @@ from mlops.errors import PipelineError
 from mlops.files.atomic import content_hash
 from mlops.processes.parent import start_ticks
 from mlops.workers import dask_workers
-from mlops.workers.dask_tasks import own_demands, unmet
+from mlops.workers.dask_tasks import own_requirements, unmet_requirements
 from mlops.workers.dask_workers import DaskWorkers
 from mlops.workers.executors import Executor, map_tasks
 from mlops.workers.guarded import Fault, Limits
@@ -245,15 +245,15 @@ def test_without_tasks_no_cluster_is_looked_for() -> None:
 def test_a_machine_that_would_give_other_bytes_is_refused(
     dask: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demands = own_demands(ROOT, ROOT / "params.yaml")
-    assert unmet(demands) == []
+    demands = own_requirements(ROOT, ROOT / "params.yaml")
+    assert unmet_requirements(demands) == []
     changed = dataclasses.replace(
         demands,
         python="3.0.1",
         libraries={"numpy": "0.1", "no-such-thing": "1"},
         sources={"mlops/errors.py": "0" * 64},
     )
-    monkeypatch.setattr(dask_workers, "own_demands", lambda *_: changed)
+    monkeypatch.setattr(dask_workers, "own_requirements", lambda *_: changed)
     with pytest.raises(PipelineError) as caught:
         list(map_tasks(cluster.slower_at_first, [1], executor(dask)))
     python, numpy, other, source = caught.value.faults
@@ -267,8 +267,8 @@ def test_what_changes_a_result_is_compared() -> None:
     code = (
         "import json, stages.generate_augmentations as stage\n"
         "from pathlib import Path\n"
-        "from mlops.workers.dask_tasks import own_demands\n"
-        "demands = own_demands(Path.cwd(), Path('params.yaml'))\n"
+        "from mlops.workers.dask_tasks import own_requirements\n"
+        "demands = own_requirements(Path.cwd(), Path('params.yaml'))\n"
         "print(json.dumps([list(demands.libraries), list(demands.sources)]))"
     )
     output = run(sys.executable, "-c", code, cwd=ROOT)

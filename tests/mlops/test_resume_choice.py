@@ -12,7 +12,7 @@ from mlops.files.canonical import config_hash, flatten
 from mlops.resume import Mode, Start, choose_start
 from mlops.run.directory import make_run, write_metadata
 from mlops.run.documents import read_metadata
-from mlops.run.identity import Wanted, trajectory_hash
+from mlops.run.identity import TrainingIdentity, trajectory_hash
 
 CONFIG: dict[str, Any] = {
     "train": {"epochs": 4, "learning_rate": 0.1, "schedule": "constant"},
@@ -35,9 +35,9 @@ def wanted(
     fingerprint: dict[str, Any] = FINGERPRINT,
     *,
     without: tuple[str, ...] = ("train.epochs",),
-) -> Wanted:
+) -> TrainingIdentity:
     whole = copy.deepcopy(fingerprint) | {"config": config_hash(config)}
-    return Wanted(
+    return TrainingIdentity(
         config=config,
         fingerprint=whole,
         trajectory=trajectory_hash(whole, config, without=without),
@@ -50,7 +50,7 @@ def with_state(run_dir: Path) -> None:
     (run_dir / "checkpoints/latest_checkpoint.pt").touch()
 
 
-def choose(base: Path, want: Wanted, mode: Mode = "exact") -> Start:
+def choose(base: Path, want: TrainingIdentity, mode: Mode = "exact") -> Start:
     return choose_start(base, want, mode=mode)
 
 
@@ -66,14 +66,14 @@ def changed(document: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def test_without_any_run_it_starts_afresh_and_has_nothing_to_say(tmp_path: Path) -> None:
-    assert choose(tmp_path / "runs", wanted()) == Start(how="afresh")
+    assert choose(tmp_path / "runs", wanted()) == Start(how="new")
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
 def test_a_run_that_is_not_finished_goes_on(status: str, tmp_path: Path) -> None:
     run_dir = make_run(tmp_path, "demo", wanted())
     write_metadata(run_dir, status=status)
-    assert choose(tmp_path, wanted()) == Start(how="resumes", run_dir=run_dir)
+    assert choose(tmp_path, wanted()) == Start(how="resume", run_dir=run_dir)
 
 
 def test_key_order_and_the_spelling_of_numbers_make_no_difference(tmp_path: Path) -> None:
@@ -94,13 +94,13 @@ def test_every_parameter_changed_alone_starts_afresh_and_is_named(key: str, tmp_
     after = "cosine" if key == "train.schedule" else 7
     config = changed(CONFIG, key.replace(".", "|"), after)
     start = choose(tmp_path, wanted(config, without=()))
-    assert start == Start(how="afresh", differs=f"beside {run_dir.name}: {key} {before} -> {after}")
+    assert start == Start(how="new", differs=f"beside {run_dir.name}: {key} {before} -> {after}")
 
 
 @pytest.mark.parametrize("key", ["model", "fold", "seed"])
 def test_another_cell_is_compared_with_none(key: str, tmp_path: Path) -> None:
     make_run(tmp_path, "demo", wanted())
-    assert choose(tmp_path, wanted(changed(CONFIG, key, 7))) == Start(how="afresh")
+    assert choose(tmp_path, wanted(changed(CONFIG, key, 7))) == Start(how="new")
 
 
 FIELDS = [
@@ -122,9 +122,9 @@ def test_every_entry_of_the_fingerprint_changed_alone_starts_afresh_and_is_named
     *_, name = key.split("|")
     assert start.differs.endswith(f"{name} {flat(FINGERPRINT)[key]} -> other")
     if mode == "compatible" and key.startswith(("versions", "device")):
-        assert (start.how, start.source, start.is_exact) == ("adopts", run_dir, False)
+        assert (start.how, start.source, start.is_exact) == ("adopt", run_dir, False)
     else:
-        assert (start.how, start.source, start.run_dir) == ("afresh", None, None)
+        assert (start.how, start.source, start.run_dir) == ("new", None, None)
 
 
 def flat(document: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def test_an_entry_more_or_less_starts_afresh(part: str, change: str, tmp_path: P
         name, value = fingerprint[part].popitem()
         expected = f"{name} {value} -> none"
     start = choose(tmp_path, wanted(fingerprint=fingerprint))
-    assert start == Start(how="afresh", differs=f"beside {run_dir.name}: {expected}")
+    assert start == Start(how="new", differs=f"beside {run_dir.name}: {expected}")
 
 
 def test_of_many_differences_three_are_named(tmp_path: Path) -> None:
@@ -172,8 +172,8 @@ def test_hashes_are_shown_by_their_first_digits(tmp_path: Path) -> None:
 def test_a_finished_run_is_published_again_unless_nothing_is_to_be_resumed(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path, "demo", wanted())
     write_metadata(run_dir, status="finished", published=PUBLISHED)
-    assert choose(tmp_path, wanted()) == Start(how="publishes", run_dir=run_dir)
-    assert choose(tmp_path, wanted(), "never").how == "afresh"
+    assert choose(tmp_path, wanted()) == Start(how="republish", run_dir=run_dir)
+    assert choose(tmp_path, wanted(), "never").how == "new"
 
 
 def test_a_forced_training_that_was_killed_goes_on(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_an_older_run_that_was_left_does_not_hide_a_newer_one_that_is_finished(
     make_run(tmp_path, "demo", wanted())
     newer = make_run(tmp_path, "demo", wanted())
     write_metadata(newer, status="finished", published=PUBLISHED)
-    assert choose(tmp_path, wanted()) == Start(how="publishes", run_dir=newer)
+    assert choose(tmp_path, wanted()) == Start(how="republish", run_dir=newer)
 
 
 @pytest.mark.parametrize("status", ["running", "finished"])
@@ -202,13 +202,13 @@ def test_more_epochs_extend_the_longest_shorter_run(status: str, tmp_path: Path)
         with_state(run_dir)
         write_metadata(run_dir, status=status, published=PUBLISHED)
     start = choose(tmp_path, wanted())
-    assert start == Start(how="extends", source=runs[3], differs="train.epochs 3 -> 4")
+    assert start == Start(how="extend", source=runs[3], differs="train.epochs 3 -> 4")
 
 
 def test_more_epochs_and_another_parameter_start_afresh(tmp_path: Path) -> None:
     make_run(tmp_path, "demo", wanted(changed(CONFIG, "train|epochs", 2)))
     start = choose(tmp_path, wanted(changed(CONFIG, "train|learning_rate", 0.2)))
-    assert start.how == "afresh"
+    assert start.how == "new"
     assert start.differs.endswith(": train.epochs 2 -> 4, train.learning_rate 0.1 -> 0.2")
 
 
@@ -216,21 +216,21 @@ def test_more_epochs_and_another_parameter_start_afresh(tmp_path: Path) -> None:
 def test_more_epochs_extend_no_run_of_another_fingerprint(key: str, tmp_path: Path) -> None:
     shorter = changed(CONFIG, "train|epochs", 2)
     make_run(tmp_path, "demo", wanted(shorter, changed(FINGERPRINT, key, "other")))
-    assert choose(tmp_path, wanted()).how == "afresh"
+    assert choose(tmp_path, wanted()).how == "new"
 
 
 def test_a_run_of_its_own_comes_before_one_that_could_be_extended(tmp_path: Path) -> None:
     shorter = make_run(tmp_path, "demo", wanted(changed(CONFIG, "train|epochs", 2)))
     with_state(shorter)
     own = make_run(tmp_path, "demo", wanted())
-    assert choose(tmp_path, wanted()) == Start(how="resumes", run_dir=own, source=shorter)
+    assert choose(tmp_path, wanted()) == Start(how="resume", run_dir=own, source=shorter)
 
 
 def test_a_finished_run_of_other_versions_is_not_taken(tmp_path: Path) -> None:
     other = wanted(fingerprint=changed(FINGERPRINT, "versions|torch", "1.0"))
     run_dir = make_run(tmp_path, "demo", other)
     write_metadata(run_dir, status="finished", published=PUBLISHED)
-    assert choose(tmp_path, wanted(), "compatible").how == "afresh"
+    assert choose(tmp_path, wanted(), "compatible").how == "new"
 
 
 @pytest.mark.parametrize("status", ["running", "finished"])
@@ -240,12 +240,12 @@ def test_what_went_on_inexactly_is_taken_by_no_exact_start(status: str, tmp_path
     write_metadata(
         run_dir, status=status, published=PUBLISHED, goes_on_from={"run": "x", "exact": False}
     )
-    assert choose(tmp_path, wanted()) == Start(how="afresh")
+    assert choose(tmp_path, wanted()) == Start(how="new")
     assert choose(tmp_path, wanted(), "compatible").run_dir == run_dir
     longer = wanted(changed(CONFIG, "train|epochs", 9))
-    assert choose(tmp_path, longer).how == "afresh"
+    assert choose(tmp_path, longer).how == "new"
     start = choose(tmp_path, longer, "compatible")
-    assert (start.how, start.source, start.is_exact) == ("extends", run_dir, False)
+    assert (start.how, start.source, start.is_exact) == ("extend", run_dir, False)
 
 
 def test_a_shorter_run_without_a_state_hides_no_other(tmp_path: Path) -> None:
@@ -268,13 +268,13 @@ def test_a_run_of_other_versions_without_a_state_hides_no_other(tmp_path: Path) 
 
 def test_with_never_nothing_is_taken(tmp_path: Path) -> None:
     make_run(tmp_path, "demo", wanted())
-    assert choose(tmp_path, wanted(), "never").how == "afresh"
+    assert choose(tmp_path, wanted(), "never").how == "new"
 
 
 def test_a_run_that_was_killed_while_it_was_made_is_passed_over(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path, "demo", wanted())
     (run_dir / "config.json").unlink()
-    assert choose(tmp_path, wanted()) == Start(how="afresh")
+    assert choose(tmp_path, wanted()) == Start(how="new")
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_the_damaged_record_of_another_run_is_told_and_stops_nothing(
     damaged = make_run(tmp_path, "demo", wanted(changed(CONFIG, "train|epochs", 3)))
     own = make_run(tmp_path, "demo", wanted())
     (damaged / name).write_bytes(content)
-    assert choose(tmp_path, wanted()) == Start(how="resumes", run_dir=own)
+    assert choose(tmp_path, wanted()) == Start(how="resume", run_dir=own)
     line, *others = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{damaged}: expected metadata.json and config.json of a run, got a")
     assert name in line
@@ -321,7 +321,7 @@ def test_a_lost_record_of_a_run_with_a_state_stops_its_own_training_alone(
     with pytest.raises(PipelineError, match=f"got a damaged file .{name}: no such file.; move the"):
         choose(tmp_path, wanted())
     other = wanted(changed(CONFIG, "train|learning_rate", 3))
-    assert choose(tmp_path, other).how == "afresh"
+    assert choose(tmp_path, other).how == "new"
     assert "it is passed over" in capsys.readouterr().out
 
 
@@ -330,7 +330,7 @@ def test_a_sound_run_of_the_same_fingerprint_comes_before_a_damaged_one(
 ) -> None:
     sound, damaged = (make_run(tmp_path, "demo", wanted()) for _ in range(2))
     (damaged / "metadata.json").write_bytes(b"")
-    assert choose(tmp_path, wanted()) == Start(how="resumes", run_dir=sound)
+    assert choose(tmp_path, wanted()) == Start(how="resume", run_dir=sound)
     assert "it is passed over" in capsys.readouterr().out
 
 

@@ -22,7 +22,7 @@ from mlops.run.directory import (
     make_run,
     write_metadata,
 )
-from mlops.run.identity import Fingerprint, Wanted, fingerprint_hash
+from mlops.run.identity import Fingerprint, TrainingIdentity, fingerprint_hash
 from mlops.tracker import ExperimentTracker
 from tests.support.trainer import newest_run
 
@@ -69,7 +69,7 @@ def work(child, place):
 
 
 def start_run(base: Path, fingerprint: Fingerprint = FINGERPRINT) -> Path:
-    wanted = Wanted(
+    wanted = TrainingIdentity(
         config={"seed": 0}, fingerprint=fingerprint, trajectory="t", cell=(), num_epochs=1
     )
     return make_run(base, "demo", wanted)

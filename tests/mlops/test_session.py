@@ -122,7 +122,7 @@ def restored(
     """A session brought back in a new process's stead, and what was said."""
     said: list[str] = []
     session = new_session(run_dir, fingerprint)
-    start = Start(how="resumes", run_dir=run_dir, source=source, is_exact=is_exact)
+    start = Start(how="resume", run_dir=run_dir, source=source, is_exact=is_exact)
     try:
         restore(session, start, run_dir, num_epochs=num_epochs, say=said.append)
     finally:

@@ -17,7 +17,7 @@ import pytest
 from mlops.errors import PipelineError
 from mlops.metrics.log import read_metrics
 from mlops.run.directory import make_run, write_metadata
-from mlops.run.identity import Wanted
+from mlops.run.identity import TrainingIdentity
 from mlops.tracker import ExperimentTracker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -361,7 +361,7 @@ def test_a_configuration_is_written_as_a_run_of_the_pipeline_has_it(
     config: Any, tmp_path: Path, tracker: ExperimentTracker
 ) -> None:
     tracker.log_config(config)
-    wanted = Wanted(
+    wanted = TrainingIdentity(
         config=Settings().to_dict(),
         fingerprint={"inputs": {}},
         trajectory="t",

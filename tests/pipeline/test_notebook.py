@@ -79,7 +79,7 @@ def test_an_interrupted_kernel_has_training_saved_and_a_killed_one_leaves_none_a
         wait_for(lambda: (run := training(workspace)) is not None and len(run.attempts) == 2)
         started = training(workspace)
         assert started is not None
-        assert started.attempts[1]["start"] == "resumes"
+        assert started.attempts[1]["start"] == "resume"
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

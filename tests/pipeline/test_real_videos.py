@@ -99,7 +99,7 @@ def test_the_near_duplicates_of_the_real_clips_are_found_and_none_across_sources
     hashes = [difference_hashes(SCFD / name) for name in videos["video_path"]]
     known = {(a, b) for a, b in combinations(range(300), 2) if alike(hashes[a], hashes[b])}
 
-    found = near_duplicates(videos["fingerprint"].to_list(), most=0.2)
+    found = near_duplicates(videos["fingerprint"].to_list(), max_distance=0.2)
 
     close = {(pair.first, pair.second) for pair in found}
     assert len(known) >= 70
@@ -112,7 +112,7 @@ def test_no_near_duplicates_of_the_real_clips_straddle_splits(project: Path) -> 
     splits = pl.read_parquet(project / "data/splits.parquet")
     assert splits["video_path"].equals(videos["video_path"])
     parts = splits["fold"].fill_null(-1).to_list()
-    pairs = near_duplicates(videos["fingerprint"].to_list(), most=0.2)
+    pairs = near_duplicates(videos["fingerprint"].to_list(), max_distance=0.2)
     assert len(pairs) > 100
     assert [pair for pair in pairs if parts[pair.first] != parts[pair.second]] == []
     assert pl.read_csv(project / "data/duplicates.csv").is_empty()

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from mlops.errors import PipelineError
 from mlops.files.yaml_text import load_yaml
-from mlops.params import STRICT, pick, read_parameters
+from mlops.params import STRICT, read_parameters, section_as
 from stages.params import Params, read_params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -403,12 +403,12 @@ class Part:
 
 
 def test_pick_takes_the_fields_of_the_same_names() -> None:
-    assert pick(Section(size=3, name="a", more=True), Part) == Part(size=3)
+    assert section_as(Section(size=3, name="a", more=True), Part) == Part(size=3)
 
 
 def test_pick_refuses_a_section_that_lacks_a_field() -> None:
     with pytest.raises(AttributeError, match="name"):
-        pick(Part(size=3), Section)
+        section_as(Part(size=3), Section)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from mlops.files.canonical import config_hash
 from mlops.run.attempts import recorded_attempt
 from mlops.run.directory import make_run, write_metadata
 from mlops.run.environment import environment
-from mlops.run.identity import Wanted
+from mlops.run.identity import TrainingIdentity
 from mlops.tracker import ExperimentTracker
 
 
@@ -15,7 +15,7 @@ def config(**train: Any) -> dict[str, Any]:
     return {"seed": 0, "train": {"epochs": 3, "monitor": "accuracy"} | train}
 
 
-def wanted(config: dict[str, Any], inputs: tuple[str, ...] = ()) -> Wanted:
+def wanted(config: dict[str, Any], inputs: tuple[str, ...] = ()) -> TrainingIdentity:
     fingerprint = {
         "config": config_hash(config),
         "inputs": dict.fromkeys(inputs, "d" * 64),
@@ -23,7 +23,9 @@ def wanted(config: dict[str, Any], inputs: tuple[str, ...] = ()) -> Wanted:
         "versions": {"python": "3.11.7"},
         "device": "cpu",
     }
-    return Wanted(config=config, fingerprint=fingerprint, trajectory="t", cell=(), num_epochs=3)
+    return TrainingIdentity(
+        config=config, fingerprint=fingerprint, trajectory="t", cell=(), num_epochs=3
+    )
 
 
 def log(run_dir: Path, scores: list[float]) -> None:
@@ -45,7 +47,7 @@ def finished_run(
     **train: Any,
 ) -> Path:
     run_dir = make_run(base, experiment, wanted(config(**train), inputs))
-    with recorded_attempt(run_dir, start="afresh", environment=environment(["numpy"])):
+    with recorded_attempt(run_dir, start="new", environment=environment(["numpy"])):
         log(run_dir, scores)
         write_metadata(run_dir, published=published or {}, best_epoch=scores.index(max(scores)))
     return run_dir

@@ -30,7 +30,7 @@ from video.augmentation.parameters import (
     sample_parameters,
 )
 from video.augmentation.pixels import CUTOUT_GREY, Clip, apply_parameters
-from video.augmentation.random_streams import TRANSFORM_VERSION, Draws
+from video.augmentation.random_streams import TRANSFORM_VERSION, RandomStreams
 
 OPERATIONS = [
     "rotation",
@@ -70,7 +70,7 @@ EVERYTHING = dataclasses.replace(
 )
 VIDEO = hashlib.sha256(b"a video").hexdigest()
 OTHER_VIDEO = hashlib.sha256(b"another video").hexdigest()
-DRAWS = Draws.of(seed=0, video_sha256=VIDEO, copy=0)
+DRAWS = RandomStreams.of(seed=0, video_sha256=VIDEO, copy=0)
 
 
 def only(operation: str, **limits: float) -> AugmentationRecipe:
@@ -103,7 +103,7 @@ def applied(clip: Clip, **parameters: Any) -> Clip:
 
 def sampled(recipe: AugmentationRecipe, *, copies: int, num_frames: int = 16) -> Any:
     for copy in range(copies):
-        draws = Draws.of(seed=0, video_sha256=VIDEO, copy=copy)
+        draws = RandomStreams.of(seed=0, video_sha256=VIDEO, copy=copy)
         yield sample_parameters(recipe, draws, num_frames)
 
 
@@ -140,7 +140,7 @@ def test_the_transform_version_changes_the_bytes(monkeypatch: pytest.MonkeyPatch
 
 def test_neighbouring_seeds_and_copies_are_no_shifts_of_each_other() -> None:
     identities = [
-        Draws.of(seed=seed, video_sha256=VIDEO, copy=copy)
+        RandomStreams.of(seed=seed, video_sha256=VIDEO, copy=copy)
         for seed in range(12)
         for copy in range(12)
     ]
@@ -352,8 +352,8 @@ def test_a_negative_copy_number_is_refused() -> None:
 
 
 def test_integers_of_numpy_and_of_python_are_one_identity() -> None:
-    of_numpy = Draws.of(seed=np.int64(3), video_sha256=VIDEO, copy=np.int32(1))
-    assert of_numpy == Draws.of(seed=3, video_sha256=VIDEO, copy=1)
+    of_numpy = RandomStreams.of(seed=np.int64(3), video_sha256=VIDEO, copy=np.int32(1))
+    assert of_numpy == RandomStreams.of(seed=3, video_sha256=VIDEO, copy=1)
 
 
 @pytest.mark.parametrize(
@@ -420,13 +420,13 @@ def test_reversal_changes_no_draw_of_the_other_operations_in_time() -> None:
 
 def test_no_two_operations_share_their_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     purposes = []
-    stream = Draws.stream
+    stream = RandomStreams.stream
 
-    def recorded_stream(draws: Draws, purpose: str) -> Any:
+    def recorded_stream(draws: RandomStreams, purpose: str) -> Any:
         purposes.append(purpose)
         return stream(draws, purpose)
 
-    monkeypatch.setattr(Draws, "stream", recorded_stream)
+    monkeypatch.setattr(RandomStreams, "stream", recorded_stream)
     augment(video_clip(), EVERYTHING)
     assert len(set(purposes)) == len(purposes) == len(OPERATIONS) + 2  # noise, elastic: fields
 

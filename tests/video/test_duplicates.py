@@ -62,7 +62,7 @@ def test_the_pairs_are_those_of_a_direct_comparison() -> None:
         for a, b in combinations(range(len(fingerprints)), 2)
     }
 
-    found = near_duplicates(fingerprints, most=DISTANCE)
+    found = near_duplicates(fingerprints, max_distance=DISTANCE)
 
     close = {pair: distance for pair, distance in expected.items() if distance <= DISTANCE}
     assert {(pair.first, pair.second): pair.distance for pair in found} == close
@@ -72,24 +72,26 @@ def test_the_pairs_are_those_of_a_direct_comparison() -> None:
 def test_a_part_of_a_video_is_a_near_duplicate_of_the_whole() -> None:
     whole = random_words(np.random.default_rng(0), 16)
 
-    assert near_duplicates([whole, whole[12:]], most=0.0) == [Pair(first=0, second=1, distance=0.0)]
+    assert near_duplicates([whole, whole[12:]], max_distance=0.0) == [
+        Pair(first=0, second=1, distance=0.0)
+    ]
 
 
 def test_videos_without_hashes_are_duplicates_of_none() -> None:
     words = random_words(np.random.default_rng(0), 4)
 
-    assert near_duplicates([[], words, [], words], most=DISTANCE) == [
+    assert near_duplicates([[], words, [], words], max_distance=DISTANCE) == [
         Pair(first=1, second=3, distance=0.0)
     ]
-    assert near_duplicates([[], []], most=DISTANCE) == []
-    assert near_duplicates([], most=DISTANCE) == []
+    assert near_duplicates([[], []], max_distance=DISTANCE) == []
+    assert near_duplicates([], max_distance=DISTANCE) == []
 
 
 def test_one_pair_among_six_thousand_videos_is_found() -> None:
     words = np.random.default_rng(0).integers(0, 2**64, (6000, 64), dtype=np.uint64)
     words[5999] = words[17]
 
-    found = near_duplicates(words.tolist(), most=DISTANCE)
+    found = near_duplicates(words.tolist(), max_distance=DISTANCE)
 
     assert [(pair.first, pair.second) for pair in found] == [(17, 5999)]
 
@@ -97,7 +99,7 @@ def test_one_pair_among_six_thousand_videos_is_found() -> None:
 def test_of_many_videos_alike_every_pair_is_found() -> None:
     words = random_words(np.random.default_rng(0), 4)
 
-    found = near_duplicates([words] * 200, most=DISTANCE)
+    found = near_duplicates([words] * 200, max_distance=DISTANCE)
 
     assert [(pair.first, pair.second) for pair in found] == list(combinations(range(200), 2))
 
@@ -107,7 +109,9 @@ def test_the_versions_of_a_scene_of_the_sample_are_near_duplicates(tmp_path: Pat
     for video in videos:
         write_video(video, tmp_path)
     paths = [tmp_path / video.video_path for video in videos]
-    found = near_duplicates([inspect_video(path).fingerprint for path in paths], most=DISTANCE)
+    found = near_duplicates(
+        [inspect_video(path).fingerprint for path in paths], max_distance=DISTANCE
+    )
 
     scenes = [video.scene for video in videos]
     close = {(pair.first, pair.second) for pair in found}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stages.load_data import video_table
 from video.source.inspection import inspect_video
-from video.splitting.fingerprints import MOST_HASHES, Fingerprint, picture_hashes
+from video.splitting.fingerprints import MAX_HASHES, Fingerprint, picture_hashes
 from video.synthesis.encoding import encode_video
 
 Picture = NDArray[np.uint8]
@@ -57,8 +57,8 @@ def test_the_frames_kept_are_evenly_spread_over_the_whole_video(num_frames: int)
     step = numbers[1] if len(numbers) > 1 else num_frames
 
     assert numbers == list(range(0, num_frames, step))
-    assert len(numbers) <= MOST_HASHES
-    assert len(numbers) > MOST_HASHES // 2 or step <= 4
+    assert len(numbers) <= MAX_HASHES
+    assert len(numbers) > MAX_HASHES // 2 or step <= 4
 
 
 @pytest.mark.parametrize("num_frames", [1, 50, 128, 129, 300, 5000])

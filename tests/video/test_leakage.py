@@ -103,7 +103,7 @@ def test_the_same_footage_in_two_splits_is_caught_with_the_closest_pair() -> Non
     }
 
     with pytest.raises(LeakageError) as caught:
-        check_pictures(parts, most=0.2)
+        check_pictures(parts, max_distance=0.2)
 
     assert str(caught.value) == (
         "test and train show the same pictures: 'c' and 'b', at a distance of 0.016; run "
@@ -120,7 +120,9 @@ def test_the_same_footage_in_two_splits_is_caught_with_the_closest_pair() -> Non
     ],
 )
 def test_what_was_set_apart_on_purpose_passes(most: float, differing_bits: int) -> None:
-    check_pictures({"train": showing("a", 0), "test": showing("b", differing_bits)}, most=most)
+    check_pictures(
+        {"train": showing("a", 0), "test": showing("b", differing_bits)}, max_distance=most
+    )
 
 
 # --- cells -------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from torch import nn
 from video.clips.loading import Batch
 from video.learning.learner import Learner, NonFiniteLossError, UnsuitableOptionError
 from video.learning.losses import WeightedCrossEntropy
-from video.learning.optimizer_config import Optimisation
+from video.learning.optimizer_config import OptimizerConfig
 from video.models.classifiers import Normalise, build_model, head_of
 from video.models.registry import MODULES
 from video.models.shape import ModelShape
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 WEIGHTS = torch.tensor([0.5, 1.0, 2.5])
 NUM_BATCHES = 5
 
-PLAIN = Optimisation(
+PLAIN = OptimizerConfig(
     epochs=4,
     batch_size=10,
     micro_batches=1,
@@ -85,7 +85,7 @@ def linear() -> nn.Module:
     return nn.Sequential(nn.Linear(24, 8), nn.Tanh(), nn.Linear(8, 3))
 
 
-def learner_of(model: nn.Module, options: Optimisation = PLAIN, **changes: Any) -> Learner:
+def learner_of(model: nn.Module, options: OptimizerConfig = PLAIN, **changes: Any) -> Learner:
     return Learner(
         model,
         Flat(),

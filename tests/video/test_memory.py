@@ -26,7 +26,7 @@ from video.learning.losses import WeightedCrossEntropy
 from video.learning.memory import TooLittleMemoryError
 from video.models.shape import ModelShape
 from video.models.classifiers import Normalise, build_model, head_of
-from video.learning.optimizer_config import Optimisation
+from video.learning.optimizer_config import OptimizerConfig
 
 SIDE, CLIPS = 128, 16
 torch.set_num_threads(1)
@@ -38,7 +38,7 @@ def learner(micro_batches):
     torch.manual_seed(0)
     shape = ModelShape(num_classes=2, frames=8, height=SIDE, width=SIDE, dropout=0.5)
     model = build_model("small3d", shape)
-    options = Optimisation(
+    options = OptimizerConfig(
         epochs=1, batch_size=CLIPS, micro_batches=micro_batches, precision="float32",
         compile=False, learning_rate=0.01, schedule="constant", step_epochs=1, step_factor=0.1,
         warmup_steps=0, weight_decay=0.0, clip_norm=0.0, ema_decay=0.0, frozen_epochs=0,

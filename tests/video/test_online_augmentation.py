@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlops.params import pick
+from mlops.params import section_as
 from stages.params import read_params
 from video.augmentation.clip import augment_clip
 from video.augmentation.config import AugmentationRecipe
@@ -22,7 +22,7 @@ SEED = 1
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> AugmentationRecipe:
     monkeypatch.chdir(Path(__file__).parents[2])
-    return replace(pick(read_params().augment, AugmentationRecipe), affine_probability=1.0)
+    return replace(section_as(read_params().augment, AugmentationRecipe), affine_probability=1.0)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from video.clips.loading import Batch
 from video.learning.learner import Learner
 from video.learning.losses import WeightedCrossEntropy
 from video.learning.memory import OutOfMemory
-from video.learning.optimizer_config import Optimisation
+from video.learning.optimizer_config import OptimizerConfig
 from video.models.classifiers import Normalise, head_of
 from video.models.small3d import Small3D
 
@@ -53,7 +53,7 @@ def sums(group: ProcessGroup, sizes: list[int]) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(group.rank)
     tensors = [torch.randn(size, 3, generator=generator) for size in sizes]
     tensors.append(torch.full((2,), float(group.rank), dtype=torch.float64))
-    group.sum_(tensors)
+    group.all_reduce_(tensors)
     return tensors
 
 
@@ -73,10 +73,12 @@ def test_sums_are_the_same_bits_in_every_process() -> None:
 
 def spread_and_joined(group: ProcessGroup) -> Any:
     tensors = [torch.full((2,), float(group.rank)), torch.tensor(group.rank)]
-    group.spread_(tensors)
-    state = {"weights": torch.arange(3), "step": 7, "best": {"loss": 0.5}} if group.leads else None
-    received = group.state_of_first(state, CPU)
-    joined = group.joined(np.full((group.rank, 2), group.rank, np.float64))
+    group.broadcast_(tensors)
+    state = (
+        {"weights": torch.arange(3), "step": 7, "best": {"loss": 0.5}} if group.is_main else None
+    )
+    received = group.broadcast_state(state, CPU)
+    joined = group.all_gather(np.full((group.rank, 2), group.rank, np.float64))
     return tensors, received, joined.tolist()
 
 
@@ -91,11 +93,11 @@ def test_what_the_first_process_has_reaches_all_and_parts_are_joined_in_order() 
 def told_to_stop(group: ProcessGroup) -> tuple[str, int]:
     stop = StopFlag()
     for _ in range(3):
-        group.check(stop)
+        group.raise_if_stopped(stop)
     if group.rank == 1:
         os.kill(os.getpid(), signal.SIGUSR1)
     try:
-        group.check(stop)
+        group.raise_if_stopped(stop)
     except StoppedError as error:
         return error.reason, error.exit_code
     return "not stopped", 0
@@ -117,7 +119,7 @@ def told_while_asking(group: ProcessGroup) -> tuple[list[int], int]:
                 time.sleep(0.6)
             elif number == 1:
                 threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-            group.check(stop)
+            group.raise_if_stopped(stop)
             passed.append(number)
     except StoppedError as error:
         return passed, error.exit_code
@@ -158,7 +160,7 @@ def learner_of(
     return Learner(
         model,
         Normalise("small3d"),
-        Optimisation(**OPTIONS | changes),
+        OptimizerConfig(**OPTIONS | changes),
         head=head_of("small3d", model),
         loss=WeightedCrossEntropy(torch.tensor([0.5, 1.0, 2.5]), 0.1),
         num_batches=5,
@@ -179,7 +181,7 @@ def steps(group: ProcessGroup, changes: dict[str, Any], sizes: list[int]) -> Any
     losses = [
         learner.step(own_share(learner, size, seed=number)) for number, size in enumerate(sizes)
     ]
-    learner.spread_statistics()
+    learner.broadcast_statistics()
     return losses, learner.model.state_dict(), learner.evaluated.state_dict()
 
 
@@ -230,7 +232,7 @@ def hungry_steps_with_a_break(group: ProcessGroup) -> tuple[list[float], dict[st
     before it."""
     learner = learner_of(group, Hungry if group.rank == 1 else Small3D)
     losses = [learner.step(own_share(learner, 12, seed=number)) for number in range(2)]
-    state = group.state_of_first(learner.state_dict() if group.leads else None, CPU)
+    state = group.broadcast_state(learner.state_dict() if group.is_main else None, CPU)
     resumed = learner_of(group)
     resumed.load_state_dict(state)
     losses.append(resumed.step(own_share(resumed, 12, seed=2)))

@@ -24,7 +24,7 @@ import numpy as np
 from video.augmentation.config import AugmentationRecipe
 from video.augmentation.parameters import sample_parameters
 from video.augmentation.pixels import MAX_SIDE_PX, Clip, apply_parameters
-from video.augmentation.random_streams import Draws
+from video.augmentation.random_streams import RandomStreams
 
 
 def augment_clip(
@@ -46,7 +46,7 @@ def augment_clip(
         ValueError: the clip is no such array, or the hash or the copy number is not as above.
     """
     _check_clip(clip)
-    draws = Draws.of(seed=seed, video_sha256=video_sha256, copy=copy)
+    draws = RandomStreams.of(seed=seed, video_sha256=video_sha256, copy=copy)
     return apply_parameters(clip, sample_parameters(recipe, draws, len(clip)), draws)
 
 

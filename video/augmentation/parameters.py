@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from video.augmentation.config import AugmentationRecipe
-from video.augmentation.random_streams import Draws
+from video.augmentation.random_streams import RandomStreams
 
 
 class Affine(NamedTuple):
@@ -48,7 +48,7 @@ class AugmentationParameters:
 
 
 def sample_parameters(
-    recipe: AugmentationRecipe, draws: Draws, num_frames: int
+    recipe: AugmentationRecipe, draws: RandomStreams, num_frames: int
 ) -> AugmentationParameters:
     return AugmentationParameters(
         source_frames=_sample_source_frames(recipe, draws, num_frames),
@@ -70,12 +70,12 @@ def sample_parameters(
     )
 
 
-def _is_applied(probability: float, purpose: str, draws: Draws) -> bool:
+def _is_applied(probability: float, purpose: str, draws: RandomStreams) -> bool:
     (gate,) = draws.uniforms(purpose, 1).tolist()
     return bool(gate < probability)
 
 
-def _sample_amount(probability: float, limit: float, purpose: str, draws: Draws) -> float:
+def _sample_amount(probability: float, limit: float, purpose: str, draws: RandomStreams) -> float:
     gate, amount = draws.uniforms(purpose, 2).tolist()
     return float(limit * amount) if gate < probability else 0.0
 
@@ -84,14 +84,14 @@ def _either_way(limit: float, uniform: float) -> float:
     return limit * (2.0 * uniform - 1.0)
 
 
-def _sample_rotation(recipe: AugmentationRecipe, draws: Draws) -> float:
+def _sample_rotation(recipe: AugmentationRecipe, draws: RandomStreams) -> float:
     gate, turn = draws.uniforms("rotation", 2).tolist()
     if gate >= recipe.rotation_probability:
         return 0.0
     return _either_way(recipe.rotation_max_deg, turn)
 
 
-def _sample_affine(recipe: AugmentationRecipe, draws: Draws) -> Affine:
+def _sample_affine(recipe: AugmentationRecipe, draws: RandomStreams) -> Affine:
     gate, zoom, shear, right, down = draws.uniforms("affine", 5).tolist()
     if gate >= recipe.affine_probability:
         return NO_AFFINE
@@ -103,7 +103,7 @@ def _sample_affine(recipe: AugmentationRecipe, draws: Draws) -> Affine:
     )
 
 
-def _sample_jitter(recipe: AugmentationRecipe, draws: Draws) -> Jitter:
+def _sample_jitter(recipe: AugmentationRecipe, draws: RandomStreams) -> Jitter:
     gate, brightness, contrast, saturation, hue = draws.uniforms("jitter", 5).tolist()
     if gate >= recipe.jitter_probability:
         return NO_JITTER
@@ -115,7 +115,7 @@ def _sample_jitter(recipe: AugmentationRecipe, draws: Draws) -> Jitter:
     )
 
 
-def _sample_cutout(recipe: AugmentationRecipe, draws: Draws) -> Cutout:
+def _sample_cutout(recipe: AugmentationRecipe, draws: RandomStreams) -> Cutout:
     gate, height, width, top, left = draws.uniforms("cutout", 5).tolist()
     if gate >= recipe.cutout_probability:
         return NO_CUTOUT
@@ -124,7 +124,7 @@ def _sample_cutout(recipe: AugmentationRecipe, draws: Draws) -> Cutout:
 
 
 def _sample_source_frames(
-    recipe: AugmentationRecipe, draws: Draws, num_frames: int
+    recipe: AugmentationRecipe, draws: RandomStreams, num_frames: int
 ) -> tuple[int, ...]:
     frames = list(range(num_frames))
     if _is_applied(recipe.reversal_probability, "reversal", draws):
@@ -153,7 +153,7 @@ def _sample_source_frames(
 
 
 def _sample_positions(
-    probability: float, max_share: float, purpose: str, draws: Draws, num_frames: int
+    probability: float, max_share: float, purpose: str, draws: RandomStreams, num_frames: int
 ) -> list[int]:
     """At least one position among the first `num_frames - 1`, where `max_share` allows one."""
     gate, amount, *ranks = draws.uniforms(purpose, 1 + num_frames).tolist()

@@ -16,7 +16,7 @@ from video.augmentation.parameters import (
     Cutout,
     Jitter,
 )
-from video.augmentation.random_streams import Draws
+from video.augmentation.random_streams import RandomStreams
 
 Clip = NDArray[np.uint8]  # of shape (frames, height, width, 3), RGB
 
@@ -25,12 +25,12 @@ MAX_SIDE_PX = 4096  # with the ranges of the recipe, every map coordinate then f
 
 _SUBPIXEL_BITS = 5  # the fractional bits of cv2.remap's fixed-point maps
 _SUBPIXELS = 1 << _SUBPIXEL_BITS
-_MOST_FRAMES_AS_CHANNELS = 32  # OpenCV 5 has pictures of up to 128 channels
+_MAX_FRAMES_AS_CHANNELS = 32  # OpenCV 5 has pictures of up to 128 channels
 _COEFFICIENT_STEPS = 512  # see _chroma_matrix
 _QUANTILE_STEPS = 4096  # see _normal_quantiles
 
 
-def apply_parameters(clip: Clip, parameters: AugmentationParameters, draws: Draws) -> Clip:
+def apply_parameters(clip: Clip, parameters: AugmentationParameters, draws: RandomStreams) -> Clip:
     """A new clip; `draws` gives the noise and the displacements, which are too many to list."""
     # In place from here on, with little scratch: arrays of a clip's size go back to the system and
     # are faulted in again for every clip, which took a third of the whole time.
@@ -42,7 +42,7 @@ def apply_parameters(clip: Clip, parameters: AugmentationParameters, draws: Draw
     return augmented
 
 
-def _change_alike(clip: Clip, parameters: AugmentationParameters, draws: Draws) -> None:
+def _change_alike(clip: Clip, parameters: AugmentationParameters, draws: RandomStreams) -> None:
     """Geometry, blur and colour, which are the same in all frames: so all are done at once.
 
     The frames lie beside each other as channels of one picture meanwhile. At 16 frames that saves
@@ -55,8 +55,8 @@ def _change_alike(clip: Clip, parameters: AugmentationParameters, draws: Draws) 
         return
     height, width = clip.shape[1:3]
     source_map = _source_map(parameters, draws, height, width) if moves else None
-    for start in range(0, len(clip), _MOST_FRAMES_AS_CHANNELS):
-        frames = clip[start : start + _MOST_FRAMES_AS_CHANNELS]
+    for start in range(0, len(clip), _MAX_FRAMES_AS_CHANNELS):
+        frames = clip[start : start + _MAX_FRAMES_AS_CHANNELS]
         rows = frames.reshape(len(frames), height * width, 3)
         columns = np.empty((height * width, len(frames), 3), np.uint8)
         cv2.transpose(rows, dst=columns)
@@ -85,7 +85,7 @@ def _moves_pixels(parameters: AugmentationParameters) -> bool:
 
 
 def _source_map(
-    parameters: AugmentationParameters, draws: Draws, height: int, width: int
+    parameters: AugmentationParameters, draws: RandomStreams, height: int, width: int
 ) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
     """Where each output pixel comes from, as cv2.remap's fixed-point maps.
 
@@ -139,7 +139,7 @@ def _tangent(angle_deg: float) -> float:
     return sine / cosine
 
 
-def _smooth_field(cells: int, draws: Draws, height: int, width: int) -> NDArray[np.float64]:
+def _smooth_field(cells: int, draws: RandomStreams, height: int, width: int) -> NDArray[np.float64]:
     """Displacements along x and y, float64 of shape (2, height, width) in [-1, 1).
 
     Random at the nodes of a grid of `cells` x `cells`, between them eased by 3t^2 - 2t^3: its
@@ -205,7 +205,7 @@ def _chroma_matrix(jitter: Jitter) -> NDArray[np.float64]:
     return np.hstack((steps, offset)) / _COEFFICIENT_STEPS
 
 
-def _add_noise(clip: Clip, sigma: float, draws: Draws) -> None:
+def _add_noise(clip: Clip, sigma: float, draws: RandomStreams) -> None:
     """Every random byte picks one of 256 equally likely noise values, at most 2.9 sigma."""
     values = np.rint(sigma * _normal_quantiles()).astype(np.int16)
     stream = draws.stream("noise values")

@@ -27,7 +27,7 @@ class _Key(ISeedSequence):
 
 
 @dataclass(frozen=True)
-class Draws:
+class RandomStreams:
     """The random numbers of one augmented clip, by purpose.
 
     Every purpose has its own Philox key. What one operation draws therefore depends neither on
@@ -37,7 +37,7 @@ class Draws:
     identity: str
 
     @classmethod
-    def of(cls, *, seed: int, video_sha256: str, copy: int) -> "Draws":
+    def of(cls, *, seed: int, video_sha256: str, copy: int) -> "RandomStreams":
         """Raises ValueError for a hash or a copy number that could not be a clip's identity."""
         # The same hash in capitals would be other bytes for the same video.
         if not re.fullmatch("[0-9a-f]{64}", video_sha256):

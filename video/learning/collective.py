@@ -1,4 +1,4 @@
-"""What a learner asks of the processes that train the same model beside it."""
+"""Collectives that a learner needs of the ranks that train the same model."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,28 +6,28 @@ from typing import Protocol
 import torch
 
 
-class Peers(Protocol):
-    """`size` processes, of which this one is number `rank`, from 0.
+class Collective(Protocol):
+    """`size` processes, of which this one is `rank`, from 0.
 
-    The calls return when all processes have made them; each may raise where a process has ended,
-    and has then changed nothing.
+    A call returns when all ranks have made it; it raises if a rank has ended, and has then changed
+    nothing.
     """
 
     rank: int
     size: int
 
-    def sum_(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Put the sums over the processes in the place of the tensors."""
+    def all_reduce_(self, tensors: Sequence[torch.Tensor]) -> None:
+        """All-reduce the tensors in place by their sum."""
 
-    def spread_(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Put those of the first process in the place of the tensors."""
+    def broadcast_(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Broadcast the tensors of rank 0 in place."""
 
 
-class Alone:
-    """One process, which has nothing to tell."""
+class SingleProcess:
+    """A training in one process."""
 
     rank = 0
     size = 1
 
-    def sum_(self, tensors: Sequence[torch.Tensor]) -> None: ...
-    def spread_(self, tensors: Sequence[torch.Tensor]) -> None: ...
+    def all_reduce_(self, tensors: Sequence[torch.Tensor]) -> None: ...
+    def broadcast_(self, tensors: Sequence[torch.Tensor]) -> None: ...

@@ -14,10 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from video.clips.loading import Batch
 from video.learning.averaging import MovingAverage
-from video.learning.collective import Alone, Peers
+from video.learning.collective import Collective, SingleProcess
 from video.learning.losses import WeightedCrossEntropy
 from video.learning.memory import OutOfMemory, StepStart, TooLittleMemoryError, is_out_of_memory
-from video.learning.optimizer_config import Optimisation
+from video.learning.optimizer_config import OptimizerConfig
 from video.learning.predict import on_device
 
 
@@ -66,16 +66,16 @@ class Learner:
         self,
         model: nn.Module,
         normalise: nn.Module,
-        options: Optimisation,
+        options: OptimizerConfig,
         *,
         head: Sequence[nn.Module],
         loss: WeightedCrossEntropy,
         num_batches: int,
         device: torch.device,
-        peers: Peers | None = None,
+        peers: Collective | None = None,
     ) -> None:
         _check_options(options, device)
-        self._peers = peers or Alone()
+        self._peers = peers or SingleProcess()
         self.model = model
         self.micro_batch = -(-options.batch_size // options.micro_batches)
         self.steps_done = 0
@@ -135,15 +135,15 @@ class Learner:
         rank = min(self._peers.rank, parts)
         return slice(num_clips * rank // parts, num_clips * min(rank + 1, parts) // parts)
 
-    def spread_statistics(self) -> None:
+    def broadcast_statistics(self) -> None:
         """Give all processes the first one's running statistics, which validation uses."""
         models = [self.model, *([self._average.model] if self._average else [])]
-        self._peers.spread_([buffer for model in models for buffer in model.buffers()])
+        self._peers.broadcast_([buffer for model in models for buffer in model.buffers()])
 
     def step(self, batch: Batch) -> float:
         """One optimizer step; returns the mean loss of the batch before it.
 
-        What `Peers` raises leaves all as it was before. Raises `NonFiniteLossError` before the
+        What `Collective` raises leaves all as it was before. Raises `NonFiniteLossError` before the
         optimizer has used a NaN or infinite loss, and `TooLittleMemoryError` where no smaller part
         is left to try. With float16, an infinite
         gradient of a finite loss makes no error: the step is left out and the loss's scale halved.
@@ -252,7 +252,7 @@ class Learner:
         for parameter in learning:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self._peers.sum_([told, *(p.grad for p in learning if p.grad is not None)])
+        self._peers.all_reduce_([told, *(p.grad for p in learning if p.grad is not None)])
         values: list[float] = told.tolist()
         self.micro_batch = int(min(values[1:]))
         return values[0]
@@ -314,7 +314,7 @@ class Learner:
         )
 
 
-def _check_options(options: Optimisation, device: torch.device) -> None:
+def _check_options(options: OptimizerConfig, device: torch.device) -> None:
     if options.precision == "float16" and device.type != "cuda":
         raise UnsuitableOptionError(
             f"train.precision: expected float32 or bfloat16 on the device {device.type}, got "

@@ -9,7 +9,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimisation:
+class OptimizerConfig:
     """What params.yaml says under these names; 0 switches off what may be off."""
 
     epochs: int

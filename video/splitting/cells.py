@@ -36,7 +36,9 @@ def cell_clips(
         parts[TRAIN] = pl.concat(common_columns(cell[TRAIN], cell[COPIES]))
         parts[VAL] = pl.concat(common_columns(cell[VAL], of_val))
     check_disjoint(parts)
-    check_pictures({role: cell[role] for role in (TRAIN, VAL, TEST)}, most=near_duplicate_distance)
+    check_pictures(
+        {role: cell[role] for role in (TRAIN, VAL, TEST)}, max_distance=near_duplicate_distance
+    )
     return cell
 
 

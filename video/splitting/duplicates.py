@@ -28,7 +28,7 @@ class Pair:
     distance: float
 
 
-def near_duplicates(fingerprints: Sequence[Sequence[int]], *, most: float) -> list[Pair]:
+def near_duplicates(fingerprints: Sequence[Sequence[int]], *, max_distance: float) -> list[Pair]:
     """The pairs at a distance of at most `most`, by position; videos without hashes are in none.
 
     Every hash of one video is compared with the hash of the other closest to it; the distance is
@@ -55,9 +55,9 @@ def near_duplicates(fingerprints: Sequence[Sequence[int]], *, most: float) -> li
         return []
     hashes = np.stack([_evenly(fingerprints[position]) for position in seen], axis=1)
     pairs = []
-    for first, second in _candidates(hashes, most + _COARSE_MARGIN):
+    for first, second in _candidates(hashes, max_distance + _COARSE_MARGIN):
         distances = _distances(hashes, first, second)
-        for index in np.flatnonzero(distances <= most):
+        for index in np.flatnonzero(distances <= max_distance):
             pairs.append(
                 Pair(
                     first=seen[first[index]],
@@ -75,12 +75,12 @@ def _evenly(words: Sequence[int]) -> NDArray[np.uint64]:
 
 
 def _candidates(
-    hashes: NDArray[np.uint64], most: float
+    hashes: NDArray[np.uint64], max_distance: float
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Positions of pairs that look close at a first, cheap look, in batches."""
     coarse = np.ascontiguousarray(hashes[:, :, 0])
     num_hashes, num_videos = coarse.shape
-    most_bits = most * num_hashes * 64
+    most_bits = max_distance * num_hashes * 64
     starts = range(0, num_videos, _BLOCK)
     for top in starts:
         for left in starts[top // _BLOCK :]:

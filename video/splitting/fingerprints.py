@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 FINGERPRINT_VERSION = 1
 
 WORDS_PER_HASH = 2  # of 64 bits
-MOST_HASHES = 32
+MAX_HASHES = 32
 SMALLEST_STEP = 4  # frames; a short video has fewer hashes instead of dearer ones
 
 # Area averaging of the luma alone; the flags make swscale give the same bytes on every CPU.
@@ -24,15 +24,15 @@ _SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEX
 _SIDE_PX = 64  # of the pictures kept; wide and tall ones are squeezed alike
 _CELLS = 8
 _BLACK_LEVEL = 24  # of 255; bars are darker, the noise of their encoding included
-_LEAST_SHARE_LEFT = 4  # a quarter of either side; less is no picture with bars but a dark one
-_LEAST_CONTRAST = 4  # grey levels, standard deviation over the cells
+_MIN_SHARE_LEFT = 4  # a quarter of either side; less is no picture with bars but a dark one
+_MIN_CONTRAST = 4  # grey levels, standard deviation over the cells
 
 
 class Fingerprint:
     """Fed with every frame of a video in turn, keeps evenly spread small pictures of it.
 
     Kept are the frames 0, s, 2s, … with s the smallest power of two from `SMALLEST_STEP` on that
-    leaves at most `MOST_HASHES`, so at least half as many of a video of 64 frames or more. Their
+    leaves at most `MAX_HASHES`, so at least half as many of a video of 64 frames or more. Their
     number need not be known: `expected_frames`, what the header says, only saves scaling pictures
     that would be dropped again. (One that promises too much costs hashes; it is `truncated`.)
 
@@ -41,7 +41,7 @@ class Fingerprint:
 
     def __init__(self, expected_frames: int = 0) -> None:
         self._step = SMALLEST_STEP
-        while _kept(expected_frames, self._step) > MOST_HASHES:
+        while _kept(expected_frames, self._step) > MAX_HASHES:
             self._step *= 2
         self._pictures: list[NDArray[np.uint8]] = []
         self._num_frames = 0
@@ -49,7 +49,7 @@ class Fingerprint:
 
     def add(self, frame: av.VideoFrame) -> None:
         if self._num_frames % self._step == 0:
-            if len(self._pictures) == MOST_HASHES:
+            if len(self._pictures) == MAX_HASHES:
                 self._pictures = self._pictures[::2]
                 self._step *= 2
             if self._num_frames % self._step == 0:
@@ -86,7 +86,7 @@ def picture_hashes(pictures: NDArray[np.uint8]) -> NDArray[np.uint64]:
     cells = _averaged(content, _CELLS, _CELLS)
     # In sums over rows * columns pixels: compared with squares, so that nothing is rounded.
     spread = (cells**2).mean((1, 2)) - cells.mean((1, 2)) ** 2
-    content = content[spread >= (_LEAST_CONTRAST * rows * columns) ** 2]
+    content = content[spread >= (_MIN_CONTRAST * rows * columns) ** 2]
     wide = _averaged(content, _CELLS, _CELLS + 1)
     tall = _averaged(content, _CELLS + 1, _CELLS)
     brighter_right = wide[:, :, 1:] > wide[:, :, :-1]
@@ -108,7 +108,7 @@ def _without_bars(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _bright_span(levels: NDArray[np.uint8]) -> tuple[int, int]:
     bright = np.flatnonzero(levels > _BLACK_LEVEL)
-    if len(bright) == 0 or (bright[-1] + 1 - bright[0]) * _LEAST_SHARE_LEFT < len(levels):
+    if len(bright) == 0 or (bright[-1] + 1 - bright[0]) * _MIN_SHARE_LEFT < len(levels):
         return 0, len(levels)
     return int(bright[0]), int(bright[-1]) + 1
 

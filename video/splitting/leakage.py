@@ -88,7 +88,7 @@ def check_disjoint(parts: dict[str, pl.DataFrame]) -> None:
         raise LeakageError("\n".join(faults))
 
 
-def check_pictures(parts: dict[str, pl.DataFrame], *, most: float) -> None:
+def check_pictures(parts: dict[str, pl.DataFrame], *, max_distance: float) -> None:
     """Raise `LeakageError` if two of the parts show the same footage, whatever its bytes and names.
 
     `parts` maps a split's name to its clips' table with `video_path` and `fingerprint`; `most` is
@@ -97,14 +97,14 @@ def check_pictures(parts: dict[str, pl.DataFrame], *, most: float) -> None:
     faults = [fault for name in parts for fault in _missing(name, parts[name], ("fingerprint",))]
     if faults:
         raise LeakageError("\n".join(faults))
-    if most == 0:
+    if max_distance == 0:
         return
     rows = [
         (name, path, fingerprint)
         for name in sorted(parts)
         for path, fingerprint in parts[name].select("video_path", "fingerprint").iter_rows()
     ]
-    pairs = near_duplicates([row[2] for row in rows], most=min(most, SAME_FOOTAGE))
+    pairs = near_duplicates([row[2] for row in rows], max_distance=min(max_distance, SAME_FOOTAGE))
     apart = [pair for pair in pairs if rows[pair.first][0] != rows[pair.second][0]]
     if apart:
         closest = min(apart, key=lambda pair: pair.distance)

@@ -42,8 +42,8 @@ TRAIN, VAL, TEST = "train", "val", "test"
 
 # Integers tried: more for few groups, which are hard to divide and cheap to try.
 _GROUP_TRIALS = 3_000_000
-_MOST_TRIALS = 65_536
-_LEAST_TRIALS = 1_000
+_MAX_TRIALS = 65_536
+_MIN_TRIALS = 1_000
 _TRIALS_AT_ONCE = 200_000  # times groups: bounds the memory
 
 Words = NDArray[np.uint64]
@@ -113,7 +113,7 @@ def split_in_fold(fold: pl.Expr, cell: int) -> pl.Expr:
 
 def searched(num_groups: int) -> int:
     """How many integers `best_rebalance` tries, from 0 on."""
-    return min(_MOST_TRIALS, max(_LEAST_TRIALS, _GROUP_TRIALS // max(1, num_groups)))
+    return min(_MAX_TRIALS, max(_MIN_TRIALS, _GROUP_TRIALS // max(1, num_groups)))
 
 
 def best_rebalance(

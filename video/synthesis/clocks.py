@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from video.synthesis.plan import PlannedVideo, Tampering
-from video.synthesis.random_streams import Draws
+from video.synthesis.random_streams import RandomStreams
 
 # Holds and blocks are about as long as the time between two of eight frames of a clip.
 HOLD_SEC = 0.5
@@ -12,7 +12,7 @@ BLOCK_SEC = 0.25
 BACKWARD_SPEED = 3.0
 
 
-def window_clock(planned: PlannedVideo, draws: Draws) -> list[float]:
+def window_clock(planned: PlannedVideo, draws: RandomStreams) -> list[float]:
     """What the clock of the window shows at each frame, in seconds of the video.
 
     The tampered stretch is one interval of the duration, taken as a circle. Within it the clock
@@ -35,7 +35,7 @@ def window_clock(planned: PlannedVideo, draws: Draws) -> list[float]:
     return clock
 
 
-def _draw_blocks(draws: Draws, tampering: Tampering, length_sec: float) -> list[int]:
+def _draw_blocks(draws: RandomStreams, tampering: Tampering, length_sec: float) -> list[int]:
     """The order in which blocks of equal length are shown."""
     block_sec = HOLD_SEC if tampering == "frozen" else BLOCK_SEC
     order = list(range(max(2, round(length_sec / block_sec))))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from video.synthesis.clocks import window_clock
 from video.synthesis.plan import PlannedVideo
-from video.synthesis.random_streams import Draws
+from video.synthesis.random_streams import RandomStreams
 from video.synthesis.scenes import (
     MARGIN_PX,
     REFERENCE_HEIGHT_PX,
@@ -24,7 +24,7 @@ def render_frames(planned: PlannedVideo) -> Iterator[Picture]:
     """The frames of a video before it is encoded: uint8 of shape (height, width, 3), RGB."""
     share = planned.recipe.region_area_share
     scene = draw_scene(planned.seed, planned.scene, region_area_share=share)
-    draws = Draws(planned.seed, "version", planned.scene, planned.version)
+    draws = RandomStreams(planned.seed, "version", planned.scene, planned.version)
     columns, rows = _draw_crop(draws, planned)
     window = _Window.seen_through(scene.window, columns, rows)
     exposure = _exposure_table(draws.between(0.9, 1.1), draws.between(-12, 12))
@@ -40,7 +40,7 @@ def render_frames(planned: PlannedVideo) -> Iterator[Picture]:
 
 
 def _draw_crop(
-    draws: Draws, planned: PlannedVideo
+    draws: RandomStreams, planned: PlannedVideo
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Where the columns and rows of a version lie on the textures: float32 of (width,), (height,).
 

@@ -5,7 +5,7 @@ from hashlib import blake2b
 from typing import Literal
 
 from video.synthesis.encoding import FORMATS, CodecName
-from video.synthesis.random_streams import Draws
+from video.synthesis.random_streams import RandomStreams
 
 Label = Literal["authentic", "tampered"]
 Tampering = Literal["none", "frozen", "repeated", "against"]
@@ -129,7 +129,7 @@ def _check_recipe(recipe: SampleRecipe) -> None:
 
 def _draw_labels(seed: int, recipe: SampleRecipe) -> list[list[Label]]:
     """The label of each version of each scene, num_scenes lists of versions_per_scene."""
-    draws = Draws(seed, "labels")
+    draws = RandomStreams(seed, "labels")
     num_mixed = round(recipe.num_scenes * recipe.mixed_scene_share)
     num_single = recipe.num_scenes - num_mixed
     num_tampered = round(num_single * recipe.tampered_share)
@@ -154,15 +154,15 @@ def _labels_of(num_tampered: int, num_versions: int) -> list[Label]:
 def _plan_video(
     seed: int, recipe: SampleRecipe, scene: int, version: int, label: Label, fault: Fault
 ) -> PlannedVideo:
-    draws = Draws(seed, "plan", scene, version)
-    codec = draws.pick(CODECS)
-    fps = draws.pick(FRAMES_PER_SEC)
-    width, height = draws.pick(SIZES_PX)
+    draws = RandomStreams(seed, "plan", scene, version)
+    codec = draws.section_as(CODECS)
+    fps = draws.section_as(FRAMES_PER_SEC)
+    width, height = draws.section_as(SIZES_PX)
     duration_sec = draws.between(recipe.min_duration_sec, recipe.max_duration_sec)
     quality = int(draws.between(0, 101))
-    tampering = draws.pick(TAMPERINGS)
-    subset = Draws(seed, "subset", scene).pick(SUBSETS)
-    platform = draws.pick(PLATFORMS)
+    tampering = draws.section_as(TAMPERINGS)
+    subset = RandomStreams(seed, "subset", scene).section_as(SUBSETS)
+    platform = draws.section_as(PLATFORMS)
     video = PlannedVideo(
         video_id="",
         video_path="",
@@ -197,7 +197,7 @@ def _named(video: PlannedVideo, name: str) -> PlannedVideo:
 def _plan_faults(
     seed: int, recipe: SampleRecipe, planned: list[PlannedVideo]
 ) -> list[PlannedVideo]:
-    draws = Draws(seed, "faults")
+    draws = RandomStreams(seed, "faults")
     copied, *hosts = draws.shuffled(planned)[:4]
     faults: list[Fault] = ["missing", "truncated", "not_a_video"]
     rows = [_named(replace(copied, fault="copy"), "copy")]

@@ -13,7 +13,7 @@ VERSION = 1  # part of every key: raise it when the same seed shall give other v
 _T = TypeVar("_T")
 
 
-class Draws:
+class RandomStreams:
     """Reproducible draws named by a key.
 
     Built on the raw words of Philox alone: numpy keeps those from release to release, but not the
@@ -29,7 +29,7 @@ class Draws:
         """Uniform in [low, high)."""
         return low + (high - low) * ((int(self._source.random_raw()) >> 11) * 2.0**-53)
 
-    def pick(self, options: Sequence[_T]) -> _T:
+    def section_as(self, options: Sequence[_T]) -> _T:
         return options[int(self.between(0, len(options)))]
 
     def shuffled(self, options: Sequence[_T]) -> list[_T]:

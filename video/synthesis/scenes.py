@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from video.synthesis.random_streams import Draws
+from video.synthesis.random_streams import RandomStreams
 
 # Lengths below are in pixels of the reference picture; a version maps its own pixels onto it.
 REFERENCE_WIDTH_PX, REFERENCE_HEIGHT_PX = 160, 120
@@ -68,9 +68,9 @@ class Scene:
 
 def draw_scene(seed: int, scene: int, *, region_area_share: float) -> Scene:
     """The scene of a number; `region_area_share` is the window's area over the reference's."""
-    draws = Draws(seed, "scene", scene)
+    draws = RandomStreams(seed, "scene", scene)
     motion_radius_px = draws.between(*MOTION_RADIUS_PX)
-    direction = draws.pick((-1.0, 1.0))
+    direction = draws.section_as((-1.0, 1.0))
     camera_radius_px = draws.between(*CAMERA_RADIUS_PX)
     return Scene(
         background=_draw_texture(draws, BACKGROUND_GRAIN_PX),
@@ -79,7 +79,7 @@ def draw_scene(seed: int, scene: int, *, region_area_share: float) -> Scene:
         camera=Path2D(
             radius_x_px=camera_radius_px,
             radius_y_px=camera_radius_px * draws.between(0.8, 1.0),
-            period_sec=draws.between(*CAMERA_PERIOD_SEC) * draws.pick((-1.0, 1.0)),
+            period_sec=draws.between(*CAMERA_PERIOD_SEC) * draws.section_as((-1.0, 1.0)),
             phase=draws.between(0, 2 * math.pi),
             pace_swing=0.0,
             pace_period_sec=1.0,
@@ -101,7 +101,7 @@ def draw_scene(seed: int, scene: int, *, region_area_share: float) -> Scene:
     )
 
 
-def _draw_texture(draws: Draws, grain_px: int) -> Picture:
+def _draw_texture(draws: RandomStreams, grain_px: int) -> Picture:
     """Smooth coloured noise with some blobs, RGB, over the reference picture and its margin."""
     width = REFERENCE_WIDTH_PX + 2 * MARGIN_PX
     height = REFERENCE_HEIGHT_PX + 2 * MARGIN_PX
@@ -132,7 +132,7 @@ def _blurred(picture: Picture, sigma_px: float) -> Picture:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma_px), np.uint8)
 
 
-def _draw_window(draws: Draws, area_share: float) -> Picture:
+def _draw_window(draws: RandomStreams, area_share: float) -> Picture:
     """Opacity of the window over the reference picture and its margin, feathered at its edges."""
     area_px = area_share * REFERENCE_WIDTH_PX * REFERENCE_HEIGHT_PX
     aspect = draws.between(0.85, 1.3)
