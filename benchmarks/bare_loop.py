@@ -17,7 +17,8 @@ from mlops.determinism import make_deterministic
 from mlops.inputs import stage_inputs
 from mlops.processes.group import ProcessGroup
 from mlops.processes.signals import StopFlag
-from stages.params import Cell, read_params
+from stages.params import read_params
+from stages.paths import Cell
 from stages.train import TrainingContext, build_learner, load_clips
 from video.learning.losses import class_weights
 from video.learning.memory import keep_freed_memory

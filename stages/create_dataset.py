@@ -17,6 +17,7 @@ from mlops.run.unfinished import UnfinishedFiles
 from mlops.stage import run_stage
 from mlops.workers.executors import Executor, map_tasks
 from stages.params import Clips, read_params
+from stages.paths import CLIPS, PACKS, VIDEOS
 from video.clips.packs import (
     PACK_NAME,
     VIDEO_FACTS,
@@ -28,10 +29,6 @@ from video.clips.packs import (
 )
 from video.source.container import FrameTiming, decoder_versions, frame_timing
 from video.source.decoding import DECODING_VERSION, read_frames
-
-VIDEOS = Path("data/videos.parquet")
-PACKS = Path("data/clips")
-CLIPS = Path("data/clips.parquet")
 
 UNFINISHED = UnfinishedFiles("create_dataset", PACK_NAME)
 

@@ -4,7 +4,6 @@ Links that the index does not know go to data/duplicates.csv, for a person to ch
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
 
@@ -13,13 +12,10 @@ from mlops.files import atomic
 from mlops.inputs import StageInputs
 from mlops.stage import run_stage
 from stages.params import Split, read_params
+from stages.paths import DUPLICATES, SPLITS, VIDEOS
 from video.splitting.duplicates import Pair, near_duplicates
 from video.splitting.groups import effective_groups
 from video.splitting.splits import Deviation, assign_splits, best_rebalance, class_names, deviations
-
-VIDEOS = Path("data/videos.parquet")
-SPLITS = Path("data/splits.parquet")
-DUPLICATES = Path("data/duplicates.csv")
 
 # A group above it leaves little to divide, and is mostly made by a chain of doubtful links.
 LARGE_GROUP_SHARE = 0.5

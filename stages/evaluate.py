@@ -1,7 +1,6 @@
 """Score one trained model on validation and test, beside two baselines that see no pixel."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from mlops.processes.parent import watch_parent
 from mlops.processes.progress import track
 from mlops.processes.signals import StopFlag
 from mlops.stage import parse_options, run_stage
-from stages.params import Cell, check_cell, read_params
+from stages.params import check_cell, read_params
+from stages.paths import CLIPS, PACKS, SPLITS, Cell
 from video.clips.loading import Batch, ClipSet
 from video.clips.packs import VIDEO_FACTS, PackError
 from video.learning.predict import predict
@@ -31,10 +31,6 @@ from video.scoring.monitored import NonFinitePredictionsError
 from video.splitting.cells import cell_clips
 from video.splitting.leakage import LeakageError
 from video.splitting.splits import TEST, TRAIN, VAL, class_names
-
-CLIPS = Path("data/clips.parquet")
-PACKS = Path("data/clips")
-SPLITS = Path("data/splits.parquet")
 
 SPLIT = (VAL, TEST)
 

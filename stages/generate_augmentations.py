@@ -6,7 +6,6 @@ use, so that one more fold changes no copy and trains no trained cell again.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -20,6 +19,7 @@ from mlops.run.unfinished import UnfinishedFiles
 from mlops.stage import run_stage
 from mlops.workers.executors import Executor, map_tasks
 from stages.params import read_params
+from stages.paths import AUGMENTED, AUGMENTED_PACKS, CLIPS, PACKS, SPLITS
 from video.augmentation.clip import augment_clip
 from video.augmentation.config import AugmentationRecipe
 from video.augmentation.random_streams import TRANSFORM_VERSION
@@ -33,12 +33,6 @@ from video.clips.packs import (
     parse_pack,
     read_clip_into,
 )
-
-CLIPS = Path("data/clips.parquet")
-PACKS = Path("data/clips")
-SPLITS = Path("data/splits.parquet")
-AUGMENTED = Path("data/augmented.parquet")
-AUGMENTED_PACKS = Path("data/augmented")
 
 UNFINISHED = UnfinishedFiles("generate_augmentations", PACK_NAME)
 

@@ -13,7 +13,8 @@ from mlops.errors import PipelineError
 from mlops.files.checkpoint_file import save_checkpoint
 from mlops.inputs import StageInputs
 from mlops.stage import parse_options, run_stage
-from stages.params import initial_weights, read_params
+from stages.params import read_params
+from stages.paths import initial_weights
 from video.models.classifiers import (
     UnsuitableShapeError,
     adopt_weights,

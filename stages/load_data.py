@@ -28,6 +28,7 @@ from mlops.workers.executors import Executor
 from mlops.workers.guarded import Fault, Limits
 from mlops.workers.guarded_executors import GuardedExecutor, guarded_executor
 from stages.params import Data, LoadData, read_params
+from stages.paths import INSPECTIONS, QUARANTINE, QUARANTINED, VIDEOS
 from video.clips.packs import pack_bytes, pack_key, uniform_indices
 from video.source.container import decoder_versions
 from video.source.decoding import DECODING_VERSION, read_frames
@@ -51,11 +52,7 @@ from video.source.index import (
 from video.source.inspection import inspect_video
 from video.splitting.groups import linked_groups
 
-VIDEOS = Path("data/videos.parquet")
-QUARANTINE = Path("data/quarantine.csv")
-QUARANTINED = Path("data/quarantined")
 PICTURED = QUARANTINED / "rows.csv"
-INSPECTIONS = Path("data/inspections.parquet")
 
 UNFINISHED = UnfinishedFiles("load_data", re.escape(INSPECTIONS.name))
 SAVED = UNFINISHED.directory / INSPECTIONS.name

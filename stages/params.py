@@ -1,10 +1,9 @@
-"""The typed sections of params.yaml and the cells that they name, and nothing else.
+"""The typed sections of params.yaml and the cells that they name.
 
 No field has a default: every value that can change a result stands in params.yaml, where DVC
 sees it. What each means stands there too, beside its value and with its unit.
 """
 
-import dataclasses
 import re
 from collections import Counter
 from pathlib import Path
@@ -17,24 +16,8 @@ from pydantic.dataclasses import dataclass
 from mlops.errors import PipelineError
 from mlops.params import STRICT, read_parameters
 from mlops.run.directory import check_experiment_name
+from stages.paths import PARAMS_FILE, WRITTEN, Cell
 from video.models.registry import MODULES
-
-PARAMS_FILE = Path("params.yaml")
-
-# Where the pipeline writes: no place for the user's videos.
-WRITTEN = [
-    Path(name)
-    for name in (
-        "data/quarantined",
-        "data/clips",
-        "data/augmented",
-        "models",
-        "results",
-        "plots",
-        "runs",
-        ".dvc",
-    )
-]
 
 Value = TypeVar("Value")
 Count = Annotated[int, Ge(1)]
@@ -319,57 +302,6 @@ class Params:
     @classmethod
     def _each_seed_once(cls, seeds: list[int]) -> list[int]:
         return _unique("seeds", seeds)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One training of the grid: a model that validates on a fold, repeated with a seed."""
-
-    model: str
-    fold: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.short_name} seed {self.seed}"
-
-    @property
-    def short_name(self) -> str:
-        """Where all trainings have one seed."""
-        return f"{self.model} fold {self.fold}"
-
-    @property
-    def initial_weights(self) -> Path:
-        return initial_weights(self.model, self.seed)
-
-    @property
-    def best_model(self) -> Path:
-        return Path(f"models/{self._place}/best_model.pt")
-
-    @property
-    def results(self) -> Path:
-        return Path(f"results/{self._place}")
-
-    @property
-    def history(self) -> Path:
-        return self.results / "history.csv"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.results / "evaluation.json"
-
-    @property
-    def predictions(self) -> Path:
-        return self.results / "predictions.parquet"
-
-    @property
-    def _place(self) -> str:
-        return f"{self.model}/fold{self.fold}/seed{self.seed}"
-
-
-def initial_weights(model: str, seed: int) -> Path:
-    """What the cells of a model and a seed start from, on every fold."""
-    return Path(f"models/{model}/seed{seed}/init.pt")
 
 
 def read_params() -> Params:

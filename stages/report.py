@@ -13,7 +13,23 @@ from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.inputs import StageInputs
 from mlops.stage import run_stage
-from stages.params import Cell, Params, named_cells, read_params
+from stages.params import Params, named_cells, read_params
+from stages.paths import (
+    AUGMENTED,
+    AUGMENTED_PACKS,
+    CLIPS,
+    CONFUSION_PLOT,
+    LOSS_PLOT,
+    METRICS,
+    PACKS,
+    QUARANTINE,
+    QUARANTINED,
+    REPORT,
+    RESULTS,
+    SCORE_PLOT,
+    SPLITS,
+    Cell,
+)
 from video.clips.loading import ClipSet
 from video.clips.packs import PackError
 from video.report.page import render_page
@@ -44,15 +60,7 @@ from video.scoring.summary import (
 )
 from video.splitting.splits import TEST, TRAIN, VAL, class_names, split_in_fold
 
-RESULTS = Path("results")
-QUARANTINE = Path("data/quarantine.csv")
-QUARANTINED = Path("data/quarantined")
 PICTURED = QUARANTINED / "rows.csv"
-SPLITS = Path("data/splits.parquet")
-CLIPS = Path("data/clips.parquet")
-PACKS = Path("data/clips")
-AUGMENTED = Path("data/augmented.parquet")
-AUGMENTED_PACKS = Path("data/augmented")
 
 BASELINES = {
     "majority": "always the most frequent class of train",
@@ -82,9 +90,9 @@ def main(inputs: StageInputs) -> None:
     page = report_page(params, cells, model, document, counts, splits, quarantine, warnings)
     rendered = render_page(page)
     inputs.check()
-    atomic.write_json(Path("metrics.json"), document)
+    atomic.write_json(METRICS, document)
     write_plots(cells, model, params.train.monitor)
-    atomic.write_text(Path("report.html"), rendered)
+    atomic.write_text(REPORT, rendered)
     for warning in warnings:
         print(f"report: warning: {warning}")
     print_comparison(cells)
@@ -224,9 +232,9 @@ def totals(
 def write_plots(cells: list[Outcome], model: str, monitor: str) -> None:
     """Long tables, a line a cell: what `dvc plots` draws and compares between revisions."""
     losses = [curve(cell, "loss", split) for cell in cells for split in (TRAIN, VAL)]
-    atomic.write_text(Path("plots/loss.csv"), pl.concat(losses).write_csv())
+    atomic.write_text(LOSS_PLOT, pl.concat(losses).write_csv())
     scores = [curve(cell, monitor, VAL) for cell in cells]
-    atomic.write_text(Path("plots/score.csv"), pl.concat(scores).write_csv())
+    atomic.write_text(SCORE_PLOT, pl.concat(scores).write_csv())
     confusion = [
         cell.predictions.filter(pl.col("split") == TEST).select(
             actual="label", predicted="predicted"
@@ -234,7 +242,7 @@ def write_plots(cells: list[Outcome], model: str, monitor: str) -> None:
         for cell in cells
         if cell.model == model
     ]
-    atomic.write_text(Path("plots/confusion.csv"), pl.concat(confusion).write_csv())
+    atomic.write_text(CONFUSION_PLOT, pl.concat(confusion).write_csv())
 
 
 def curve(cell: Outcome, metric: str, split: str) -> pl.DataFrame:

@@ -1,7 +1,6 @@
 """Write a small set of real encoded videos with an index, so that a fresh clone has data."""
 
 import functools
-from pathlib import Path
 
 import polars as pl
 
@@ -14,16 +13,15 @@ from mlops.recorded.foreign import replacing_directory
 from mlops.stage import run_stage
 from mlops.workers.pool import map_processes
 from stages.params import read_params
+from stages.paths import SAMPLE
 from video.synthesis.files import write_video
 from video.synthesis.plan import SampleRecipe, index_row, plan_sample
-
-ROOT = Path("data/generated_sample")
 
 
 def main(inputs: StageInputs) -> None:
     params = read_params()
     plan = plan_sample(params.seed, section_as(params.sample, SampleRecipe))
-    with replacing_directory(ROOT, cache_directory()) as directory:
+    with replacing_directory(SAMPLE, cache_directory()) as directory:
         write = functools.partial(write_video, root=directory)
         written = map_processes(write, plan, workers=params.runtime.workers)
         for _ in track(written, total=len(plan), task="sample"):
@@ -31,7 +29,7 @@ def main(inputs: StageInputs) -> None:
         rows = pl.DataFrame([index_row(planned) for planned in plan])
         atomic.write_text(directory / "index.csv", rows.write_csv())
         inputs.check()
-    print(f"sample: {len(plan)} rows written to {ROOT / 'index.csv'}")
+    print(f"sample: {len(plan)} rows written to {SAMPLE / 'index.csv'}")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ from mlops.run.identity import (
 from mlops.session import Progress, Session, restore
 from mlops.stage import parse_options, run_stage
 from mlops.tracker import ExperimentTracker
-from stages.params import Cell, Params, Train, check_cell, read_params
+from stages.params import Params, Train, check_cell, read_params
+from stages.paths import AUGMENTED, AUGMENTED_PACKS, CLIPS, PACKS, SPLITS, Cell
 from video.augmentation.config import AugmentationRecipe
 from video.clips.loading import Batch, ClipSet
 from video.clips.packs import PackError
@@ -77,12 +78,6 @@ from video.scoring.monitored import NonFinitePredictionsError, is_better, summar
 from video.splitting.cells import COPIES, cell_clips, common_columns
 from video.splitting.leakage import LeakageError
 from video.splitting.splits import TRAIN, VAL, class_names
-
-CLIPS = Path("data/clips.parquet")
-PACKS = Path("data/clips")
-SPLITS = Path("data/splits.parquet")
-AUGMENTED = Path("data/augmented.parquet")
-AUGMENTED_PACKS = Path("data/augmented")
 
 # Outside video/, what can change a trained weight, or the bytes of the file that holds it.
 DECISIVE = {

@@ -14,8 +14,8 @@ import pytest
 from mlops.files.yaml_text import load_yaml
 from mlops.inputs import undeclared_imports
 from mlops.run.identity import imported_sources
-from stages import train
-from stages.params import Cell
+from stages import paths, train
+from stages.paths import Cell
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = load_yaml(ROOT / "dvc.yaml")
@@ -105,7 +105,11 @@ def python_files() -> list[Path]:
 
 
 def test_every_stage_has_its_script_and_every_script_its_stage() -> None:
-    scripts = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__", "params"}
+    scripts = {path.stem for path in (ROOT / "stages").glob("*.py")} - {
+        "__init__",
+        "params",
+        "paths",
+    }
     assert set(STAGES) == scripts
 
 
@@ -205,43 +209,31 @@ def test_the_paths_in_the_script_are_the_paths_in_dvc_yaml(stage: str) -> None:
     # `report` depends on the directory that holds all cells, and names files in it.
     if "results" in data:
         data.remove("results")
-        named = {path for path in named if not path.startswith("results/")}
+        named = {path for path in named if not path.startswith("results")}
     assert named == data
 
 
 def paths_named(path: Path) -> Iterator[str]:
-    """The paths of the pipeline in `Path(...)`, and those that a script asks a cell for."""
+    """The paths that a script takes from stages/paths.py, and those that it asks a cell for."""
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Attribute) and attribute_chain(node) == ["cell", node.attr]:
             found = getattr(ANY_CELL, node.attr, None)
             if isinstance(found, Path):
                 yield found.as_posix()
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id == "initial_weights"
-        ):
-            yield ANY_CELL.initial_weights.as_posix()
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id == "Path"
-        ):
-            text = "".join(literal(argument) for argument in node.args)
-            if re.match(r"(data|models|results|plots)/|metrics\.json|report\.html", text):
-                yield text
+        if isinstance(node, ast.ImportFrom) and node.module == "stages.paths":
+            for alias in node.names:
+                found = getattr(paths, alias.name)
+                if isinstance(found, Path):
+                    yield found.as_posix()
+                if alias.name == "initial_weights":
+                    yield ANY_CELL.initial_weights.as_posix()
 
 
-def literal(node: ast.expr) -> str:
-    if isinstance(node, ast.Constant):
-        return str(node.value)
-    if isinstance(node, ast.JoinedStr):
-        return "".join(literal(part) for part in node.values)
-    if isinstance(node, ast.FormattedValue):
-        chain = attribute_chain(node.value)
-        name = (chain or [ast.unparse(node.value)])[-1]
-        return "{" + name.removesuffix("_name") + "}"
-    return ""
+def test_no_stage_has_a_path_of_its_own() -> None:
+    for stage in STAGES:
+        for node in ast.walk(parsed(script(stage))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not re.match(r"(data|models|results|plots)/\w|metrics\.json$", node.value)
 
 
 @pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -249,7 +241,7 @@ def test_imports_run_one_way(path: Path) -> None:
     layer = path.relative_to(ROOT).parts[0]
     for name in imported_modules(path):
         package = name.split(".")[0]
-        if name == "stages.params":
+        if name in ("stages.params", "stages.paths"):
             assert layer in MAY_IMPORT_PARAMS
         elif package in MAY_IMPORT:
             assert package in MAY_IMPORT[layer], f"{path.relative_to(ROOT)} imports {name}"

@@ -15,7 +15,7 @@ from mlops.files.atomic import content_hash
 from mlops.files.source import meaning
 from mlops.inputs import InputsChangedError, StageInputs, stage_inputs
 from mlops.recorded.dvc_lock import recorded_stages
-from stages.params import Cell
+from stages.paths import Cell
 from tests.support.clone import CELL, dvc, environment, run_stage, set_params
 from tests.support.live_processes import children
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.params import Cell
+from stages.paths import Cell
 from tests.support.clone import CELL, run_stage, set_params
 
 TWIN = Cell(model="r3d_18", fold=0, seed=0)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from ruamel.yaml import YAML
 
-from stages.params import Cell
+from stages.paths import Cell
 from video.synthesis.encoding import CodecName, encode_video
 
 ROOT = Path(__file__).parents[2]
