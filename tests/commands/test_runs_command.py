@@ -130,7 +130,7 @@ def test_a_run_is_shown_with_its_attempts_and_what_it_goes_on_from(
     assert output.startswith(f"runs/demo/{run.name}: interrupted\n")
     assert "goes on from run_of_before, epoch 2, step 40, inexactly" in output
     assert re.search(r"^1 .* failed: no memory$", output, re.MULTILINE)
-    assert re.search(r"^2 .* resumes +stopped by SIGTERM$", output, re.MULTILINE)
+    assert re.search(r"^2 .* resume +stopped by SIGTERM$", output, re.MULTILINE)
     assert re.search(r"^  train.epochs +3$", output, re.MULTILINE)
     assert "nothing was published: the run is interrupted" in output
 

@@ -21,6 +21,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from tests.support.clone import run_stage
 from tests.support.live_processes import children, outliving
 from video.splitting.splits import class_names
 from video.synthesis.encoding import encode_video
@@ -62,15 +63,7 @@ class Project:
             writer.writerows(rows)
 
     def run(self, stage: str, *arguments: str) -> tuple[int, str]:
-        result = subprocess.run(
-            [sys.executable, "-m", f"stages.{stage}", *arguments],
-            cwd=self.root,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            text=True,
-            capture_output=True,
-            check=False,
-        )
-        return result.returncode, result.stdout + result.stderr
+        return run_stage(stage, *arguments, cwd=self.root)
 
     def fail(self, stage: str, *arguments: str) -> str:
         """Run a stage that must fail for the user's fault, and give what it says."""

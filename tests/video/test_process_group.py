@@ -44,7 +44,7 @@ OPTIONS: dict[str, Any] = {
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("count", [0, 1, 3, 10, 11])
 def test_shares_are_each_thing_once_and_of_about_one_size(size: int, count: int) -> None:
-    shares = [range(count)[ProcessGroup(rank=rank, size=size).share(count)] for rank in range(size)]
+    shares = [range(count)[ProcessGroup(rank=rank, size=size).shard(count)] for rank in range(size)]
     assert [thing for share in shares for thing in share] == [*range(count)]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
