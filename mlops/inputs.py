@@ -9,7 +9,7 @@ stage takes a snapshot of what dvc.yaml declares, and refuses to publish a resul
 | a key of params.yaml | its values are the same, however they are written |
 | a Python module | its syntax tree is the same, docstrings left out |
 | another file | its bytes are the same |
-| a directory of Python modules | each of its files is unchanged, as above |
+| a directory of this repository's code | each of its files is unchanged, as above |
 | another directory | the files that were in it have the same size, time of change and inode |
 
 A stage whose script imports code that dvc.yaml does not declare is refused at once: its results
@@ -33,7 +33,7 @@ import yaml
 from mlops.errors import PipelineError
 from mlops.files.atomic import content_hash
 from mlops.files.canonical import config_hash, flatten
-from mlops.files.source import meaning, source_at_start
+from mlops.files.source import PACKAGES, meaning, source_at_start
 from mlops.recorded.dvc_lock import LOCK, StageRecord, parse_yaml, recorded_stages
 from mlops.run.identity import imported_sources
 
@@ -77,8 +77,9 @@ class StageInputs:
     def __init__(self, deps: Collection[Path], keys: Mapping[str, Collection[str]]) -> None:
         self._keys = keys
         self._params = {name: _values(name, keys[name]) for name in keys}
-        code = [path for path in deps if any(path.glob("*.py"))]
-        directories = [path for path in deps if path.is_dir() and path not in code]
+        directories = [path for path in deps if path.is_dir()]
+        # By its place: a script among the user's videos makes no code of them.
+        code = [path for path in directories if path.parts[:1] and path.parts[0] in PACKAGES]
         files = [path for path in deps if not path.is_dir()] + [
             path
             for directory in code
@@ -86,7 +87,7 @@ class StageInputs:
             if path.is_file() and "__pycache__" not in path.parts
         ]
         self._files = {path: _file(path) for path in files}
-        self._directories = {path: _signatures(path) for path in directories}
+        self._directories = {path: _signatures(path) for path in directories if path not in code}
         self._told: set[str] = set()
 
     def read_only(self, directory: Path, paths: Iterable[Path]) -> None:

@@ -263,12 +263,25 @@ class TestStageInputs:
         assert "packs/a.npy: expected the content of the start, got no file" in self.changes(inputs)
 
     def test_a_stage_that_reads_some_files_minds_no_others(self) -> None:
+        Path("packs/rename.py").write_text("1\n")  # a script of the user's among the videos
         inputs = StageInputs([Path("packs")], {})
         inputs.read_only(Path("packs"), [Path("packs/b.npy")])
         Path("packs/a.npy").unlink()
         assert self.changes(inputs) == ""
         Path("packs/b.npy").write_bytes(b"b")
         assert "packs/b.npy: expected the content of the start, got another" in self.changes(inputs)
+
+    def test_a_directory_of_code_is_compared_by_the_meaning_of_its_modules(self) -> None:
+        module = Path("video/clips/thing.py")
+        module.parent.mkdir(parents=True)
+        module.write_text("x = 1 + 1\n")
+        inputs = StageInputs([module.parent], {})
+        module.write_text("x = 1  +  1  # two\n")
+        assert self.changes(inputs) == ""
+        module.write_text("x = 1 - 1\n")
+        assert f"{module} line 1: expected the content of the start, got another" in self.changes(
+            inputs
+        )
 
     def test_news_are_told_once(self) -> None:
         inputs = StageInputs([], {"params.yaml": ["seed"]})
