@@ -17,7 +17,7 @@ from mlops.errors import PipelineError
 from mlops.files.places import runs_root
 from mlops.recorded import git
 from mlops.recorded.differences import row_differences
-from mlops.recorded.dvc_cache import ask_dvc, cache_directory
+from mlops.recorded.dvc_cache import DvcCache, ask_dvc, cache_directory
 from mlops.recorded.dvc_lock import (
     DIRECTORIES,
     LOCK,
@@ -28,7 +28,6 @@ from mlops.recorded.dvc_lock import (
     Version,
     read_lock,
 )
-from mlops.recorded.objects import Objects
 from mlops.run.directory import find_run
 from mlops.run.documents import METADATA, read_metadata
 
@@ -212,8 +211,8 @@ class DataVersionManager:
         return git.experiment_commits()
 
     @cached_property
-    def _objects(self) -> Objects:
-        return Objects(cache_directory())
+    def _cache(self) -> DvcCache:
+        return DvcCache(cache_directory())
 
     def _sources(self, data: str, used: Mapping[str, set[str]]) -> set[str]:
         """The versions of `data` that the used versions of other data were made from."""
@@ -316,8 +315,8 @@ class DataVersionManager:
         """The columns videos, clips, classes and cached of a version."""
         has_clips = version.data in DIRECTORIES
         columns = [VIDEO, LABEL, FILE] if has_clips else [VIDEO, LABEL]
-        table = self._objects.table(version.content_hash, columns)
-        sizes = self._objects.sizes(version.files_hash) if version.files_hash else {}
+        table = self._cache.table(version.content_hash, columns)
+        sizes = self._cache.sizes(version.files_hash) if version.files_hash else {}
         cached = {"cached": table is not None and sizes is not None}
         if table is None or table.columns != columns:  # of a time when it had other columns
             return cached | {"videos": None, "clips": None, "classes": None}
@@ -339,7 +338,7 @@ class DataVersionManager:
         """One row a video, with what `diff` compares."""
         known_to_all = [VIDEO, CONTENT, LABEL, GROUP]
         columns = [*known_to_all, CLIP_CONTENT, SPLIT, FOLD]
-        table = self._objects.table(version.content_hash, columns)
+        table = self._cache.table(version.content_hash, columns)
         if table is None:
             raise PipelineError(
                 f"{version}: expected {TABLES[version.data]} of this version in DVC's cache, found "

@@ -12,8 +12,7 @@ from mlops.files import atomic
 from mlops.inputs import StageInputs
 from mlops.params import section_as
 from mlops.processes.progress import counted, track
-from mlops.recorded.dvc_cache import CachedFiles, cache_directory
-from mlops.run.unfinished import UnfinishedFiles
+from mlops.recorded.reuse import EarlierFiles
 from mlops.stage import run_stage
 from mlops.workers.executors import Executor, map_tasks
 from stages.params import Clips, read_params
@@ -30,7 +29,7 @@ from video.clips.packs import (
 from video.source.container import FrameTiming, decoder_versions, frame_timing
 from video.source.decoding import DECODING_VERSION, read_frames
 
-UNFINISHED = UnfinishedFiles("create_dataset", PACK_NAME)
+EARLIER = EarlierFiles("create_dataset", PACK_NAME)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +59,7 @@ def main(inputs: StageInputs) -> None:
         # Exact copies share one pack.
         for row in videos.unique("sha256", maintain_order=True).iter_rows(named=True)
     ]
-    cached = CachedFiles([task.pack for task in tasks], cache_directory())
-    found = [reuse_pack(task, cached) for task in tasks]
+    found = [reuse_pack(task) for task in tasks]
     missing = [task for task, rows in zip(tasks, found, strict=True) if rows is None]
     made = map_tasks(make_pack, missing, section_as(params.runtime, Executor))
     reused = [rows for rows in found if rows is not None]
@@ -74,7 +72,7 @@ def main(inputs: StageInputs) -> None:
     inputs.check()
     with atomic.replacing(CLIPS) as path:
         table.write_parquet(path)
-    UNFINISHED.clear()
+    EARLIER.clear()
     print(
         f"create_dataset: {counted(len(missing), 'video')} decoded, "
         f"{counted(len(reused), 'pack')} reused"
@@ -86,9 +84,9 @@ def pack_name(sha256: str, clips: Clips) -> str:
     return f"{pack_key(sha256, recipe)}.npy"
 
 
-def reuse_pack(task: Task, cached: CachedFiles) -> pl.DataFrame | None:
+def reuse_pack(task: Task) -> pl.DataFrame | None:
     """Write the pack as an earlier run made it and return where its clips lie, if it is kept."""
-    content = cached.find(task.pack) or UNFINISHED.find(task.pack)
+    content = EARLIER.find(task.pack)
     if content is None:
         return None
     shape = (1, task.clips.frames, task.clips.height, task.clips.width, 3)
@@ -108,7 +106,7 @@ def make_pack(task: Task) -> pl.DataFrame:
         )
     packed = read_clip(task)[np.newaxis]
     atomic.write_bytes(PACKS / task.pack, pack_bytes(packed))
-    UNFINISHED.keep(PACKS / task.pack)
+    EARLIER.keep(PACKS / task.pack)
     return pack_rows(task.pack, packed).with_columns(sha256=pl.lit(task.sha256))
 
 

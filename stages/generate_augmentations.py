@@ -14,8 +14,7 @@ from mlops.files import atomic
 from mlops.inputs import StageInputs
 from mlops.params import section_as
 from mlops.processes.progress import counted, track
-from mlops.recorded.dvc_cache import CachedFiles, cache_directory
-from mlops.run.unfinished import UnfinishedFiles
+from mlops.recorded.reuse import EarlierFiles
 from mlops.stage import run_stage
 from mlops.workers.executors import Executor, map_tasks
 from stages.params import read_params
@@ -34,7 +33,7 @@ from video.clips.packs import (
     read_clip_into,
 )
 
-UNFINISHED = UnfinishedFiles("generate_augmentations", PACK_NAME)
+EARLIER = EarlierFiles("generate_augmentations", PACK_NAME)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +83,7 @@ def main(inputs: StageInputs) -> None:
         if params.augment.copies
     ]
     AUGMENTED_PACKS.mkdir(parents=True, exist_ok=True)
-    cached = CachedFiles([task.pack for task in tasks], cache_directory())
-    found = [reuse_pack(task, cached) for task in tasks]
+    found = [reuse_pack(task) for task in tasks]
     missing = [task for task, rows in zip(tasks, found, strict=True) if rows is None]
     made = map_tasks(make_pack, missing, section_as(params.runtime, Executor))
     reused = [rows for rows in found if rows is not None]
@@ -96,7 +94,7 @@ def main(inputs: StageInputs) -> None:
     inputs.check()
     with atomic.replacing(AUGMENTED) as path:
         table.write_parquet(path)
-    UNFINISHED.clear()
+    EARLIER.clear()
     print(f"generate_augmentations: {table.height} clips of {len(tasks)} videos")
     print(
         f"generate_augmentations: {counted(len(missing), 'video')} augmented, "
@@ -118,9 +116,9 @@ def augmented_table(sources: pl.DataFrame, packs: list[pl.DataFrame]) -> pl.Data
     ).with_columns(copy=pl.col("clip"))
 
 
-def reuse_pack(task: Task, cached: CachedFiles) -> pl.DataFrame | None:
+def reuse_pack(task: Task) -> pl.DataFrame | None:
     """Write the pack as an earlier run made it and return where its clips lie, if it is kept."""
-    content = cached.find(task.pack) or UNFINISHED.find(task.pack)
+    content = EARLIER.find(task.pack)
     if content is None:
         return None
     copies = parse_pack(content, (task.copies, *task.shape))
@@ -143,7 +141,7 @@ def make_pack(task: Task) -> pl.DataFrame:
         ]
     )
     atomic.write_bytes(AUGMENTED_PACKS / task.pack, pack_bytes(copies))
-    UNFINISHED.keep(AUGMENTED_PACKS / task.pack)
+    EARLIER.keep(AUGMENTED_PACKS / task.pack)
     return pack_rows(task.pack, copies).with_columns(sha256=pl.lit(task.sha256))
 
 

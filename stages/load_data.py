@@ -21,15 +21,14 @@ from mlops.files import atomic
 from mlops.inputs import StageInputs
 from mlops.params import section_as
 from mlops.processes.progress import counted, track
-from mlops.recorded.dvc_cache import CachedFiles, cache_directory, recorded_outs
-from mlops.run.unfinished import UnfinishedFiles
+from mlops.recorded.reuse import EarlierFiles
 from mlops.stage import run_stage
 from mlops.workers.executors import Executor
 from mlops.workers.guarded import Fault, Limits
 from mlops.workers.guarded_executors import GuardedExecutor, guarded_executor
 from stages.params import Data, LoadData, read_params
 from stages.paths import INSPECTIONS, QUARANTINE, QUARANTINED, VIDEOS
-from video.clips.packs import pack_bytes, pack_key, uniform_indices
+from video.clips.packs import PACK_NAME, pack_bytes, pack_key, uniform_indices
 from video.source.container import decoder_versions
 from video.source.decoding import DECODING_VERSION, read_frames
 from video.source.facts import (
@@ -54,8 +53,8 @@ from video.splitting.groups import linked_groups
 
 PICTURED = QUARANTINED / "rows.csv"
 
-UNFINISHED = UnfinishedFiles("load_data", re.escape(INSPECTIONS.name))
-SAVED = UNFINISHED.directory / INSPECTIONS.name
+EARLIER = EarlierFiles("load_data", rf"{re.escape(INSPECTIONS.name)}|{PACK_NAME}")
+SAVED = EARLIER.directory / INSPECTIONS.name
 SAVING_SHARE = 0.005  # of the time
 
 # Frames of quarantined videos, for the report.
@@ -73,15 +72,14 @@ def main(inputs: StageInputs) -> None:
     inputs.read_only(root, [root / name for name in named_paths(index)])
     rows, rejections = check_rows(index, root, params.data.labels)
     limits = section_as(params.load_data, InspectionLimits)
-    cache = cache_directory()
     with guarded_executor(section_as(params.runtime, Executor), guard(limits)) as workers:
         contents, unread = read_contents(index, root, workers)
-        found, counts = inspect_all(rows, root, contents, limits, cache, workers)
+        found, counts = inspect_all(rows, root, contents, limits, workers)
         facts = {name: found[content] for name, content in contents.items() if content in found}
         facts |= unread
         rows, rejections = accept(rows, facts, rejections, params.load_data.accept)
         inputs.check()
-        picture(rejections, facts, root, cache, workers)
+        picture(rejections, facts, root, workers)
     save(found, limits, INSPECTIONS)
     write_quarantine(rejections)
     sha256s = {name: sha256 for name, (sha256, _) in contents.items()}
@@ -91,7 +89,7 @@ def main(inputs: StageInputs) -> None:
     inputs.check()
     with atomic.replacing(VIDEOS) as path:
         videos.write_parquet(path)
-    UNFINISHED.clear()
+    EARLIER.clear()
     print(f"load_data: {counts}; {videos.height} usable, {len(rejections)} rows in {QUARANTINE}")
 
 
@@ -148,27 +146,23 @@ def inspect_all(
     root: Path,
     contents: dict[str, Content],
     limits: InspectionLimits,
-    cache: Path | None,
     workers: GuardedExecutor,
 ) -> tuple[dict[Content, VideoFacts], str]:
     """Return the facts of the rows' contents, and how many were decoded, in words."""
     names = [name for name in rows["video_path"] if name in contents]
     # One path for each content; copies are decoded once.
     paths = {contents[name]: root / name for name in reversed(names)}
-    known = find_known(paths, limits, cache)
+    known = find_known(paths, limits)
     new = {content: path for content, path in paths.items() if content not in known}
     counts = f"{counted(len(new), 'video')} decoded, {len(known)} known"
     return decode(new, known, limits, workers), counts
 
 
-def find_known(
-    contents: Iterable[Content], limits: InspectionLimits, cache: Path | None
-) -> dict[Content, VideoFacts]:
+def find_known(contents: Iterable[Content], limits: InspectionLimits) -> dict[Content, VideoFacts]:
     """What earlier runs found in these contents."""
     known: dict[Content, VideoFacts] = {}
     missing = set(contents)
-    saved = [SAVED] if SAVED.is_file() else []
-    for path in [*saved, *recorded_outs(INSPECTIONS.as_posix(), cache)]:
+    for path in EARLIER.versions(INSPECTIONS):
         if missing:
             known |= known_facts(missing, pl.read_parquet(path), limits)
             missing -= known.keys()
@@ -265,7 +259,6 @@ def picture(
     rejections: list[Rejection],
     facts: dict[str, VideoFacts],
     root: Path,
-    cache: Path | None,
     workers: GuardedExecutor,
 ) -> None:
     """Write frames of the rejected videos that have some, and which row they are of."""
@@ -276,8 +269,7 @@ def picture(
     }
     packs = {row: picture_pack(facts[name].sha256) for row, name in seen.items()}
     shown = {packs[row]: name for row, name in list(seen.items())[:MAX_PICTURED]}
-    cached = CachedFiles(shown, cache)
-    contents = {pack: cached.find(pack) for pack in shown}
+    contents = {pack: EARLIER.find(pack) for pack in shown}
     tasks = [
         (root / name, facts[name].num_frames) for pack, name in shown.items() if not contents[pack]
     ]

@@ -8,7 +8,6 @@ from mlops.files import atomic
 from mlops.inputs import StageInputs
 from mlops.params import section_as
 from mlops.processes.progress import track
-from mlops.recorded.dvc_cache import cache_directory
 from mlops.recorded.foreign import replacing_directory
 from mlops.stage import run_stage
 from mlops.workers.pool import map_processes
@@ -21,7 +20,7 @@ from video.synthesis.plan import SampleRecipe, index_row, plan_sample
 def main(inputs: StageInputs) -> None:
     params = read_params()
     plan = plan_sample(params.seed, section_as(params.sample, SampleRecipe))
-    with replacing_directory(SAMPLE, cache_directory()) as directory:
+    with replacing_directory(SAMPLE) as directory:
         write = functools.partial(write_video, root=directory)
         written = map_processes(write, plan, workers=params.runtime.workers)
         for _ in track(written, total=len(plan), task="sample"):

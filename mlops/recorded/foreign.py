@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlops.errors import PipelineError
-from mlops.files.atomic import md5
+from mlops.files.atomic import is_regular, md5
 from mlops.files.yaml_text import load_yaml
-from mlops.recorded.dvc_cache import is_cached
+from mlops.recorded.dvc_cache import DvcCache, cache_directory
 
 PIPELINE = Path("dvc.yaml")
 MAX_NAMED = 5
@@ -32,7 +32,7 @@ ADVICE = (
 
 
 @contextmanager
-def replacing_directory(directory: Path, cache: Path | None) -> Iterator[Path]:
+def replacing_directory(directory: Path) -> Iterator[Path]:
     """Give an empty directory; on leaving without an error, put it in the place of `directory`.
 
     Raises `PipelineError` and changes nothing if a file would be lost by that: one whose content
@@ -46,12 +46,13 @@ def replacing_directory(directory: Path, cache: Path | None) -> Iterator[Path]:
     new.mkdir(parents=True)
     try:
         yield new
-        lost = [
+        changed = [
             path
             for path in _paths(directory)
-            if not _is_kept(path, new / path.relative_to(directory), cache)
+            if not _is_same(path, new / path.relative_to(directory))
         ]
-        if lost:
+        cache = DvcCache(cache_directory() if changed else None)
+        if lost := [path for path in changed if not _is_kept(path, cache)]:
             raise PipelineError(
                 f"{directory}: expected only what the pipeline has made, found {listed(lost)}; "
                 f"nothing was replaced: {ADVICE}"
@@ -90,14 +91,15 @@ def _paths(directory: Path) -> Iterator[Path]:
                 yield Path(base, name)
 
 
-def _is_kept(path: Path, new: Path, cache: Path | None) -> bool:
-    """Return whether the content of a file is that of its new file, or in DVC's cache."""
+def _is_same(path: Path, new: Path) -> bool:
+    return is_regular(path) and new.is_file() and md5(path) == md5(new)
+
+
+def _is_kept(path: Path, cache: DvcCache) -> bool:
+    """Return whether DVC's cache has the content of a file."""
     if path.is_symlink():
-        return cache is not None and path.resolve().is_relative_to(cache.resolve())
-    if not path.is_file():
-        return False
-    digest = md5(path)
-    return (new.is_file() and md5(new) == digest) or is_cached(digest, cache)
+        return cache.root is not None and path.resolve().is_relative_to(cache.root.resolve())
+    return path.is_file() and cache.find_whole(md5(path)) is not None
 
 
 def listed(paths: list[Path]) -> str:

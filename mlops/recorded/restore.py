@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mlops.files import atomic
 from mlops.recorded import git
-from mlops.recorded.dvc_cache import cache_directory
+from mlops.recorded.dvc_cache import DvcCache, cache_directory
 from mlops.recorded.dvc_lock import LOCK, LockError, recorded_md5s, workspace_md5s
 from mlops.recorded.git import experiment_commits
-from mlops.recorded.objects import Objects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +43,7 @@ class Recorded:
 
     def is_cached(self, published: Mapping[str, str]) -> bool:
         """Whether DVC's cache has all of them, with the right bytes."""
-        paths = {md5: self._objects.find(md5) for md5 in published.values()}
-        return bool(paths) and all(path and atomic.md5(path) == md5 for md5, path in paths.items())
+        return bool(published) and all(map(self._cache.find_whole, published.values()))
 
     def _names(self, lock: bytes, published: Mapping[str, str]) -> bool:
         # Looking at the text first: parsing takes milliseconds, and of 1,000 locks few name it.
@@ -75,8 +72,8 @@ class Recorded:
         return workspace_md5s()
 
     @cached_property
-    def _objects(self) -> Objects:
-        return Objects(cache_directory())
+    def _cache(self) -> DvcCache:
+        return DvcCache(cache_directory())
 
 
 def size_bytes(directory: Path) -> int:

@@ -16,7 +16,6 @@ from mlops.checkpoint import BEST, EPOCH, LATEST, PREVIOUS
 from mlops.run.attempts import recorded_attempt, start_attempt
 from mlops.run.directory import create_run_directory, make_run
 from mlops.run.gc import REMOVED
-from mlops.run.unfinished import UnfinishedFiles
 from mlops.tracker import ExperimentTracker
 from tests.support.clone import ROOT, environment
 from tests.support.runs_directory import config, finished_run, wanted
@@ -354,30 +353,3 @@ def test_files_and_foreign_directories_stop_no_command(
     assert [row["run"] for row in json.loads(command(capsys, "--json")[0])] == [run.name]
     assert "would remove 0 runs" in command(capsys, "gc")[0]
     assert run.name in command(capsys, "show", run.name)[0]
-
-
-# Unfinished files of the data stages
-
-
-def test_only_files_that_a_stage_kept_are_removed_when_it_has_finished(base: Path) -> None:
-    made = Path("0123.npy")
-    made.write_bytes(b"clip")
-    unfinished = UnfinishedFiles("create_dataset", r"[0-9]{4}\.npy")
-    unfinished.keep(made)
-    notes = unfinished.directory / "notes.txt"
-    notes.write_text("mine")
-    unfinished.clear()
-    assert list(unfinished.directory.iterdir()) == [notes]
-    notes.unlink()
-    unfinished.keep(made)
-    unfinished.clear()
-    assert not unfinished.directory.exists()
-
-
-def test_a_link_in_the_place_of_unfinished_files_is_not_followed(base: Path) -> None:
-    Path("mine").mkdir()
-    Path("mine/0123.npy").write_bytes(b"clip")
-    unfinished = UnfinishedFiles("create_dataset", r"[0-9]{4}\.npy")
-    unfinished.directory.symlink_to(Path("mine").absolute())
-    unfinished.clear()
-    assert Path("mine/0123.npy").exists()

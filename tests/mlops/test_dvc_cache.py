@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops.recorded.dvc_cache import CachedFiles, cache_directory
+from mlops.recorded.dvc_cache import DvcCache, cache_directory
 
 
 def md5(content: bytes) -> str:
@@ -40,58 +40,67 @@ def damage(path: Path) -> None:
     path.chmod(0o444)
 
 
+def find(cache: Path | None, name: str) -> bytes | None:
+    """The content that the cache has recorded under a name."""
+    opened = DvcCache(cache)
+    md5 = opened.named(r"[a-z]\.npy").get(name)
+    return None if md5 is None else opened.read(md5)
+
+
 def test_a_file_of_any_recorded_version_is_found(tmp_path: Path) -> None:
     record(tmp_path, {"a.npy": b"a", "b.npy": b"b"})
     record(tmp_path, {"b.npy": b"b", "c.npy": b"c"})
-    cached = CachedFiles(["a.npy", "b.npy", "c.npy", "d.npy"], tmp_path)
-    assert [cached.find(name) for name in ("a.npy", "b.npy", "c.npy")] == [b"a", b"b", b"c"]
-    assert cached.find("d.npy") is None
+    assert [find(tmp_path, name) for name in ("a.npy", "b.npy", "c.npy")] == [b"a", b"b", b"c"]
+    assert find(tmp_path, "d.npy") is None
 
 
 def test_a_name_recorded_with_two_contents_is_not_found(tmp_path: Path) -> None:
     record(tmp_path, {"a.npy": b"a", "b.npy": b"b"})
     record(tmp_path, {"a.npy": b"swapped", "b.npy": b"b"})
-    cached = CachedFiles(["a.npy", "b.npy"], tmp_path)
-    assert cached.find("a.npy") is None
-    assert cached.find("b.npy") == b"b"
+    assert find(tmp_path, "a.npy") is None
+    assert find(tmp_path, "b.npy") == b"b"
 
 
 def test_a_damaged_object_is_not_found_and_makes_room_for_a_whole_one(tmp_path: Path) -> None:
     record(tmp_path, {"a.npy": b"a", "b.npy": b"b"})
     damaged = store(tmp_path, b"a")
     damage(damaged)
-    cached = CachedFiles(["a.npy", "b.npy"], tmp_path)
-    assert cached.find("a.npy") is None
-    assert cached.find("b.npy") == b"b"
+    assert find(tmp_path, "a.npy") is None
+    assert find(tmp_path, "b.npy") == b"b"
     assert not damaged.exists()
 
 
 def test_a_damaged_listing_names_nothing(tmp_path: Path) -> None:
     damage(record(tmp_path, {"a.npy": b"a"}))
-    assert CachedFiles(["a.npy"], tmp_path).find("a.npy") is None
+    assert find(tmp_path, "a.npy") is None
 
 
 def test_an_object_that_is_gone_is_not_found(tmp_path: Path) -> None:
     record(tmp_path, {"a.npy": b"a"})
     store(tmp_path, b"a").unlink()
-    assert CachedFiles(["a.npy"], tmp_path).find("a.npy") is None
+    assert find(tmp_path, "a.npy") is None
+
+
+def test_only_names_that_match_are_found(tmp_path: Path) -> None:
+    record(tmp_path, {"a.npy": b"a", "a.npy.txt": b"b", "sub/a.npy": b"c"})
+    assert list(DvcCache(tmp_path).named(r"[a-z]\.npy")) == ["a.npy"]
 
 
 def test_a_listing_cannot_lead_out_of_the_cache(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"a")
     listing = [{"md5": "../../../secret", "relpath": "a.npy"}, {"relpath": "a.npy"}]
     store(tmp_path, json.dumps(listing).encode(), ".dir")
-    assert CachedFiles(["a.npy"], tmp_path).find("a.npy") is None
+    assert find(tmp_path, "a.npy") is None
 
 
 @pytest.mark.parametrize("name", ["empty", "not there"])
 def test_an_empty_cache_holds_nothing(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
-    assert CachedFiles(["a.npy"], tmp_path / name).find("a.npy") is None
+    assert find(tmp_path / name, "a.npy") is None
 
 
 def test_without_a_cache_nothing_is_found() -> None:
-    assert CachedFiles(["a.npy"], None).find("a.npy") is None
+    assert find(None, "a.npy") is None
 
 
 def test_outside_a_repository_there_is_no_cache(
@@ -120,4 +129,4 @@ def test_dvcs_own_directories_are_read_and_its_configuration_is_heeded(
     dvc("add", "packs")
     (tmp_path / "packs/a.npy").unlink()
     assert cache_directory() == tmp_path / "elsewhere"
-    assert CachedFiles(["a.npy"], cache_directory()).find("a.npy") == b"a"
+    assert find(cache_directory(), "a.npy") == b"a"
