@@ -1,16 +1,12 @@
-"""Versions of the data: all of them, those that a run used, and what differs between two.
+"""Versions of the data: all of them, those that a run used, and what differs between two."""
 
-python -m commands data                 every version in the history, oldest first
-python -m commands data used RUN        those that a run was trained on
-python -m commands data diff A B        the videos that differ
-"""
-
-import argparse
 import re
 from typing import Any
 
+import click
 import polars as pl
 
+from commands import as_json, asks_group_itself
 from mlops.files.tables import aligned, size
 from mlops.lineage import VIDEO, DataVersionManager, how_to_fetch
 from mlops.processes.progress import counted
@@ -19,45 +15,53 @@ from mlops.recorded.dvc_lock import TABLES
 DIGITS = 8  # of a hash
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    as_json = "print the whole frame as JSON"
-    parser.add_argument("--json", action="store_true", help=as_json)
-    questions = parser.add_subparsers(dest="question", metavar="{used,diff}")
-    used = questions.add_parser("used", help="the versions that a run was trained on")
-    used.add_argument("run", metavar="RUN", help="a run's id, or its directory below runs/")
-    diff = questions.add_parser("diff", help="the videos that differ between two versions")
-    for name, letter in (("before", "A"), ("after", "B")):
-        diff.add_argument(
-            name,
-            metavar=letter,
-            help="a revision of git, an experiment's name, 'workspace', or the first digits of a "
-            "content hash",
-        )
-    diff.add_argument("--most", type=int, default=40, metavar="N", help="rows to show at most (40)")
-    for question in (used, diff):
-        question.add_argument(
-            "--json", action="store_true", default=argparse.SUPPRESS, help=as_json
-        )
+@click.group(invoke_without_command=True, help=__doc__)
+@as_json
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    if asks_group_itself(context):
+        print_versions(DataVersionManager().versions(), as_json=as_json)
 
 
-def main(options: argparse.Namespace) -> None:
+@command.command()
+@click.argument("run")
+@as_json
+def used(run: str, as_json: bool) -> None:
+    """The versions that a run was trained on.
+
+    RUN is its id, or its directory below runs/.
+    """
+    print_versions(DataVersionManager().used_by(run), as_json=as_json)
+
+
+@command.command()
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="B")
+@click.option("--most", default=40, metavar="N", help="Rows to show at most.  [40]")
+@as_json
+def diff(before: str, after: str, most: int, as_json: bool) -> None:
+    """The videos that differ between two versions.
+
+    A and B are each a revision of git, an experiment's name, 'workspace', or the first digits of a
+    content hash.
+    """
     manager = DataVersionManager()
-    if options.question == "diff":
-        table = manager.diff(options.before, options.after)
-    elif options.question == "used":
-        table = manager.used_by(options.run)
-    else:
-        table = manager.versions()
-    if options.json:
+    table = manager.diff(before, after)
+    if as_json:
         print(table.write_json())
-    elif options.question == "diff":
-        print_comparison(manager.compare(options.before, options.after))
-        print_differences(table, options.most)
-    else:
-        print_versions(table)
+        return
+    rows = [
+        [data, first[:DIGITS], "the same" if first == second else second[:DIGITS]]
+        for data, first, second in manager.compare(before, after).iter_rows()
+    ]
+    print(aligned(["data", "A", "B"], rows))
+    print_differences(table, most)
 
 
-def print_versions(table: pl.DataFrame) -> None:
+def print_versions(table: pl.DataFrame, *, as_json: bool) -> None:
+    if as_json:
+        print(table.write_json())
+        return
     header = ["", "version", "first in", "date", "config", "videos", "clips", "size", "classes"]
     rows = [
         [
@@ -66,8 +70,7 @@ def print_versions(table: pl.DataFrame) -> None:
             first_in(row),
             f"{row['date']:%Y-%m-%d}" if row["date"] else "",
             (row["config_hash"] or "")[:DIGITS],
-            number(row["videos"]),
-            number(row["clips"]),
+            *("" if row[name] is None else f"{row[name]:,}" for name in ("videos", "clips")),
             size(row["bytes"]),
             classes(row),
         ]
@@ -91,23 +94,11 @@ def first_in(row: dict[str, Any]) -> str:
 
 
 def classes(row: dict[str, Any]) -> str:
-    """Clips of each class, or videos where there are no clips."""
+    """Return how many clips each class has, or videos if there are no clips."""
     if row["classes"] is None:
         return "not counted: other columns" if row["cached"] else "not in the cache"
     unit = "videos" if row["clips"] is None else "clips"
     return ", ".join(f"{item[unit]:,} {item['label']}" for item in row["classes"])
-
-
-def number(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
-
-
-def print_comparison(table: pl.DataFrame) -> None:
-    rows = [
-        [data, before[:DIGITS], "the same" if before == after else after[:DIGITS]]
-        for data, before, after in table.iter_rows()
-    ]
-    print(aligned(["data", "A", "B"], rows))
 
 
 def print_differences(table: pl.DataFrame, most: int) -> None:

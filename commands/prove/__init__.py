@@ -4,23 +4,20 @@ A short training runs once without interruption, and again with SIGKILLs: in sav
 validation, in publishing, wherever. Each time the same command starts it again. In the end the
 outs' bytes, the log and the samples of every epoch must be the same. All of it happens in a clone
 below the system's temporary directory; the work tree, runs/, git and DVC's cache stay as they are.
-
-python -m commands prove                      eight kills, under dvc repro
-python -m commands prove --mode queue         with a worker of DVC's queue
 """
 
-import argparse
 import random
 import shutil
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from commands.prove.clone import PARAMS, SHORT, Clone, make_clone, training_changes
+import click
+
+from commands.prove.clone import PARAMS, Clone, make_clone, training_changes
 from commands.prove.comparison import Outcome, differences, repeated_samples
 from commands.prove.evidence import LEDGER, METRICS, PARTS
 from commands.prove.modes import MODES
@@ -28,7 +25,6 @@ from commands.prove.moments import draw_moments
 from commands.prove.target import find_target
 from commands.prove.trial import Kill, killed_run, supervised, uninterrupted_run
 from mlops.errors import PipelineError
-from mlops.files import atomic
 from mlops.files.tables import aligned
 from mlops.processes.progress import counted
 
@@ -51,70 +47,55 @@ class Proof:
     differences: list[str] = field(default_factory=list)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = __doc__
-    parser.add_argument("--kills", type=positive, default=8, metavar="N", help="how many (8)")
-    parser.add_argument("--mode", choices=MODES, default="repro", help="how it is run (repro)")
-    parser.add_argument(
-        "--part",
-        action="append",
-        choices=PARTS,
-        help="kill in this part alone; may be repeated (in all of them)",
-    )
-    parser.add_argument("--seed", type=int, metavar="N", help="of the random moments")
-    parser.add_argument(
-        "--target", default="train", metavar="STAGE", help="the stage to kill (the first of train)"
-    )
-    parser.add_argument(
-        "--set-param",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a value of params.yaml in the clone; may be repeated ("
-        + ", ".join(f"{key}={value}" for key, value in SHORT.items())
-        + ", where there are such keys)",
-    )
-    parser.add_argument("--keep", action="store_true", help="leave the clone where it is")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write a report there")
-
-
-def main(options: argparse.Namespace) -> None:
-    seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
-    target = find_target(Path(), options.target)
-    changes = training_changes(Path(PARAMS), options.set_param)
+@click.command(help=__doc__)
+@click.option("--kills", type=click.IntRange(1), default=8, metavar="N", help="How many.  [8]")
+@click.option("--mode", type=click.Choice(MODES), default="repro", help="How it is run.  [repro]")
+@click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Kill in these.")
+@click.option("--seed", type=int, metavar="N", help="Of the random moments.")
+@click.option("--target", default="train", metavar="STAGE", help="What to kill.  [first of train]")
+@click.option(
+    "--set-param",
+    "set_params",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A value of params.yaml in the clone.",
+)
+@click.option("--keep", is_flag=True, help="Leave the clone where it is.")
+def command(
+    kills: int,
+    mode: str,
+    parts: tuple[str, ...],
+    seed: int | None,
+    target: str,
+    set_params: tuple[str, ...],
+    keep: bool,
+) -> None:
+    seed = random.SystemRandom().randrange(10**6) if seed is None else seed
+    stage = find_target(Path(), target)
+    changes = training_changes(Path(PARAMS), set_params)
     directory = Path(tempfile.mkdtemp(prefix="prove-"))
-    print(f"prove: {target.name}, mode {options.mode}, seed {seed}, in {directory}")
-    proof = Proof(mode=options.mode, seed=seed, target=target.name)
+    print(f"prove: {stage.name}, mode {mode}, seed {seed}, in {directory}")
+    proof = Proof(mode=mode, seed=seed, target=stage.name)
     try:
-        clone = make_clone(Path(), directory / "clone", target, changes)
+        clone = make_clone(Path(), directory / "clone", stage, changes)
         with supervised(clone):
-            run_proof(proof, clone, options.kills, options.part or PARTS)
+            run_proof(proof, clone, kills, parts or PARTS)
     except BaseException:
         print(f"prove: what there is of it lies in {directory}")
         raise
     print_kills(proof)
     print_comparison(proof)
-    if options.json:
-        atomic.write_json(options.json, report(proof))
     if proof.differences:
         raise PipelineError(
             *proof.differences,
-            f"{target.name}: expected the results of a run that was never killed, got others; "
+            f"{stage.name}: expected the results of a run that was never killed, got others; "
             f"the clone is left in {clone.root}",
         )
     print(f"prove: after {counted(len(proof.kills), 'kill')} everything is identical")
-    if options.keep:
+    if keep:
         print(f"prove: the clone is left in {clone.root}")
     else:
         shutil.rmtree(directory)
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def run_proof(proof: Proof, clone: Clone, num_kills: int, parts: Sequence[str]) -> None:
@@ -178,32 +159,3 @@ def print_comparison(proof: Proof) -> None:
         repeated = repeated_samples(log.ledger)
         print(f"samples that an epoch has more than once, never killed: {repeated}")
     print(f"runs: {len(proof.killed)}, starts: {len(proof.kills) + len(proof.killed)}\n")
-
-
-def report(proof: Proof) -> dict[str, Any]:
-    """All of it as a document for JSON; of the logs their lengths alone."""
-    outcomes = [outcome for outcome in (proof.reference, *proof.killed) if outcome is not None]
-    return {
-        "target": proof.target,
-        "mode": proof.mode,
-        "seed": proof.seed,
-        "identical": not proof.differences,
-        "differences": proof.differences,
-        "kills": [asdict(kill) for kill in proof.kills],
-        "runs": [
-            {
-                "killed": number > 0,
-                "outs": list(outcome.recorded),
-                "logs": [
-                    {
-                        "run": log.run,
-                        "attempts": log.attempts,
-                        "metrics_rows": len(log.metrics),
-                        "ledger_rows": None if log.ledger is None else len(log.ledger),
-                    }
-                    for log in outcome.logs
-                ],
-            }
-            for number, outcome in enumerate(outcomes)
-        ],
-    }

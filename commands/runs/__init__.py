@@ -1,60 +1,60 @@
-"""The runs below runs/: a table, one in full, several side by side, and their removal.
+"""The runs below runs/: a table, one in full, several side by side, and their removal."""
 
-python -m commands runs                       every run, newest last
-python -m commands runs show RUN              what made it, and what brings its results back
-python -m commands runs compare A B …         metrics, curves, parameters and data side by side
-python -m commands runs gc                    what could be removed; with --yes it is
-"""
+import click
 
-import argparse
-from pathlib import Path
-
-from commands.runs.collection import collect
+from commands import as_json, asks_group_itself, experiment
 from commands.runs.comparison import compare_runs
 from commands.runs.details import show_run
+from commands.runs.removal import remove_runs
 from commands.runs.table import list_runs
 from mlops.files.places import runs_root
 from mlops.run.directory import find_run
 from mlops.run.records import VAL, read_record
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = __doc__
-    as_json = "print all of it as JSON"
-    parser.add_argument("--experiment", metavar="NAME", help="of this one alone")
-    parser.add_argument("--metric", metavar="NAME", help="best value of this (train.monitor)")
-    parser.add_argument("--phase", default=VAL, help="of the metric (val)")
-    parser.add_argument("--json", action="store_true", help=as_json)
-    questions = parser.add_subparsers(dest="question", metavar="{show,compare,gc}")
-
-    name = "a run's id, or its directory below runs/"
-    show = questions.add_parser("show", help="what made a run, and what brings its results back")
-    show.add_argument("run", metavar="RUN", help=name)
-    show.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=as_json)
-
-    compare = questions.add_parser("compare", help="several runs side by side")
-    compare.add_argument("runs", metavar="RUN", nargs="+", help=name)
-    compare.add_argument("--csv", type=Path, metavar="FILE", help="write all logged values there")
-    compare.add_argument("--html", type=Path, metavar="FILE", help="write it with charts there")
-
-    gc = questions.add_parser("gc", help="remove runs that are of no more use")
-    gc.add_argument("--keep", type=int, default=3, metavar="N", help="of an experiment, newest (3)")
-    gc.add_argument(
-        "--older-than",
-        type=float,
-        metavar="DAYS",
-        help="also dead, failed and interrupted runs that were last at work longer ago",
-    )
-    gc.add_argument("--yes", action="store_true", help="remove them; without it they are listed")
+@click.group(invoke_without_command=True, help=__doc__)
+@experiment
+@click.option("--metric", metavar="NAME", help="Best value of this.  [train.monitor]")
+@click.option("--phase", default=VAL, help="Of the metric.  [val]")
+@as_json
+@click.pass_context
+def command(
+    context: click.Context, experiment: str | None, metric: str | None, phase: str, as_json: bool
+) -> None:
+    if asks_group_itself(context):
+        list_runs(experiment, metric, phase, as_json=as_json)
 
 
-def main(options: argparse.Namespace) -> None:
-    if options.question == "show":
-        show_run(read_record(find_run(runs_root(), options.run)), as_json=options.json)
-    elif options.question == "compare":
-        compare_runs(options)
-    elif options.question == "gc":
-        collect(options)
-    else:
-        list_runs(options)
+@command.command()
+@click.argument("run")
+@as_json
+def show(run: str, as_json: bool) -> None:
+    """What made a run, and what brings its results back.
+
+    RUN is its id, or its directory below runs/.
+    """
+    show_run(read_record(find_run(runs_root(), run)), as_json=as_json)
+
+
+@command.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+def compare(runs: tuple[str, ...]) -> None:
+    """Several runs side by side."""
+    paths = dict.fromkeys(find_run(runs_root(), name) for name in runs)
+    compare_runs([read_record(path) for path in paths])
+
+
+@command.command()
+@experiment
+@click.option("--keep", type=click.IntRange(0), default=3, help="Newest of an experiment.  [3]")
+@click.option(
+    "--older-than",
+    "older_than_days",
+    type=click.FloatRange(0),
+    metavar="DAYS",
+    help="Also dead, failed and interrupted runs that were last at work longer ago.",
+)
+@click.option("--yes", is_flag=True, help="Remove them; without it they are listed.")
+def gc(experiment: str | None, keep: int, older_than_days: float | None, yes: bool) -> None:
+    """Remove runs that are of no more use."""
+    remove_runs(experiment, keep, older_than_days, yes=yes)

@@ -1,111 +1,79 @@
 """Several runs side by side."""
 
-import argparse
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from commands.runs.curves import curves_csv, curves_page, epoch_curves, limits, sparkline
-from commands.runs.wording import DIGITS, epochs, figure, text
+import polars as pl
+
+from commands.runs.wording import DIGITS, epochs, metric_text, sparklines, text
 from mlops.errors import PipelineError
-from mlops.files import atomic
 from mlops.files.canonical import canonical_json, flatten
-from mlops.files.places import runs_root
 from mlops.files.tables import aligned
-from mlops.run.directory import find_run
-from mlops.run.records import VAL, RunRecord, is_maximized, read_record
+from mlops.metrics.log import read_runs
+from mlops.run.records import VAL, RunRecord, is_maximized
+
+LETTERS = string.ascii_uppercase
 
 
-def compare_runs(options: argparse.Namespace) -> None:
-    paths = list(dict.fromkeys(find_run(runs_root(), name) for name in options.runs))
-    if len(paths) < 2:
+def compare_runs(records: Sequence[RunRecord]) -> None:
+    if not 2 <= len(records) <= len(LETTERS):
+        got = f"{records[0].path} alone" if len(records) == 1 else str(len(records))
         raise PipelineError(
-            f"compare: expected two runs or more, got {paths[0]} alone; python -m commands runs "
-            "lists them"
+            f"compare: expected 2 to {len(LETTERS)} runs, got {got}; python -m commands runs lists "
+            "them"
         )
-    if len(paths) > len(string.ascii_uppercase):
-        raise PipelineError(
-            f"compare: expected at most {len(string.ascii_uppercase)} runs, got {len(paths)}; name "
-            "fewer"
-        )
-    records = [read_record(path) for path in paths]
-    letters = string.ascii_uppercase[: len(records)]
-    shown = comparison(records, letters)
-    print(f"{shown}\n")
-    if options.csv:
-        atomic.write_text(options.csv, curves_csv(records))
-        print(f"wrote {options.csv}")
-    if options.html:
-        names = {str(path): letter for path, letter in zip(paths, letters, strict=True)}
-        atomic.write_text(options.html, curves_page(epoch_curves(records), names, shown))
-        print(f"wrote {options.html}")
-
-
-def comparison(records: Sequence[RunRecord], letters: str) -> str:
+    letters = LETTERS[: len(records)]
     legend = [
         [letter, record.id, record.experiment, record.status, epochs(record)]
         for letter, record in zip(letters, records, strict=True)
     ]
+    inputs = [{name: md5[:DIGITS] for name, md5 in of.inputs.items()} for of in records]
     parts = [
         aligned(["", "run", "experiment", "status", "epochs"], legend),
-        metrics_table(records, letters),
-        curves_table(records, letters),
+        aligned(["metric", "", *letters], metric_rows(records), numbers=letters),
         differences("parameter", [record.parameters for record in records], letters),
-        differences("data (md5)", [shortened(record.inputs) for record in records], letters),
+        differences("data (md5)", inputs, letters),
         differences("code", [code_parts(record) for record in records], letters),
     ]
-    return "\n\n".join(part for part in parts if part)
+    print("\n\n".join(parts) + "\n")
 
 
-def metrics_table(records: Sequence[RunRecord], letters: str) -> str:
-    """Best and last value of every metric but those of single steps."""
-    keys = dict.fromkeys(
-        (item.phase, item.metric)
-        for record in records
-        for item in record.extremes
-        if item.phase != "step"
-    )
+def metric_rows(records: Sequence[RunRecord]) -> list[list[str]]:
+    """Return best value, last value and curve of every metric but those of single steps."""
+    curves = [epoch_curves(record) for record in records]
     rows = []
-    for phase, metric in keys:
-        found = [record.of(phase, metric) for record in records]
-        last = [figure(item.last.value) if item else "" for item in found]
+    for phase, metric in dict.fromkeys(key for of in curves for key in of):
+        found = [of.get((phase, metric), []) for of in curves]
+        title = f"{phase} {metric}"
         if phase == VAL:
-            best = [figure(record.best(phase, metric)) for record in records]
-            kind = "greatest" if is_maximized(metric) else "least"
-            rows.append([f"{phase} {metric}", kind, *best])
-        rows.append([f"{phase} {metric}", "last", *last])
-    return aligned(["metric", "", *letters], rows, numbers=letters)
+            best = [metric_text(record.best(phase, metric)) for record in records]
+            rows.append([title, "greatest" if is_maximized(metric) else "least", *best])
+        rows.append([title, "last", *(metric_text(curve[-1]) if curve else "" for curve in found)])
+        rows.append([title, "by epoch", *sparklines(found)])
+    return rows
 
 
-def curves_table(records: Sequence[RunRecord], letters: str) -> str:
-    lines = []
-    for title, curves in epoch_curves(records).items():
-        low, high = limits([value for _, values in curves.values() for value in values])
-        lines.append([title, "", f"from {figure(low)} to {figure(high)}"])
-        for letter, record in zip(letters, records, strict=True):
-            if str(record.path) in curves:
-                values = curves[str(record.path)][1]
-                lines.append(["", letter, sparkline(values, low, high)])
-    return aligned(["curve, by epoch", "", ""], lines) if lines else ""
+def epoch_curves(record: RunRecord) -> dict[tuple[Any, ...], list[float]]:
+    """Return the last value of each epoch, by phase and metric, without those of single steps."""
+    rows = read_runs([record.path]).filter(pl.col("phase") != "step")
+    last = rows.group_by("phase", "metric", "epoch", maintain_order=True).last()
+    curves = last.group_by("phase", "metric", maintain_order=True)
+    return {key: of.sort("epoch")["value"].to_list() for key, of in curves}
 
 
 def differences(title: str, values: Sequence[Mapping[str, Any]], letters: str) -> str:
-    """The keys whose values are not the same in all runs."""
-    keys = dict.fromkeys(key for of in values for key in of)
+    """Return a table of the keys whose values are not the same in all runs."""
     rows = [
         [key, *(text(of.get(key)) for of in values)]
-        for key in keys
+        for key in dict.fromkeys(key for of in values for key in of)
         if len({canonical_json(of.get(key)) for of in values}) > 1
     ]
     return aligned([title, *letters], rows) if rows else f"{title}: the same"
 
 
-def shortened(inputs: Mapping[str, str]) -> dict[str, str]:
-    return {name: md5[:DIGITS] for name, md5 in inputs.items()}
-
-
 def code_parts(record: RunRecord) -> dict[str, Any]:
-    """Commit, source files, versions and device: what else decides a result."""
+    """Return commit, source files, versions and device: what else decides a result."""
     fingerprint = record.metadata.get("fingerprint", {})
     git = record.environment.get("git")
     parts: dict[str, Any] = {"commit": git["commit"][:DIGITS] if git else None}

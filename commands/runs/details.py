@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from commands.runs.wording import document, duration, epochs, figure, listed, pairs
+from commands.runs.wording import document, duration, epochs, metric_text, pairs
 from mlops.files.tables import aligned, size
 from mlops.lineage import how_to_fetch
+from mlops.recorded.foreign import listed
 from mlops.recorded.git import find_commit
 from mlops.recorded.restore import Recorded
 from mlops.run.directory import CHECKPOINTS
@@ -16,24 +18,20 @@ from mlops.run.records import VAL, RunRecord
 def show_run(record: RunRecord, *, as_json: bool) -> None:
     restore = how_to_restore(record)
     if as_json:
-        whole = document(record, VAL, None) | {
-            "metadata": dict(record.metadata),
-            "restore": restore,
-        }
-        print(json.dumps(whole, indent=2))
+        whole = {"metadata": dict(record.metadata), "restore": restore}
+        print(json.dumps(document(record, VAL, None) | whole, indent=2))
         return
     print(f"{record.path}: {record.status}")
     print("\n".join(summary(record)))
-    print("\nto restore what it published")
-    print("\n".join(f"  {line}" for line in restore))
-    print("\nattempts")
-    print(attempts_table(record))
-    print("\nread (md5, as dvc.lock has it)")
-    print(pairs(record.inputs))
-    print("\npublished (md5)")
-    print(pairs(record.published))
-    print("\nparameters")
-    print(pairs(record.parameters))
+    sections = {
+        "to restore what it published": "\n".join(f"  {line}" for line in restore),
+        "attempts": attempts_table(record),
+        "read (md5, as dvc.lock has it)": pairs(record.inputs),
+        "published (md5)": pairs(record.published),
+        "parameters": pairs(record.parameters),
+    }
+    for title, content in sections.items():
+        print(f"\n{title}\n{content}")
 
 
 def summary(record: RunRecord) -> list[str]:
@@ -42,7 +40,7 @@ def summary(record: RunRecord) -> list[str]:
     if best is not None:
         at = record.metadata.get("best_epoch")
         lines.append(
-            f"best {VAL} {record.monitor} {figure(best)}"
+            f"best {VAL} {record.monitor} {metric_text(best)}"
             + (f", published from epoch {at}" if at is not None else "")
         )
     if goes_on := record.metadata.get("goes_on_from"):
@@ -53,14 +51,14 @@ def summary(record: RunRecord) -> list[str]:
 
 
 def commit_text(git: Mapping[str, Any] | None) -> str:
-    """Of the code that the last attempt ran."""
+    """Return the commit of the code that the last attempt ran."""
     if git is None:
         return "not known: there was no git repository, or an earlier version made the run"
     if git["dirty"] is None:
         return f"{git['commit']}; git took too long to tell whether files differed from it"
     if not git["dirty"]:
         return f"{git['commit']}, with no file changed"
-    return f"{git['commit']}, with changes in {listed(git['changed'])}"
+    return f"{git['commit']}, with changes in {listed([Path(name) for name in git['changed']])}"
 
 
 def machine(record: RunRecord) -> list[str]:
@@ -95,7 +93,7 @@ def attempts_table(record: RunRecord) -> str:
 
 
 def how_to_restore(record: RunRecord) -> list[str]:
-    """Commands, and sentences where there is no command."""
+    """Return commands, and sentences where there is no command."""
     if not record.published:
         return [f"nothing was published: the run is {record.status}"]
     recorded = Recorded()
@@ -119,7 +117,7 @@ def how_to_restore(record: RunRecord) -> list[str]:
 
 
 def code_of(record: RunRecord) -> list[str]:
-    """Where the code is from which the run could be made again."""
+    """Return where the code is from which the run could be made again."""
     git = record.environment.get("git")
     if git is None:
         return []

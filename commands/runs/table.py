@@ -1,10 +1,9 @@
 """Every run, a line each."""
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 
-from commands.runs.wording import DIGITS, document, duration, epochs, figure, text
+from commands.runs.wording import DIGITS, document, duration, epochs, metric_text, text
 from mlops.errors import PipelineError
 from mlops.files.places import runs_root
 from mlops.files.tables import aligned
@@ -15,15 +14,14 @@ from mlops.run.records import RunRecord, differing_parameters, read_records
 MAX_PARAMETERS = 6  # columns
 
 
-def list_runs(options: argparse.Namespace) -> None:
-    records = read_records(runs_root(), options.experiment)
-    if records and options.metric:
-        check_logged(records, options.phase, options.metric)
-    if options.json:
-        rows = [document(record, options.phase, options.metric) for record in records]
-        print(json.dumps(rows, indent=2))
+def list_runs(experiment: str | None, metric: str | None, phase: str, *, as_json: bool) -> None:
+    records = read_records(runs_root(), experiment)
+    if records and metric:
+        check_logged(records, phase, metric)
+    if as_json:
+        print(json.dumps([document(record, phase, metric) for record in records], indent=2))
     elif records:
-        print_table(records, options.phase, options.metric)
+        print_table(records, phase, metric)
     else:
         print(f"{runs_root()}: no runs; dvc repro makes one")
 
@@ -68,7 +66,7 @@ def print_table(records: Sequence[RunRecord], phase: str, metric: str | None) ->
 
 
 def is_of(workspace: Mapping[str, str], record: RunRecord) -> bool:
-    """Whether these md5 by path name all that the run has published."""
+    """Return whether these md5 by path name all that the run has published."""
     return bool(record.published) and record.published.items() <= workspace.items()
 
 
@@ -77,4 +75,4 @@ def best_text(record: RunRecord, phase: str, metric: str | None, *, named: bool)
     value = None if metric is None else record.best(phase, metric)
     if value is None:
         return ""
-    return f"{metric} {figure(value)}" if named else figure(value)
+    return f"{metric} {metric_text(value)}" if named else metric_text(value)

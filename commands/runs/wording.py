@@ -1,13 +1,15 @@
-"""How the values of runs are written."""
+"""Values of runs as text."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlops.run.records import RunRecord
 
 DIGITS = 8  # of a hash
-MAX_FILES = 5  # named in one line
+BLOCKS = "▁▂▃▄▅▆▇█"
+MAX_BLOCKS = 24
 
 
 def epochs(record: RunRecord) -> str:
@@ -15,9 +17,9 @@ def epochs(record: RunRecord) -> str:
     return f"{record.num_epochs}" if wanted is None else f"{record.num_epochs}/{wanted}"
 
 
-def figure(value: float | None) -> str:
+def metric_text(value: float | None) -> str:
     """
-    >>> figure(0.96667), figure(0.00002), figure(None)
+    >>> metric_text(0.96667), metric_text(0.00002), metric_text(None)
     ('0.9667', '2e-05', '')
     """
     if value is None:
@@ -26,7 +28,7 @@ def figure(value: float | None) -> str:
 
 
 def text(value: Any) -> str:
-    """A value of a configuration; nothing where there is none."""
+    """Return a value of a configuration; an empty text if there is none."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value)
@@ -45,9 +47,26 @@ def duration(sec: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def listed(names: Sequence[str]) -> str:
-    more = len(names) - MAX_FILES
-    return ", ".join(names[:MAX_FILES]) + (f" and {more} more" if more > 0 else "")
+def sparklines(curves: Sequence[Sequence[float]]) -> list[str]:
+    """Draw curves on one scale, a longer one by the last value of each of `MAX_BLOCKS` parts.
+
+    >>> sparklines([[0.0, 0.5, math.nan], [1.0], []])
+    ['▁▅×', '█', '']
+    """
+    finite = [value for curve in curves for value in curve if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+
+    def block(value: float) -> str:
+        if not math.isfinite(value):
+            return "×"
+        share = (value - low) / (high - low) if high > low else 0.0
+        return BLOCKS[min(int(share * len(BLOCKS)), len(BLOCKS) - 1)]
+
+    parts = [min(len(curve), MAX_BLOCKS) for curve in curves]
+    return [
+        "".join(block(curve[len(curve) * part // count - 1]) for part in range(1, count + 1))
+        for curve, count in zip(curves, parts, strict=True)
+    ]
 
 
 def pairs(values: Mapping[str, Any]) -> str:

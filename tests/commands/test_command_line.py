@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from commands.__main__ import COMMANDS
+from commands.__main__ import purpose
 from mlops.files.tables import aligned, size
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = {module.name for module in pkgutil.iter_modules([str(ROOT / "commands")])} - {"__main__"}
 
 
 def command(*arguments: str) -> tuple[int, str]:
@@ -27,39 +28,50 @@ def command(*arguments: str) -> tuple[int, str]:
 def test_the_help_names_every_command() -> None:
     code, output = command("--help")
     assert code == 0
-    for name, purpose in COMMANDS.items():
-        assert name in output
-        assert purpose.split(",")[0] in " ".join(output.split())
+    for name in COMMANDS:
+        assert f"  {name} " in output
+        assert purpose(name) in " ".join(output.split())
 
 
-def test_every_command_is_a_module_and_every_module_a_command() -> None:
-    modules = {module.name for module in pkgutil.iter_modules([str(ROOT / "commands")])} - {
-        "__main__"
-    }
-    assert set(COMMANDS) == modules
+def test_only_the_chosen_command_is_imported() -> None:
+    code = (
+        "import sys; from commands.__main__ import main; main(sys.argv[1:]); "
+        "print(*(name for name in sys.modules if name.startswith('commands.')))"
+    )
+    for arguments, imported in ((["--help"], set()), (["doctor", "--outs"], {"doctor"})):
+        output = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=ROOT,
+            check=True,
+            text=True,
+            capture_output=True,
+        ).stdout
+        names = {name.removeprefix("commands.") for name in output.splitlines()[-1].split()}
+        assert names - {"__main__"} == imported
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_a_command_has_a_help(name: str) -> None:
     code, output = command(name, "--help")
     assert code == 0
-    assert f"usage: python -m commands {name}" in output
+    assert f"Usage: python -m commands {name}" in output
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: COMMAND"),
-        (["date"], "invalid choice: 'date'"),
-        (["data", "diff", "A"], "the following arguments are required: B"),
-        (["data", "differ"], "invalid choice: 'differ'"),
+        ([], "Commands:"),
+        (["date"], "No such command 'date'"),
+        (["data", "diff", "A"], "Missing argument 'B'"),
+        (["data", "differ"], "No such command 'differ'. Did you mean 'diff'?"),
+        (["runs", "--json", "show", "run_0"], "--json: expected it after show, got it before"),
     ],
     ids=" ".join,
 )
 def test_a_wrong_command_line_is_told(arguments: list[str], message: str) -> None:
     code, output = command(*arguments)
     assert code == 2
-    assert output.startswith("usage: python -m commands")
+    assert output.startswith("Usage: python -m commands")
     assert message in output
 
 

@@ -46,21 +46,10 @@ def state_of(root: Path) -> dict[str, str]:
 
 def test_a_killed_training_is_proved_identical_and_nothing_of_it_stays(workspace: Path) -> None:
     before = state_of(workspace)
-    report = workspace.parent / "report.json"
-    code, output = prove(
-        workspace,
-        "--kills=2",
-        "--seed=1",
-        "--set-param=train.epochs=2",
-        f"--json={report}",
-    )
+    code, output = prove(workspace, "--kills=2", "--seed=1", "--set-param=train.epochs=2")
     assert code == 0, output
     assert "after 2 kills everything is identical" in output
     assert "kill 2 of 2" in output
-    document = json.loads(report.read_text())
-    assert document["identical"]
-    assert len(document["kills"]) == 2
-    assert document["runs"][0]["outs"] == document["runs"][1]["outs"]
     assert state_of(workspace) == before
     assert not list(workspace.parent.glob("prove-*"))
 

@@ -95,8 +95,10 @@ def missing_flags(text: str) -> Iterator[str]:
 def command_sources(command: str) -> str:
     """Return the source of a command, "" if there is no such command."""
     folder = ROOT / "commands"
-    paths = [folder / f"{command}.py", *sorted((folder / command).glob("*.py"))]
-    return "\n".join(path.read_text() for path in paths if path.is_file())
+    own = [folder / f"{command}.py", *sorted((folder / command).glob("*.py"))]
+    paths = [path for path in own if path.is_file()]
+    shared = [folder / "__init__.py"] if paths else []
+    return "\n".join(path.read_text() for path in paths + shared)
 
 
 def test_links_resolve(page: Path) -> None:
