@@ -20,12 +20,7 @@ from mlops.files.canonical import config_document
 from mlops.files.journal import Journal
 from mlops.metrics.log import LOG, best_row, read_metrics
 from mlops.metrics.rows import MetricRow, nonfinite_row
-from mlops.metrics.summary import drop_stale_summary, update_summary
 from mlops.run.directory import write_metadata
-
-# What is new to the summary at a checkpoint is added to it if it takes a few hundredths of a
-# second; the rest waits for the end of the run or for a reader.
-SUMMARISED_AT_SYNC_BYTES = 4 << 20
 
 
 class Config(Protocol):
@@ -106,17 +101,14 @@ class ExperimentTracker:
                 f"{state['run_id']}; remove the checkpoint and run again"
             )
         self.journal.load_state_dict(state)
-        drop_stale_summary(self.path)
 
     def adopt(self, run_dir: Path, state: Mapping[str, Any]) -> None:
         """Begin with another run's log up to a state of its tracker."""
         self.journal.adopt(run_dir / LOG, state)
-        drop_stale_summary(self.path)
 
     def sync(self) -> None:
         """Bring the log to the disk. Any thread may call it, before it renames a checkpoint."""
         self.journal.sync()
-        update_summary(self.path, most_bytes=SUMMARISED_AT_SYNC_BYTES)
 
     def flush(self) -> None:
         """Write the rows that a full disk had no room for, or raise `PipelineError`."""
@@ -124,5 +116,4 @@ class ExperimentTracker:
 
     def close(self) -> None:
         self.flush()
-        update_summary(self.path)
         self.journal.close()

@@ -1,1 +1,1 @@
-"""The metrics log: rows, best values, the ledger of samples, timings."""
+"""The metrics log: rows, the ledger of samples, timings."""

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from mlops.files.journal import Journal
-from mlops.files.jsonl import UnsoundError, read_blocks
+from mlops.files.jsonl import UnsoundError, read_rows
 from mlops.metrics.rows import Count
 
 LEDGER = "ledger.jsonl"
@@ -72,12 +72,11 @@ class Ledger:
 
 
 def read_ledger(path: Path) -> pl.DataFrame:
-    """The columns epoch, step and samples (a list), a row an optimizer step.
+    """Return the columns epoch, step and samples (a list), one row per optimizer step.
 
     A torn last line does not count; lines that are no rows are left out with a warning.
     """
-    frames = read_blocks(path, _parse, _Step)
-    return pl.concat([pl.DataFrame(schema=COLUMNS), *frames], rechunk=False)
+    return read_rows(path, _parse, _Step)
 
 
 def check_ledger(
@@ -129,10 +128,9 @@ def _named(numbers: list[int]) -> str:
     return f"{named} and {more} more" if more > 0 else named
 
 
-def _parse(block: bytes) -> pl.DataFrame:
-    frame = pl.read_ndjson(block, schema=COLUMNS) if block else pl.DataFrame(schema=COLUMNS)
-    if any(frame.null_count().row(0)) or frame["samples"].list.drop_nulls().list.len().sum() != (
-        frame["samples"].list.len().sum()
-    ):
+def _parse(lines: bytes) -> pl.DataFrame:
+    frame = pl.read_ndjson(lines, schema=COLUMNS) if lines else pl.DataFrame(schema=COLUMNS)
+    samples = frame["samples"].explode(empty_as_null=False, keep_nulls=False)
+    if any(frame.null_count().row(0)) or samples.has_nulls():
         raise UnsoundError("expected all keys in each row")
     return frame

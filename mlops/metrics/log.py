@@ -6,40 +6,64 @@ Reading is safe while the run writes, and while it is cut back and goes on.
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from mlops.errors import PipelineError
-from mlops.files.jsonl import read_blocks
-from mlops.metrics.rows import COLUMNS, SoundRow, parse_rows
-from mlops.metrics.summary import read_extremes
+from mlops.files.jsonl import read_rows
+from mlops.metrics.rows import COLUMNS, MetricRow, parse_rows
 
 LOG = "metrics.jsonl"
 
 RUN_COLUMNS: dict[str, type[pl.DataType]] = {"run_id": pl.String, "experiment": pl.String}
 
 
+class Extremes(NamedTuple):
+    """Summarize one metric in one phase. NaN and infinities are never least or greatest."""
+
+    phase: str
+    metric: str
+    least: float | None
+    greatest: float | None
+    last: float
+    last_epoch: int
+
+
 def read_metrics(path: Path) -> pl.DataFrame:
-    """The rows of a metrics.jsonl: step, epoch, phase, metric, value, time.
+    """Return the rows of a metrics.jsonl: step, epoch, phase, metric, value, time.
 
     A torn last line does not count; lines that are no rows are left out with a warning.
     """
-    frames = read_blocks(path, parse_rows, SoundRow)
-    return pl.concat([pl.DataFrame(schema=COLUMNS), *frames], rechunk=False)
+    return read_rows(path, parse_rows, MetricRow)
+
+
+def read_extremes(path: Path) -> list[Extremes]:
+    """Return those of all metrics of a log, in the order of their first rows."""
+    value = pl.col("value")
+    finite = value.filter(value.is_finite())
+    groups = read_metrics(path).group_by("phase", "metric", maintain_order=True)
+    found = groups.agg(
+        finite.min().alias("least"),
+        finite.max().alias("greatest"),
+        value.last(),
+        pl.col("epoch").last(),
+    )
+    return [Extremes(*row) for row in found.iter_rows()]
 
 
 def best_row(path: Path, metric: str, *, phase: str, maximize: bool) -> dict[str, Any] | None:
-    """The row with the best finite value, the earliest of equals; None if there is none."""
-    for extremes in read_extremes(path):
-        if (extremes.phase, extremes.metric) == (phase, metric):
-            row = extremes.greatest if maximize else extremes.least
-            return {name: getattr(row, name) for name in COLUMNS} if row else None
-    return None
+    """Return the row with the best finite value, the earliest of equals; None if there is none."""
+    value = pl.col("value")
+    rows = read_metrics(path).filter(
+        pl.col("phase") == phase, pl.col("metric") == metric, value.is_finite()
+    )
+    best = rows.filter(value == (value.max() if maximize else value.min()))
+    return None if best.is_empty() else best.row(0, named=True)
 
 
 def read_runs(run_dirs: Iterable[Path | str]) -> pl.DataFrame:
-    """The logs of several runs in one frame, with the columns run_id and experiment in front."""
+    """Return the logs of several runs in one frame, run_id and experiment in front."""
     frames = [read_metrics(log).select(*_names(log.parent), *COLUMNS) for log in _logs(run_dirs)]
     return pl.concat([pl.DataFrame(schema=RUN_COLUMNS | COLUMNS), *frames], rechunk=False)
 
@@ -47,7 +71,7 @@ def read_runs(run_dirs: Iterable[Path | str]) -> pl.DataFrame:
 def best_of_runs(
     run_dirs: Iterable[Path | str], metric: str, *, phase: str, maximize: bool
 ) -> pl.DataFrame:
-    """The best row of each run, best run first; runs without a finite value are left out.
+    """Return the best row of each run, best run first; runs without a finite value are left out.
 
     Equal runs stay in the order given.
     """

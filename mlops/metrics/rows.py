@@ -36,10 +36,6 @@ class MetricRow(msgspec.Struct, omit_defaults=True, gc=False):
     time: float  # seconds since 1970
     nonfinite: Literal["", "nan", "inf", "-inf"] = ""
 
-
-class SoundRow(MetricRow, omit_defaults=True, gc=False):
-    """A row as it is read; msgspec refuses one without a value."""
-
     def __post_init__(self) -> None:
         if self.value is None and not self.nonfinite:
             raise ValueError("expected a value")
@@ -48,17 +44,20 @@ class SoundRow(MetricRow, omit_defaults=True, gc=False):
 def nonfinite_row(
     step: int, epoch: int, phase: str, metric: str, value: float, time: float
 ) -> MetricRow:
+    """Return the row of NaN or an infinity."""
     name: Literal["nan", "inf", "-inf"] = "nan" if math.isnan(value) else "inf"
     return MetricRow(step, epoch, phase, metric, None, time, "-inf" if value == -math.inf else name)
 
 
-def parse_rows(block: bytes) -> pl.DataFrame:
-    """The rows of whole lines; raises a Polars error or `UnsoundError` if one is none."""
+def parse_rows(lines: bytes) -> pl.DataFrame:
+    """Parse whole lines; raise a Polars error or `UnsoundError` if one is no row."""
+    if not lines:
+        return pl.DataFrame(schema=COLUMNS)
     # Both are costs of a whole column, and a log without a NaN has neither.
-    if b'"nonfinite"' not in block:
-        frame = pl.read_ndjson(block, schema=COLUMNS) if block else pl.DataFrame(schema=COLUMNS)
+    if b'"nonfinite"' not in lines:
+        frame = pl.read_ndjson(lines, schema=COLUMNS)
     else:
-        frame = pl.read_ndjson(block, schema=COLUMNS | {"nonfinite": pl.String})
+        frame = pl.read_ndjson(lines, schema=COLUMNS | {"nonfinite": pl.String})
         # "nan", "inf" and "-inf" are what the cast reads as such.
         value = pl.coalesce("value", pl.col("nonfinite").cast(pl.Float64))
         frame = frame.with_columns(value=value).select(*COLUMNS)

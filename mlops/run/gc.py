@@ -41,7 +41,8 @@ from mlops.run.records import RunRecord
 REMOVED = ".removed_"  # begins the name of a directory that is being removed
 _REMOVED = re.compile(rf"{re.escape(REMOVED)}({RUN_ID.pattern})_\d+", re.ASCII)
 
-# What a run writes, by directory: the files, and what they were renamed to.
+# What a run writes, by directory: the files, and what they were renamed to. Earlier code also wrote
+# metrics.summary.json.
 _WRITTEN = {
     "": r"(config|metadata|metrics\.summary)\.json|heartbeat"
     r"|(metrics|orphans|(ledger|timings)(\.orphans)?)\.jsonl",

@@ -10,8 +10,7 @@ from typing import Any
 
 from mlops.errors import PipelineError
 from mlops.files.canonical import canonical_json, flatten
-from mlops.metrics.log import LOG
-from mlops.metrics.summary import Extremes, read_extremes
+from mlops.metrics.log import LOG, Extremes, read_extremes
 from mlops.recorded.dvc_lock import TABLES
 from mlops.run.attempts import run_status
 from mlops.run.documents import RunStatus, read_config, read_metadata, run_directories
@@ -76,7 +75,7 @@ class RunRecord:
     @property
     def num_epochs(self) -> int:
         """The epochs that have been validated."""
-        return max((item.last.epoch + 1 for item in self.extremes if item.phase == VAL), default=0)
+        return max((item.last_epoch + 1 for item in self.extremes if item.phase == VAL), default=0)
 
     @cached_property
     def last_seen(self) -> datetime | None:
@@ -105,8 +104,7 @@ class RunRecord:
         """The best finite value of a metric in the log."""
         if (item := self.of(phase, metric)) is None:
             return None
-        row = item.greatest if is_maximized(metric) else item.least
-        return None if row is None else row.value
+        return item.greatest if is_maximized(metric) else item.least
 
     @cached_property
     def _last_beat(self) -> datetime | None:

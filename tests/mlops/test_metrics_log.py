@@ -1,11 +1,9 @@
-"""The log reads back what was logged, also damaged, growing or cut, and finds its best at once."""
+"""The log reads back what was logged, also damaged, growing or cut, and finds its best."""
 
-import json
 import math
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +11,12 @@ import polars as pl
 import pytest
 
 from mlops.errors import PipelineError
-from mlops.files import jsonl
-from mlops.metrics.log import best_of_runs, best_row, read_metrics, read_runs
-from mlops.metrics.summary import TAIL_BYTES, read_extremes, summary_path
+from mlops.metrics.log import best_of_runs, best_row, read_extremes, read_metrics, read_runs
 from mlops.tracker import ExperimentTracker
 
 ROOT = Path(__file__).resolve().parents[2]
 
 ROW = b'{"step":%d,"epoch":0,"phase":"val","metric":"loss","value":%s,"time":1.0}\n'
-
-ASKS_FOREVER = """
-import sys
-from pathlib import Path
-from mlops.metrics.log import best_row
-while True:
-    best = best_row(Path(sys.argv[1]), "loss", phase="val", maximize=False)
-    print(best and best["step"], flush=True)
-"""
 
 READS_A_LOG_THAT_IS_CUT = """
 import os, sys, threading, time
@@ -100,9 +87,8 @@ def test_a_line_that_is_no_row_is_left_out_with_a_warning(
 
 
 def test_a_warning_names_the_first_lines_and_counts_all(
-    log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    log: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(jsonl, "BLOCK_BYTES", 500)
     for step in range(50):
         write_log(log, [1.0], first_step=step)
         if step % 7 == 0:
@@ -124,19 +110,6 @@ def test_nan_and_infinities_beside_a_bad_line_come_back(tmp_path: Path) -> None:
     tracker.close()
 
 
-@pytest.mark.parametrize("block_bytes", [1, 80, 500, 10**6])
-def test_rows_are_the_same_whatever_the_size_of_blocks(
-    block_bytes: int, log: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jsonl, "BLOCK_BYTES", block_bytes)
-    draws = random.Random(0)
-    values = [draws.random() for _ in range(100)]
-    write_log(log, values)
-    with log.open("ab") as stream:
-        stream.write(b'{"step":')
-    assert read_metrics(log).select("step", "value").rows() == list(enumerate(values))
-
-
 def test_a_log_that_is_cut_while_it_is_read_does_not_kill_the_reader(log: Path) -> None:
     log.write_bytes(b"".join(ROW % (step, b"0.5") for step in range(500_000)))
     done = subprocess.run(
@@ -150,7 +123,7 @@ def test_a_log_that_is_cut_while_it_is_read_does_not_kill_the_reader(log: Path) 
     assert len(done.stdout.split()) == 8
 
 
-# --- summary -----------------------------------------------------------------------------------
+# --- best values --------------------------------------------------------------------------------
 
 
 def extremes(values: list[float]) -> tuple[int | None, int | None]:
@@ -162,10 +135,7 @@ def extremes(values: list[float]) -> tuple[int | None, int | None]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_best_is_that_of_the_whole_log_however_it_grew(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jsonl, "BLOCK_BYTES", 700)
+def test_the_best_is_that_of_the_whole_log_however_it_grew(seed: int, tmp_path: Path) -> None:
     draws = random.Random(seed)
     choice = [0.0, -0.0, 1.0, 2.0, -3.5, math.nan, math.inf, -math.inf]
     tracker = ExperimentTracker(tmp_path, "run")
@@ -180,79 +150,17 @@ def test_the_best_is_that_of_the_whole_log_however_it_grew(
     tracker.close()
 
 
-def test_the_summary_has_count_and_last_of_each_phase_and_metric(tmp_path: Path) -> None:
+def test_extremes_are_of_each_phase_and_metric_in_the_order_of_the_log(tmp_path: Path) -> None:
     tracker = ExperimentTracker(tmp_path, "run")
     for step in range(3):
-        tracker.log({"loss": 1.0 - step, "accuracy": math.nan}, step=step, epoch=0, phase="val")
-        read_extremes(tracker.path)
+        metrics = {"loss": [1.0, -1.0, 0.5][step], "accuracy": math.nan}
+        tracker.log(metrics, step=step, epoch=step, phase="val")
     tracker.log({"loss": 7.0}, step=9, epoch=1, phase="train")
-    found = {(e.phase, e.metric): (e.count, e.last.step) for e in read_extremes(tracker.path)}
-    assert found == {
-        ("val", "loss"): (3, 2),
-        ("val", "accuracy"): (3, 2),
-        ("train", "loss"): (1, 9),
-    }
-    tracker.close()
-
-
-def change_a_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    place = content.index(b'"value":') + len(b'"value":')
-    content[place : place + 1] = b"7"
-    path.write_bytes(content)
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "gone": lambda path: path.unlink(),
-    "empty": lambda path: path.write_bytes(b""),
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:100]),
-    "NULs": lambda path: path.write_bytes(bytes(path.stat().st_size)),
-    "another document": lambda path: path.write_bytes(b'{"sha256": "", "summary": {}}'),
-    "a digit changed": change_a_byte,
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_summary_changes_no_answer(damage: Callable[[Path], object], log: Path) -> None:
-    write_log(log, [0.5, 0.25, 0.375])
-    for maximize, value in ((True, 0.5), (False, 0.25)):
-        best_step(log)
-        damage(summary_path(log))
-        best = best_row(log, "loss", phase="val", maximize=maximize)
-        assert best is not None
-        assert best["value"] == value
-
-
-def test_the_summary_answers_without_the_log_being_read_again(log: Path) -> None:
-    write_log(log, [0.5] * 100 + [0.25] + [0.5] * 100)
-    assert best_step(log) == 100
-    content = log.read_bytes()
-    begin = content.index(b'"step":100')
-    assert begin < len(content) - TAIL_BYTES
-    # An edit by hand that the summary cannot notice shows who answers.
-    log.write_bytes(content.replace(b'"value":0.25', b'"value":0.75'))
-    assert best_step(log) == 100
-    summary_path(log).unlink()
-    assert best_step(log) == 0
-
-
-def test_a_log_that_was_cut_and_grew_longer_is_not_answered_from_its_old_summary(
-    tmp_path: Path,
-) -> None:
-    tracker = ExperimentTracker(tmp_path, "run")
-    log_losses(tracker, [0.5, 0.4])
-    state = tracker.state_dict()
-    log_losses(tracker, [0.1, 0.6], first_step=2)
-    assert best_step(tracker.path) == 2
-    old = summary_path(tracker.path).read_bytes()
-    tracker.load_state_dict(state)
-    # A reader that was slow puts the summary of the old log back.
-    summary_path(tracker.path).write_bytes(old)
-    log_losses(tracker, [0.3, 0.6, 0.7], first_step=2)
-    assert best_step(tracker.path) == 2
-    best = tracker.get_best_metric("loss", phase="val", maximize=False)
-    assert best is not None
-    assert best["value"] == 0.3
+    first, second, third = read_extremes(tracker.path)
+    assert first == ("val", "loss", -1.0, 1.0, 0.5, 2)
+    assert second[:4] == ("val", "accuracy", None, None)
+    assert math.isnan(second.last)
+    assert third == ("train", "loss", 7.0, 7.0, 7.0, 1)
     tracker.close()
 
 
@@ -261,87 +169,26 @@ def log_losses(tracker: ExperimentTracker, values: list[float], first_step: int 
         tracker.log({"loss": value}, step=step, epoch=0, phase="val")
 
 
-def test_a_cut_below_what_the_summary_covers_removes_it_and_another_leaves_it(
+def test_the_best_of_a_log_that_was_cut_and_grew_longer_is_that_of_what_is_there(
     tmp_path: Path,
 ) -> None:
     tracker = ExperimentTracker(tmp_path, "run")
-    log_losses(tracker, [0.5])
-    before = tracker.state_dict()
-    log_losses(tracker, [0.4], first_step=1)
-    tracker.sync()
-    after = tracker.state_dict()
-    log_losses(tracker, [0.1], first_step=2)
-    tracker.load_state_dict(after)
-    assert summary_path(tracker.path).exists()
-    tracker.load_state_dict(before)
-    assert not summary_path(tracker.path).exists()
+    log_losses(tracker, [0.5, 0.4])
+    state = tracker.state_dict()
+    log_losses(tracker, [0.1, 0.6], first_step=2)
+    assert best_step(tracker.path) == 2
+    tracker.load_state_dict(state)
+    log_losses(tracker, [0.3, 0.6, 0.7], first_step=2)
+    best = tracker.get_best_metric("loss", phase="val", maximize=False)
+    assert best is not None
+    assert (best["step"], best["value"]) == (2, 0.3)
     tracker.close()
 
 
-def covered(log: Path) -> int:
-    offset: int = json.loads(summary_path(log).read_bytes())["summary"]["offset_bytes"]
-    return offset
-
-
-def test_sync_and_close_bring_the_summary_up_to_date(tmp_path: Path) -> None:
-    tracker = ExperimentTracker(tmp_path, "run")
-    log_losses(tracker, [0.5])
-    tracker.sync()
-    assert covered(tracker.path) == tracker.path.stat().st_size
-    log_losses(tracker, [0.25], first_step=1)
-    tracker.close()
-    assert covered(tracker.path) == tracker.path.stat().st_size
-
-
-def test_sync_leaves_a_long_tail_to_close(tmp_path: Path) -> None:
-    tracker = ExperimentTracker(tmp_path, "run")
-    many = {f"metric {number}": 0.5 for number in range(50_000)}  # 5 MB
-    tracker.log(many, step=0, epoch=0, phase="val")
-    tracker.sync()
-    assert not summary_path(tracker.path).exists()
-    tracker.close()
-    assert covered(tracker.path) == tracker.path.stat().st_size
-
-
-def test_readers_that_write_the_summary_at_the_same_time_are_all_right(tmp_path: Path) -> None:
-    tracker = ExperimentTracker(tmp_path, "run")
-    log_losses(tracker, [1.0])
-    command = [sys.executable, "-c", ASKS_FOREVER, str(tracker.path)]
-    readers = [
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
-    outputs = []
-    try:
-        for reader in readers:
-            assert reader.stdout is not None
-            reader.stdout.readline()
-        for step in range(1, 400):
-            log_losses(tracker, [1 / (step + 1)], first_step=step)
-            if step % 20 == 0:
-                tracker.sync()
-                assert best_step(tracker.path) == step
-    finally:
-        for reader in readers:
-            reader.terminate()
-            outputs.append(reader.communicate()[0].split("\n")[:-1])
-    for output in outputs:
-        steps = [int(line) for line in output]
-        assert steps == sorted(steps)  # a log that falls: the best is the newest row
-    assert best_step(tracker.path) == 399
-    tracker.close()
-
-
-def test_a_log_in_a_place_that_cannot_be_written_has_its_best_as_well(log: Path) -> None:
-    write_log(log, [0.5, 0.25])
-    summary_path(log).mkdir()  # what stops root too: a file is not renamed over a directory
-    assert best_step(log) == 1
-    assert [path.name for path in log.parent.iterdir() if path.name.endswith(".tmp.json")] == []
-
-
-def test_an_empty_log_has_no_best_and_no_summary(log: Path) -> None:
+def test_an_empty_log_has_no_best(log: Path) -> None:
     log.touch()
     assert best_step(log) is None
-    assert not summary_path(log).exists()
+    assert read_extremes(log) == []
 
 
 # --- several runs ------------------------------------------------------------------------------

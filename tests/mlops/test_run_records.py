@@ -182,7 +182,6 @@ def test_an_entry_of_another_type_is_damage_and_is_not_written(
 def test_a_log_that_is_no_file_is_named(tmp_path: Path) -> None:
     run_dir = finished_run(tmp_path, [0.5])
     put_a_directory(run_dir / "metrics.jsonl")
-    (run_dir / "metrics.summary.json").unlink()
     told: list[str] = []
     assert read_records(tmp_path, warn=told.append) == []
     assert told[0].startswith(f"{run_dir / 'metrics.jsonl'}: expected the log of a run, got a")
