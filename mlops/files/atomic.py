@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-import tempfile
+import secrets
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +26,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Longer than NFS keeps a directory's list, which is 60 s unless it is mounted otherwise.
 LISTING_SEC = 90.0
 
-# What a kill leaves of `replacing`, as .history.k3j5x0_a.tmp.csv of history.csv.
+# What a kill leaves of `replacing`, as .history.0a1b2c3d.tmp.csv of history.csv.
 HALF_WRITTEN = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp(\.\w+)?")
 
 
@@ -46,15 +46,10 @@ def replacing(
     a small file: for content that is stored elsewhere too.
     """
     path.parent.mkdir(parents=parents, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(
-        prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
-    )
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
-        # mkstemp makes files of mode 0600; published files are as readable as any other.
-        temporary.chmod(0o666 & ~_umask())
         if durable:
             sync(temporary)
         if keep_as is not None:
@@ -127,7 +122,7 @@ def wait_until_listed(
 
 
 def content_hash(path: Path) -> str:
-    """sha256 of a file, or of a directory's relative file names and their sha256."""
+    """Return the sha256 of a file, or of a directory's relative file names and their sha256."""
     if path.is_dir():
         digest = hashlib.sha256()
         for file in sorted(path.rglob("*")):
@@ -139,7 +134,7 @@ def content_hash(path: Path) -> str:
 
 
 def md5(path: Path) -> str:
-    """md5 of a file's content, the name under which DVC's cache keeps it."""
+    """Return the md5 of a file's content, the name under which DVC's cache keeps it."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -151,11 +146,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    # There is no call that reads the mask without setting it; /proc tells it without a race.
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("Umask:"):
-            return int(line.split()[1], 8)
-    return 0o022
