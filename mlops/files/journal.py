@@ -11,15 +11,42 @@ process that wrote before.
 import fcntl
 import os
 import sys
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mlops.errors import PipelineError
 from mlops.files import atomic
-from mlops.files.block_checksums import BLOCK_BYTES, checksums_of, first_difference, pieces
 
-COPY_BYTES = 1 << 20
+BLOCK_BYTES = 4096  # of a checksum
+PIECE_BYTES = 1 << 20  # read at once
+
+
+class Checksums:
+    """The CRC-32 of each block of what was added so far, the last block as far as it goes."""
+
+    def __init__(self) -> None:
+        self.num_bytes = 0
+        self._crcs = bytearray()  # four bytes per block
+
+    def add(self, content: bytes) -> None:
+        """Add what comes next, of any length."""
+        rest = memoryview(content)
+        while rest:
+            filled = self.num_bytes % BLOCK_BYTES
+            if filled == 0:
+                self._crcs += bytes(4)
+            piece = rest[: BLOCK_BYTES - filled]
+            crc = zlib.crc32(piece, int.from_bytes(self._crcs[-4:], "big"))
+            self._crcs[-4:] = crc.to_bytes(4, "big")
+            self.num_bytes += len(piece)
+            rest = rest[len(piece) :]
+
+    @property
+    def text(self) -> str:
+        """Eight hex digits per block."""
+        return self._crcs.hex()
 
 
 class Journal:
@@ -49,9 +76,8 @@ class Journal:
             ) from None
         # A process that was killed may have left a part of a line, to which the next would be
         # glued: both would be lost to readers.
-        self._cut(line_end(self._descriptor, 0, self._size()))
-        self._checksums = checksums_of(self._descriptor, self._size())
-        self._is_whole = True
+        self._cut(_line_end(self._descriptor, self._size()))
+        self._checksums = _checksums_of(self._descriptor, self._size())
         self._waiting = b""  # what a full disk had no room for
 
     def append(self, block: bytes) -> None:
@@ -60,50 +86,36 @@ class Journal:
         Where the disk is full they wait in memory, and in every state that is saved, for the next
         `append`: a kill of the process costs no line that a state knows of.
         """
-        if self._waiting:
-            block = self._waiting + block
-        if not self._is_whole:
-            self._take_back()
+        block = self._waiting + block
         try:
-            written = os.write(self._descriptor, block)
-            if written != len(block):
-                self._append_rest(block, written)
-            self._checksums.add(block)
-            self._waiting = b""
+            self._write(block)
         except OSError as error:
             if error.errno not in atomic.FULL:
                 raise
-            self._wait(block, error)
+            if not self._waiting:
+                print(
+                    f"{self.path}: expected room for another line, got: {error.strerror}; the "
+                    "lines wait in memory and in the checkpoints: make room",
+                    file=sys.stderr,
+                )
+            self._waiting = block
+        else:
+            self._checksums.add(block)
+            self._waiting = b""
 
-    def _wait(self, block: bytes, error: OSError) -> None:
-        if not self._waiting:
-            print(
-                f"{self.path}: expected room for another line, got: {error.strerror}; the lines "
-                "wait in memory and in the checkpoints: make room",
-                file=sys.stderr,
-            )
-        self._waiting = block
-
-    def _append_rest(self, block: bytes, written: int) -> None:
-        # On a full disk a write can stop half-way; the next one then raises.
-        self._whole_bytes = self._size() - written
-        self._is_whole = False
+    def _write(self, block: bytes) -> None:
         try:
+            written = os.write(self._descriptor, block)
             while written < len(block):
                 written += os.write(self._descriptor, block[written:])
         except OSError:
-            self._take_back()
+            # On a full disk a write can stop half-way; the next one then raises.
+            os.ftruncate(self._descriptor, self._checksums.num_bytes)
             raise
-        self._is_whole = True
-
-    def _take_back(self) -> None:
-        os.ftruncate(self._descriptor, self._whole_bytes)
-        self._is_whole = True
 
     def flush(self) -> None:
         """Write the lines that wait; a `PipelineError` says that there is no room for them."""
-        if self._waiting:
-            self.append(b"")
+        self.append(b"")
         if self._waiting:
             raise PipelineError(
                 f"{self.path}: expected room for {len(self._waiting)} bytes, got a full disk; make "
@@ -111,7 +123,7 @@ class Journal:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """To the state being saved belong what lies before `offset_bytes`, and the lines `waiting`.
+        """Return where the file ends and what it holds: `offset_bytes`, and the lines `waiting`.
 
         `crc32` is of what was written, not of what lies there now. Nothing is synced: that is for
         the thread that writes the checkpoint, which calls `sync` before the checkpoint gets its
@@ -150,12 +162,9 @@ class Journal:
         if state and (fault := fault_of(self.path, state)):
             raise PipelineError(f"{fault}; put it back, or remove the checkpoint and run again")
         self._cut(state["offset_bytes"] if state else 0)
-        self._checksums = checksums_of(self._descriptor, self._size())
+        self._checksums = _checksums_of(self._descriptor, self._size())
         self._waiting = b""
-        self._append_waiting(state)
-
-    def _append_waiting(self, state: Mapping[str, Any] | None) -> None:
-        if state and state["waiting"]:
+        if state:
             self.append(state["waiting"].encode())
 
     def adopt(self, path: Path, state: Mapping[str, Any]) -> None:
@@ -165,14 +174,13 @@ class Journal:
             raise PipelineError(
                 f"{fault}; put it back, or remove that run's checkpoints and run again"
             )
-        left = state["offset_bytes"]
         with path.open("rb") as source:
-            while left and (piece := source.read(min(left, COPY_BYTES))):
+            for piece in _pieces(source.fileno(), 0, state["offset_bytes"]):
                 self.append(piece)
-                left -= len(piece)
-        self._append_waiting(state)
+        self.append(state["waiting"].encode())
 
     def close(self) -> None:
+        """Release the lock; a second call does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -189,7 +197,7 @@ class Journal:
             if orphans.seek(0, os.SEEK_END) and not _ends_a_line(orphans):
                 orphans.write(b"\n")
             piece = b"\n"
-            for piece in pieces(self._descriptor, offset, self._size()):
+            for piece in _pieces(self._descriptor, offset, self._size()):
                 orphans.write(piece)
             if not piece.endswith(b"\n"):
                 orphans.write(b"\n")
@@ -202,14 +210,12 @@ class Journal:
 def fault_of(path: Path, state: Mapping[str, Any]) -> str | None:
     """Return how a file differs from what a state says of it, and where; None if it fits."""
     offset = state["offset_bytes"]
-    if "crc32" not in state:
-        return f"{path}: expected its checksums in the checkpoint, which earlier code made"
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return f"{path}: expected {offset} bytes, as the checkpoint says, found no file"
     try:
-        found = checksums_of(descriptor, offset)
+        found = _checksums_of(descriptor, offset)
         if found.num_bytes < offset:
             return (
                 f"{path}: expected at least {offset} bytes, as the checkpoint says, got "
@@ -217,9 +223,10 @@ def fault_of(path: Path, state: Mapping[str, Any]) -> str | None:
             )
         if offset and os.pread(descriptor, 1, offset - 1) != b"\n":
             return f"{path}: expected the end of a line at byte {offset}, as the checkpoint says"
-        begin = first_difference(state["crc32"], found.text)
-        if begin is None:
+        if found.text == state["crc32"]:
             return None
+        digits = enumerate(zip(found.text, state["crc32"], strict=False))
+        begin = next((i for i, (got, expected) in digits if got != expected), 0) // 8 * BLOCK_BYTES
         end = min(begin + BLOCK_BYTES, offset)
         first = _count_lines(descriptor, 0, begin) + 1
         last = first + _count_lines(descriptor, begin, end - 1)
@@ -228,8 +235,23 @@ def fault_of(path: Path, state: Mapping[str, Any]) -> str | None:
         os.close(descriptor)
 
 
+def _checksums_of(descriptor: int, num_bytes: int) -> Checksums:
+    """Return the checksums of the first bytes of an open file; of fewer if it has fewer."""
+    checksums = Checksums()
+    for piece in _pieces(descriptor, 0, num_bytes):
+        checksums.add(piece)
+    return checksums
+
+
+def _pieces(descriptor: int, begin: int, end: int) -> Iterator[bytes]:
+    """Yield what lies between two offsets of an open file, or as much as there is of it."""
+    while begin < end and (piece := os.pread(descriptor, min(PIECE_BYTES, end - begin), begin)):
+        yield piece
+        begin += len(piece)
+
+
 def _count_lines(descriptor: int, begin: int, end: int) -> int:
-    return sum(piece.count(b"\n") for piece in pieces(descriptor, begin, end))
+    return sum(piece.count(b"\n") for piece in _pieces(descriptor, begin, end))
 
 
 def _ends_a_line(file: BinaryIO) -> bool:
@@ -237,11 +259,11 @@ def _ends_a_line(file: BinaryIO) -> bool:
     return file.read(1) == b"\n"
 
 
-def line_end(descriptor: int, begin: int, end: int) -> int:
-    """The end of the last whole line between two offsets; `begin` if there is none."""
-    while end > begin:
-        start = max(begin, end - COPY_BYTES // 16)
+def _line_end(descriptor: int, end: int) -> int:
+    """Return the end of the last whole line before `end`; 0 if there is none."""
+    while end > 0:
+        start = max(0, end - PIECE_BYTES)
         if found := os.pread(descriptor, end - start, start).rfind(b"\n") + 1:
             return start + found
         end = start
-    return begin
+    return 0
