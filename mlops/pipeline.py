@@ -47,7 +47,7 @@ from mlops.notebook.stage_times import known_times, note_times, publisher
 from mlops.notebook.stages import UP_TO_DATE, StageRow, StageTable
 from mlops.processes.signals import EXIT_CODES, StoppedError
 from mlops.recorded.dvc_lock import LOCK, recorded_md5s
-from mlops.run.attempts import Attempt, log_name, recorded_attempt
+from mlops.run.attempts import Attempt, recorded_attempt
 from mlops.run.directory import write_metadata
 from mlops.run.documents import read_metadata
 from mlops.run.environment import environment
@@ -173,7 +173,7 @@ class Pipeline:
 
     @contextmanager
     def _log(self, attempt: Attempt) -> Iterator[IO[str]]:
-        path = attempt.run_dir / log_name(attempt.number)
+        path = attempt.run_dir / attempt.log
         path.parent.mkdir(exist_ok=True)
         with path.open("w", encoding="utf-8", buffering=1) as log:
             yield log

@@ -28,6 +28,7 @@ from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.processes.parent import is_alive, own_identity
 from mlops.processes.signals import StoppedError
+from mlops.run.attempt_log import log_name
 from mlops.run.directory import change_metadata
 from mlops.run.documents import METADATA, RunStatus, read_metadata
 
@@ -118,11 +119,6 @@ def _end(attempt: Attempt, reason: str) -> None:
         # Of a directory that is gone the error itself tells.
         if attempt.run_dir.is_dir() or reason == "finished":
             print(f"{attempt.run_dir}: {reason}, which cannot be noted: {error}", file=sys.stderr)
-
-
-def log_name(number: int) -> str:
-    """The log of an attempt, below the run directory."""
-    return f"logs/attempt_{number:03}.log"
 
 
 def status_after(reason: str) -> RunStatus:
