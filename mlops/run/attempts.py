@@ -21,7 +21,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from mlops.errors import PipelineError
@@ -35,7 +34,7 @@ from mlops.run.documents import METADATA, RunStatus, read_metadata
 KILLED = "killed"
 BEAT_EVERY_SEC = 10.0
 # A shared file system may show another host's heartbeat late.
-MIN_PATIENCE_SEC = 60.0
+PATIENCE_SEC = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,16 +89,16 @@ def start_attempt(run_dir: Path, **entries: Any) -> Attempt:
         return document | {"status": "running", "attempts": [*earlier, attempt]}
 
     # Before the status: whoever reads that it is running finds the process that runs it.
-    _write_heartbeat(run_dir, BEAT_EVERY_SEC)
+    _write_heartbeat(run_dir, stopped=False)
     document = change_metadata(run_dir, begin)
     return Attempt(run_dir=run_dir, number=document["attempts"][-1]["number"])
 
 
 @contextmanager
 def recorded_attempt(run_dir: Path, **entries: Any) -> Iterator[Attempt]:
-    """An attempt, with its heartbeat, of the block; what leaves the block is why it ended."""
+    """Record the block as an attempt, with a heartbeat; what leaves the block is why it ended."""
     attempt = start_attempt(run_dir, **entries)
-    with Heartbeat(run_dir):
+    with heartbeat(run_dir):
         try:
             yield attempt
         except StoppedError as error:
@@ -122,50 +121,40 @@ def _end(attempt: Attempt, reason: str) -> None:
 
 
 def status_after(reason: str) -> RunStatus:
-    """What a run is whose last attempt ended for this reason."""
+    """Return the status of a run whose last attempt ended for this reason."""
     if reason == "finished":
         return "finished"
     return "failed" if reason.startswith("failed") else "interrupted"
 
 
-class Heartbeat:
-    """Shows, until the `with` block ends or the process does, that this process works on the run.
+@contextmanager
+def heartbeat(run_dir: Path, *, every_sec: float = BEAT_EVERY_SEC) -> Iterator[None]:
+    """Show, until the block ends or the process does, that this process works on the run.
 
-    A thread sets the time of `heartbeat` every `every_sec` seconds. `Attempt.end` belongs inside
-    the block: after it, a run whose attempt has not ended is dead.
+    A thread sets the time of `heartbeat`, which `start_attempt` has written. `Attempt.end` belongs
+    inside the block: after it, a run whose attempt has not ended is dead.
     """
+    ended = threading.Event()
 
-    def __init__(self, run_dir: Path, *, every_sec: float = BEAT_EVERY_SEC) -> None:
-        self._run_dir = run_dir
-        self._every_sec = every_sec
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-
-    def __enter__(self) -> "Heartbeat":
-        _write_heartbeat(self._run_dir, self._every_sec)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stopped.set()
-        self._thread.join()
-        # The process may live on, as that of a notebook does.
-        _write_heartbeat(self._run_dir, self._every_sec, stopped=True)
-
-    def _beat(self) -> None:
-        while not self._stopped.wait(self._every_sec):
+    def beat() -> None:
+        while not ended.wait(every_sec):
             # On a full or absent file system the run goes on; it only looks dead from elsewhere.
             with suppress(OSError):
-                os.utime(self._run_dir / "heartbeat")
+                os.utime(run_dir / "heartbeat")
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        # The process may live on, as that of a notebook does.
+        _write_heartbeat(run_dir, stopped=True)
 
 
 def run_status(run_dir: Path) -> RunStatus:
-    """What has become of a run; never "running" for ever.
+    """Return what has become of a run; never "running" for ever.
 
     | metadata.json says             | the process that `heartbeat` names     | status      |
     | ------------------------------ | -------------------------------------- | ----------- |
@@ -174,8 +163,7 @@ def run_status(run_dir: Path) -> RunStatus:
     |                                | has ended, has stopped its heartbeat,  |             |
     |                                | or was of an earlier boot              | dead        |
     |                                | is on another host or in another       |             |
-    |                                | container: seen within three beats,    |             |
-    |                                | and at least 60 s                      | running     |
+    |                                | container: seen within 60 s            | running     |
     |                                | and not seen for longer                | dead        |
     |                                | is not named yet: directory and        |             |
     |                                | metadata.json are not older than 60 s  | running     |
@@ -191,7 +179,7 @@ def run_status(run_dir: Path) -> RunStatus:
 
 
 def _recorded_status(run_dir: Path) -> tuple[RunStatus, int]:
-    """The status that metadata.json tells, and the number of attempts."""
+    """Return the status that metadata.json tells, and the number of attempts."""
     try:
         document = read_metadata(run_dir)
     except FileNotFoundError:
@@ -201,20 +189,17 @@ def _recorded_status(run_dir: Path) -> tuple[RunStatus, int]:
 
 
 def _is_worked_on(run_dir: Path) -> bool:
-    heartbeat = run_dir / "heartbeat"
     try:
-        pulse = json.loads(heartbeat.read_bytes())
+        pulse = json.loads((run_dir / "heartbeat").read_bytes())
         alive = False if pulse["stopped"] else is_alive(pulse)
-        patience_sec = max(MIN_PATIENCE_SEC, 3 * float(pulse["every_sec"]))
     except FileNotFoundError:
         # A run that has just been created. Its record tells when, for a reader may write a cache
         # into the directory; one without a record is no run, or of earlier code.
         made = [path for path in (run_dir, run_dir / METADATA) if path.exists()]
-        return max(map(_age_sec, made), default=math.inf) < MIN_PATIENCE_SEC
+        return max(map(_age_sec, made), default=math.inf) < PATIENCE_SEC
     except (OSError, ValueError, KeyError, TypeError):
-        # It is written without a sync, and so may be empty after a power cut.
-        alive, patience_sec = None, MIN_PATIENCE_SEC
-    return _age_sec(heartbeat) < patience_sec if alive is None else alive
+        alive = None  # it is written without a sync, and so may be empty after a power cut
+    return _age_sec(run_dir / "heartbeat") < PATIENCE_SEC if alive is None else alive
 
 
 def _closed(attempt: Mapping[str, Any], seen: float | None) -> dict[str, Any]:
@@ -224,14 +209,12 @@ def _closed(attempt: Mapping[str, Any], seen: float | None) -> dict[str, Any]:
     return dict(attempt) | {"ended": _iso(last), "reason": KILLED}
 
 
-def _write_heartbeat(run_dir: Path, every_sec: float, *, stopped: bool = False) -> None:
-    pulse = own_identity() | {"every_sec": every_sec, "stopped": stopped}
-    if not run_dir.is_dir():  # removed meanwhile: writing would make it again
-        return
-    with suppress(OSError):
-        atomic.write_bytes(
-            run_dir / "heartbeat", (json.dumps(pulse) + "\n").encode(), durable=False
-        )
+def _write_heartbeat(run_dir: Path, *, stopped: bool) -> None:
+    pulse = json.dumps(own_identity() | {"stopped": stopped}) + "\n"
+    # One that was removed meanwhile is not to come back.
+    if run_dir.is_dir():
+        with suppress(OSError):
+            atomic.write_bytes(run_dir / "heartbeat", pulse.encode(), durable=False)
 
 
 def _modified(path: Path) -> float | None:

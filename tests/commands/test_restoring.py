@@ -11,7 +11,7 @@ import pytest
 from commands.__main__ import main
 from mlops.files.atomic import content_hash
 from mlops.files.locks import run_lock
-from mlops.run.attempts import Heartbeat, start_attempt
+from mlops.run.attempts import heartbeat, start_attempt
 from mlops.run.directory import make_run, write_metadata
 from mlops.run.documents import read_metadata
 from mlops.run.gc import REMOVED, remove
@@ -267,7 +267,7 @@ def test_unfinished_runs_go_by_their_age(base: Path, capsys: pytest.CaptureFixtu
 def test_a_run_at_work_is_never_removed(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(base, "demo", wanted(config()))
     start_attempt(run)
-    with Heartbeat(run):
+    with heartbeat(run):
         output = command(capsys, "gc", "--keep", "0", "--older-than", "0", "--yes")
         assert verdict(output, run) == "keep"
         assert not remove(base, read_record(run))

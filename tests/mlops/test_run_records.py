@@ -14,7 +14,7 @@ from mlops.errors import PipelineError
 from mlops.files.atomic import md5
 from mlops.metrics.log import best_of_runs, read_runs
 from mlops.notebook.stage_times import known_times
-from mlops.run.attempts import Heartbeat, start_attempt
+from mlops.run.attempts import heartbeat, start_attempt
 from mlops.run.directory import make_run, write_metadata
 from mlops.run.records import differing_parameters, read_record, read_records
 from tests.support.runs_directory import config, finished_run, log, wanted
@@ -80,7 +80,7 @@ def test_a_killed_attempt_lasted_until_it_was_last_seen(tmp_path: Path) -> None:
 def test_a_run_at_work_is_read_while_it_writes(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path, "demo", wanted(config()))
     start_attempt(run_dir)
-    with Heartbeat(run_dir):
+    with heartbeat(run_dir):
         log(run_dir, [0.5])
         record = read_record(run_dir)
     assert (record.status, record.num_epochs) == ("running", 1)

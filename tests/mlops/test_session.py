@@ -392,6 +392,17 @@ def test_another_runs_state_that_does_not_fit_its_log_is_refused_and_left(tmp_pa
     assert (source / "checkpoints" / LATEST).exists()
 
 
+def test_a_state_of_code_without_checksums_is_refused(tmp_path: Path) -> None:
+    run_dir = left(tmp_path)
+    path = run_dir / "checkpoints" / LATEST
+    state = load_checkpoint(path)
+    del state["ledger"]["crc32"]
+    save_checkpoint(path, state)
+    session, said = restored(run_dir)
+    assert session.progress == Progress()
+    assert "ledger.jsonl: expected what was written in lines 1 to 2" in said[0]
+
+
 def a_directory(path: Path) -> None:
     path.mkdir()
     (path / "notes.txt").write_text("mine")
