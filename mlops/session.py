@@ -124,7 +124,7 @@ class Session:
 
     def check_in_place(self) -> None:
         """Raise `PipelineError` if the run's directory or its logs are gone or are other files."""
-        for journal in (self.tracker.journal, self.ledger.journal):
+        for journal in (self.tracker.journal, self.ledger):
             if not journal.is_in_place:
                 run_dir = journal.path.parent
                 if not (run_dir / METADATA).exists():  # or what a removal has not yet come to
@@ -137,7 +137,7 @@ class Session:
     def check_logs(self) -> None:
         """Raise `PipelineError` unless log and ledger hold what was written, and nothing else."""
         self.check_in_place()
-        for journal in (self.tracker.journal, self.ledger.journal):
+        for journal in (self.tracker.journal, self.ledger):
             if fault := journal.fault():
                 raise PipelineError(f"{fault}; {REMEDY}")
 
@@ -201,7 +201,7 @@ def _adopt(
     if best is not None:
         save_checkpoint(run_dir / CHECKPOINTS / BEST, best)
     session.tracker.adopt(source, state["tracker"])
-    session.ledger.adopt(source, state["ledger"])
+    session.ledger.adopt(source / LEDGER, state["ledger"])
     place = {name: state["progress"][name] for name in ("epoch", "step")}
     write_metadata(run_dir, goes_on_from={"run": source.name, "exact": start.is_exact} | place)
     if not start.is_exact:

@@ -68,22 +68,6 @@ def read_runs(run_dirs: Iterable[Path | str]) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=RUN_COLUMNS | COLUMNS), *frames], rechunk=False)
 
 
-def best_of_runs(
-    run_dirs: Iterable[Path | str], metric: str, *, phase: str, maximize: bool
-) -> pl.DataFrame:
-    """Return the best row of each run, best run first; runs without a finite value are left out.
-
-    Equal runs stay in the order given.
-    """
-    rows = []
-    for log in _logs(run_dirs):
-        if best := best_row(log, metric, phase=phase, maximize=maximize):
-            rows.append({"run_id": log.parent.name, "experiment": log.parent.parent.name} | best)
-    return pl.DataFrame(rows, schema=RUN_COLUMNS | COLUMNS).sort(
-        "value", descending=maximize, maintain_order=True
-    )
-
-
 def _logs(run_dirs: Iterable[Path | str]) -> list[Path]:
     """Return the logs of the runs that have logged; raise for all paths that are not there.
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from mlops.files.journal import Journal
 
 
-class Timings:
+class Timings(Journal):
     """Appends to `run_dir`/timings.jsonl, and keeps what an attempt did that was done again."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._journal = Journal(run_dir / "timings.jsonl", run_dir / "timings.orphans.jsonl")
+        super().__init__(run_dir / "timings.jsonl", run_dir / "timings.orphans.jsonl")
 
     def record(self, *, epoch: int, took_sec: float, waited_sec: float) -> None:
-        """The steps that an attempt did of an epoch, and how much of it was waiting for data."""
+        """Append what an attempt's steps of an epoch took, and how much was waiting for data."""
         row = {
             "epoch": epoch,
             "took_sec": round(took_sec, 6),
             "waited_sec": round(waited_sec, 6),
             "time": time.time(),
         }
-        self._journal.append(json.dumps(row).encode() + b"\n")
+        self.append(json.dumps(row).encode() + b"\n")

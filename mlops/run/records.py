@@ -94,17 +94,12 @@ class RunRecord:
             for attempt in self.attempts
         )
 
-    def of(self, phase: str, metric: str) -> Extremes | None:
+    def best(self, phase: str, metric: str) -> float | None:
+        """Return the best finite value of a metric in the log."""
         for item in self.extremes:
             if (item.phase, item.metric) == (phase, metric):
-                return item
+                return item.greatest if is_maximized(metric) else item.least
         return None
-
-    def best(self, phase: str, metric: str) -> float | None:
-        """The best finite value of a metric in the log."""
-        if (item := self.of(phase, metric)) is None:
-            return None
-        return item.greatest if is_maximized(metric) else item.least
 
     @cached_property
     def _last_beat(self) -> datetime | None:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from mlops.errors import PipelineError
-from mlops.metrics.log import best_of_runs, best_row, read_extremes, read_metrics, read_runs
+from mlops.metrics.log import best_row, read_extremes, read_metrics, read_runs
 from mlops.tracker import ExperimentTracker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,29 +218,11 @@ def test_several_runs_are_one_frame_that_names_run_and_experiment(tmp_path: Path
     }
 
 
-@pytest.mark.parametrize(("maximize", "order"), [(True, ["b", "a", "d"]), (False, ["a", "d", "b"])])
-def test_the_best_rows_of_runs_come_best_first(
-    maximize: bool, order: list[str], tmp_path: Path
-) -> None:
-    runs = [
-        make_run(tmp_path, "x", "a", [0.5, 0.6, 0.1]),
-        make_run(tmp_path, "x", "b", [0.7, 0.2]),
-        make_run(tmp_path, "x", "c", [math.nan]),
-        make_run(tmp_path, "x", "d", [0.6, 0.1]),
-    ]
-    best = best_of_runs(map(str, runs), "accuracy", phase="val", maximize=maximize)
-    assert best["run_id"].to_list() == order
-    values = [0.7, 0.6, 0.6] if maximize else [0.1, 0.1, 0.2]
-    assert best["value"].to_list() == values
-
-
 def test_no_runs_and_runs_without_a_log_are_an_empty_frame(tmp_path: Path) -> None:
     empty: list[Any] = []
     for runs in (empty, [tmp_path]):
         assert read_runs(runs).is_empty()
-        best = best_of_runs(runs, "accuracy", phase="val", maximize=True)
-        assert best.schema == read_runs(runs).schema
-        assert best["value"].dtype == pl.Float64
+        assert read_runs(runs)["value"].dtype == pl.Float64
 
 
 def test_all_directories_that_are_missing_are_named(tmp_path: Path) -> None:
