@@ -1,4 +1,4 @@
-"""Where and with what a run computes, so that another can tell later why two runs differ.
+"""Machine, versions and commit of a process, recorded to compare runs later.
 
 Nothing of it decides whether a run goes on: that is the fingerprint's. All of it is read from
 small files or asked of git, and nothing is hashed or imported, for it stands before the first step.
@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from mlops.recorded.dvc_lock import workspace_md5s
 
@@ -36,7 +38,7 @@ NVIDIA = Path("/proc/driver/nvidia")
 
 
 def environment(libraries: Iterable[str], inputs: Iterable[Path | str] = ()) -> dict[str, Any]:
-    """What is known of this process and of the repository it runs in; plain types only.
+    """Return what is known of this process and of the repository it runs in; plain types only.
 
     `libraries` are names of distributions, `inputs` the paths that the stage reads, as dvc.yaml
     spells them. What is not there is None: a library that is not installed, a GPU, a repository,
@@ -62,7 +64,7 @@ def environment(libraries: Iterable[str], inputs: Iterable[Path | str] = ()) -> 
             "model": _field(Path("/proc/cpuinfo"), "model name"),
             "cores": len(os.sched_getaffinity(0)),
         },
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": psutil.virtual_memory().total,
         "gpu": gpu(),
         "libraries": {name: _version(name) for name in sorted(libraries)},
         "git": _git_state(),
@@ -72,7 +74,7 @@ def environment(libraries: Iterable[str], inputs: Iterable[Path | str] = ()) -> 
 
 
 def _field(path: Path, name: str) -> str | None:
-    """The first line "name: value" of a file below /proc."""
+    """Return the value of the first line "name: value" of a file below /proc."""
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
             for line in stream:  # of many cores each has a part; the first is enough
@@ -84,13 +86,8 @@ def _field(path: Path, name: str) -> str | None:
     return None
 
 
-def _memory_bytes() -> int | None:
-    total = _field(Path("/proc/meminfo"), "MemTotal")
-    return int(total.split()[0]) * 1024 if total else None
-
-
 def gpu(driver_files: Path = NVIDIA) -> dict[str, Any] | None:
-    """`names`, `driver` and `cuda` as above, from what the NVIDIA driver shows of itself."""
+    """Return `names`, `driver` and `cuda` as above, from what the NVIDIA driver shows."""
     # Quicker than nvidia-smi, and without starting CUDA as torch would.
     names = [_field(path, "Model") for path in sorted(driver_files.glob("gpus/*/information"))]
     # An import takes seconds, and who has not imported it computes nothing with it.

@@ -19,12 +19,12 @@ a run writes, metadata.json last: a removal that is killed is finished by the ne
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from mlops.errors import PipelineError
 from mlops.files.atomic import HALF_WRITTEN, is_regular
@@ -44,7 +44,7 @@ _REMOVED = re.compile(rf"{re.escape(REMOVED)}({RUN_ID.pattern})_\d+", re.ASCII)
 # What a run writes, by directory: the files, and what they were renamed to. Earlier code also wrote
 # metrics.summary.json.
 _WRITTEN = {
-    "": r"(config|metadata|metrics\.summary)\.json|heartbeat"
+    "": r"(config|metadata|metrics\.summary)\.json|heartbeat|\.metadata\.lock"
     r"|(metrics|orphans|(ledger|timings)(\.orphans)?)\.jsonl",
     "checkpoints": r"(latest_checkpoint|previous_checkpoint|best_model|checkpoint_epoch_\d{4,})\.pt"
     r"(\.(damaged|refused|later)\d+|\.of_epoch_-?\d+)?",
@@ -64,46 +64,37 @@ class Verdict:
     size_bytes: int
 
 
-class _BusyError(Exception):
-    """Another process holds the run."""
-
-
 def judge(
     records: Sequence[RunRecord],
     recorded: Recorded,
     *,
     keep: int,
     older_than_days: float | None,
-    now: datetime | None = None,
 ) -> list[Verdict]:
-    """A verdict for each run, in the order given, which is that of `read_records`.
+    """Return a verdict for each run, in the order given, which is that of `read_records`.
 
     `keep` is the number of runs of each experiment that stay; without `older_than_days` every
     unfinished run stays.
     """
-    now = now or datetime.now(UTC)
+    later: Counter[str] = Counter()
     verdicts = []
-    for place, record in enumerate(records):
-        later = sum(
-            other.experiment == record.experiment and is_record_of(other.metadata, other.id)
-            for other in records[place + 1 :]
-        )
+    for record in reversed(records):
         if record.status == "running":
             removable, reason = False, "at work"
-        elif later < keep:
+        elif later[record.experiment] < keep:
             removable, reason = False, f"one of the newest {keep} of {record.experiment}"
         elif record.status == "finished":
             removable, reason = _finished(record, recorded)
         else:
-            removable, reason = _unfinished(record, older_than_days, now)
+            removable, reason = _unfinished(record, older_than_days)
         if removable and (obstacle := _obstacle(record.path, record.id)):
             removable, reason = False, obstacle
+        later[record.experiment] += record.metadata.get("run_id") == record.id
+        num_bytes = size_bytes(record.path)
         verdicts.append(
-            Verdict(
-                run=record, removable=removable, reason=reason, size_bytes=size_bytes(record.path)
-            )
+            Verdict(run=record, removable=removable, reason=reason, size_bytes=num_bytes)
         )
-    return verdicts
+    return verdicts[::-1]
 
 
 def _finished(record: RunRecord, recorded: Recorded) -> tuple[bool, str]:
@@ -119,16 +110,14 @@ def _finished(record: RunRecord, recorded: Recorded) -> tuple[bool, str]:
     return False, "no dvc.lock names what it published: dvc gc may remove that"
 
 
-def _unfinished(
-    record: RunRecord, older_than_days: float | None, now: datetime
-) -> tuple[bool, str]:
+def _unfinished(record: RunRecord, older_than_days: float | None) -> tuple[bool, str]:
     if older_than_days is None:
         return False, f"{record.status}: --older-than DAYS removes such runs"
     # Without an attempt it was killed while it was made, and its record tells when.
     metadata = record.path / METADATA
     path = metadata if metadata.exists() else record.path
     made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    age = now - (record.last_seen or made)
+    age = datetime.now(UTC) - (record.last_seen or made)
     if age <= timedelta(days=older_than_days):
         return False, f"{record.status}, at work {age.days} days ago"
     return True, f"{record.status}, last at work {age.days} days ago"
@@ -148,7 +137,7 @@ def remove(output_base: Path, record: RunRecord) -> bool:
                 return False
             gone = record.path.with_name(f"{REMOVED}{record.id}_{os.getpid()}")
             record.path.rename(gone)
-    except (_BusyError, PipelineError):  # the second if it was damaged meanwhile
+    except PipelineError:  # locked, or damaged meanwhile
         return False
     if _remove_files(gone):
         return True
@@ -165,17 +154,12 @@ def remove_left_behind(output_base: Path) -> None:
             _remove_files(path)
 
 
-def is_record_of(metadata: Mapping[str, Any], run_id: str) -> bool:
-    """Return whether a metadata.json is that of the run."""
-    return metadata.get("run_id") == run_id
-
-
 def _obstacle(run_dir: Path, run_id: str) -> str | None:
     """Return why the directory must not be removed, whatever has become of the run."""
     if run_dir.is_symlink() or run_dir.parent.is_symlink():
         return "reached by a symbolic link: what lies there may be in use elsewhere"
     try:
-        is_known = is_record_of(read_metadata(run_dir), run_id)
+        is_known = read_metadata(run_dir).get("run_id") == run_id
     except FileNotFoundError:
         # A removal that was killed after it left empty directories at most.
         is_known = run_dir.name.startswith(REMOVED) and not any(_entries(run_dir))
@@ -216,16 +200,10 @@ def _entries(run_dir: Path) -> Iterator[tuple[str, Path]]:
 def _foreign(run_dir: Path) -> Iterator[str]:
     """Yield the relative paths of what no run writes, links and directories among them."""
     for directory, path in _entries(run_dir):
-        if not (is_regular(path) and _is_written(directory, path.name)):
+        half = HALF_WRITTEN.fullmatch(path.name)
+        name = half.expand(r"\1\2") if half else path.name
+        if not (is_regular(path) and re.fullmatch(_WRITTEN[directory], name, re.ASCII)):
             yield path.relative_to(run_dir).as_posix()
-
-
-def _is_written(directory: str, name: str) -> bool:
-    if (directory, name) == ("", ".metadata.lock"):
-        return True
-    if half := HALF_WRITTEN.fullmatch(name):
-        name = half[1] + (half[2] or "")
-    return re.fullmatch(_WRITTEN[directory], name, re.ASCII) is not None
 
 
 def _remove_files(run_dir: Path) -> bool:
@@ -233,23 +211,20 @@ def _remove_files(run_dir: Path) -> bool:
     if any(_foreign(run_dir)):
         return False
     metadata = run_dir / METADATA
+    # metadata.json and its directory last, and each of them only if nothing is left beside it.
+    files = [path for _, path in _entries(run_dir) if path != metadata]
     try:
-        for _, path in _entries(run_dir):
-            if path != metadata:
-                path.unlink(missing_ok=True)
-        for name in DIRECTORIES:
-            _remove_empty(run_dir / name)
+        for path in files:
+            path.unlink(missing_ok=True)
+        for directory in (run_dir / name for name in DIRECTORIES):
+            if directory.exists():
+                directory.rmdir()
         metadata.unlink(missing_ok=True)
-        _remove_empty(run_dir)
+        run_dir.rmdir()
     except OSError:  # a file that is new since, or no right to remove one
         return False
     return True
 
 
-def _remove_empty(directory: Path) -> None:
-    with suppress(FileNotFoundError):
-        directory.rmdir()
-
-
 def _give_up() -> None:
-    raise _BusyError
+    raise PipelineError("expected a run that no process holds, got one that another does")

@@ -1,10 +1,9 @@
-"""What the directories below runs/ say, a record a run."""
+"""Records of the runs below runs/, one per run."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +76,10 @@ class RunRecord:
         """The epochs that have been validated."""
         return max((item.last_epoch + 1 for item in self.extremes if item.phase == VAL), default=0)
 
-    @cached_property
+    @property
     def last_seen(self) -> datetime | None:
         """When the run was last known to be at work; None before its first attempt."""
-        if not self.attempts:
-            return None
-        if ended := self.attempts[-1]["ended"]:
-            return datetime.fromisoformat(ended)
-        return self._last_beat or datetime.fromisoformat(self.attempts[-1]["started"])
+        return self._end(self.attempts[-1]) if self.attempts else None
 
     @property
     def duration_sec(self) -> float:
@@ -101,20 +96,16 @@ class RunRecord:
                 return item.greatest if is_maximized(metric) else item.least
         return None
 
-    @cached_property
-    def _last_beat(self) -> datetime | None:
+    def _end(self, attempt: Mapping[str, Any]) -> datetime:
+        if attempt["ended"]:
+            return datetime.fromisoformat(attempt["ended"])
+        started = datetime.fromisoformat(attempt["started"])
         try:
             seen = (self.path / "heartbeat").stat().st_mtime
         except FileNotFoundError:
-            return None
-        return datetime.fromtimestamp(seen, UTC)
-
-    def _end(self, attempt: Mapping[str, Any]) -> datetime:
-        started = datetime.fromisoformat(attempt["started"])
-        if attempt["ended"]:
-            return datetime.fromisoformat(attempt["ended"])
+            return started
         # The times of attempts are whole seconds, that of the heartbeat is not.
-        return max(started, self._last_beat or started)
+        return max(started, datetime.fromtimestamp(seen, UTC))
 
 
 def is_maximized(metric: str) -> bool:
@@ -184,9 +175,9 @@ def _read_log(log: Path) -> list[Extremes]:
 
 
 def differing_parameters(records: Sequence[RunRecord]) -> list[str]:
-    """The keys that have different values in two of the records, in the order of config.json.
+    """Return the keys whose values differ between two records, in the order of config.json.
 
-    A key that some lack, for they are of a time before it, does not differ by that alone.
+    A key that an older record lacks does not differ by that alone.
     """
     values: dict[str, set[str]] = {}
     for record in reversed(records):
