@@ -14,7 +14,7 @@ from mlops.params import section_as
 from mlops.processes.progress import counted, track
 from mlops.recorded.reuse import EarlierFiles
 from mlops.stage import run_stage
-from mlops.workers.executors import Executor, map_tasks
+from mlops.workers.pool import Executor, map_tasks
 from stages.params import Clips, read_params
 from stages.paths import CLIPS, PACKS, VIDEOS
 from video.clips.packs import (

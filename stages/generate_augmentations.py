@@ -16,7 +16,7 @@ from mlops.params import section_as
 from mlops.processes.progress import counted, track
 from mlops.recorded.reuse import EarlierFiles
 from mlops.stage import run_stage
-from mlops.workers.executors import Executor, map_tasks
+from mlops.workers.pool import Executor, map_tasks
 from stages.params import read_params
 from stages.paths import AUGMENTED, AUGMENTED_PACKS, CLIPS, PACKS, SPLITS
 from video.augmentation.clip import augment_clip

@@ -23,9 +23,8 @@ from mlops.params import section_as
 from mlops.processes.progress import counted, track
 from mlops.recorded.reuse import EarlierFiles
 from mlops.stage import run_stage
-from mlops.workers.executors import Executor
-from mlops.workers.guarded import Fault, Limits
-from mlops.workers.guarded_executors import GuardedExecutor, guarded_executor
+from mlops.workers.pool import Executor, Fault, WorkerPool
+from mlops.workers.worker import Limits
 from stages.params import Data, LoadData, read_params
 from stages.paths import INSPECTIONS, QUARANTINE, QUARANTINED, VIDEOS
 from video.clips.packs import PACK_NAME, pack_bytes, pack_key, uniform_indices
@@ -72,7 +71,7 @@ def main(inputs: StageInputs) -> None:
     inputs.read_only(root, [root / name for name in named_paths(index)])
     rows, rejections = check_rows(index, root, params.data.labels)
     limits = section_as(params.load_data, InspectionLimits)
-    with guarded_executor(section_as(params.runtime, Executor), guard(limits)) as workers:
+    with WorkerPool(section_as(params.runtime, Executor), guard(limits)) as workers:
         contents, unread = read_contents(index, root, workers)
         found, counts = inspect_all(rows, root, contents, limits, workers)
         facts = {name: found[content] for name, content in contents.items() if content in found}
@@ -115,7 +114,7 @@ def named_paths(index: pl.DataFrame) -> list[str]:
 
 
 def read_contents(
-    index: pl.DataFrame, root: Path, workers: GuardedExecutor
+    index: pl.DataFrame, root: Path, workers: WorkerPool
 ) -> tuple[dict[str, Content], dict[str, VideoFacts]]:
     """The content of every file that can be read, and the verdict on every other."""
     names = [name for name in named_paths(index) if names_a_file(name, root)]
@@ -146,7 +145,7 @@ def inspect_all(
     root: Path,
     contents: dict[str, Content],
     limits: InspectionLimits,
-    workers: GuardedExecutor,
+    workers: WorkerPool,
 ) -> tuple[dict[Content, VideoFacts], str]:
     """Return the facts of the rows' contents, and how many were decoded, in words."""
     names = [name for name in rows["video_path"] if name in contents]
@@ -173,7 +172,7 @@ def decode(
     paths: dict[Content, Path],
     known: dict[Content, VideoFacts],
     limits: InspectionLimits,
-    workers: GuardedExecutor,
+    workers: WorkerPool,
 ) -> dict[Content, VideoFacts]:
     """The known facts and those found in the files at `paths`, saved now and then."""
     inspect = functools.partial(inspect_video, max_duration_sec=limits.max_duration_sec)
@@ -259,7 +258,7 @@ def picture(
     rejections: list[Rejection],
     facts: dict[str, VideoFacts],
     root: Path,
-    workers: GuardedExecutor,
+    workers: WorkerPool,
 ) -> None:
     """Write frames of the rejected videos that have some, and which row they are of."""
     seen = {

@@ -10,7 +10,7 @@ from mlops.params import section_as
 from mlops.processes.progress import track
 from mlops.recorded.foreign import replacing_directory
 from mlops.stage import run_stage
-from mlops.workers.pool import map_processes
+from mlops.workers.pool import Executor, map_tasks
 from stages.params import read_params
 from stages.paths import SAMPLE
 from video.synthesis.files import write_video
@@ -21,8 +21,9 @@ def main(inputs: StageInputs) -> None:
     params = read_params()
     plan = plan_sample(params.seed, section_as(params.sample, SampleRecipe))
     with replacing_directory(SAMPLE) as directory:
+        executor = Executor(executor="processes", workers=params.runtime.workers)
         write = functools.partial(write_video, root=directory)
-        written = map_processes(write, plan, workers=params.runtime.workers)
+        written = map_tasks(write, plan, executor)
         for _ in track(written, total=len(plan), task="sample"):
             pass
         rows = pl.DataFrame([index_row(planned) for planned in plan])

@@ -1,85 +1,148 @@
-"""Work spread over processes, with results in the order of the tasks.
+"""Pools of workers: tasks in, results out in the order of the tasks.
 
-Started by spawn: a forked child would inherit the threads' locks of the video libraries. The
-number of workers changes the time and nothing else.
+The workers are processes of this machine, or of the machines of a Dask cluster. Which and how many
+changes the time and nothing else.
 """
 
-import multiprocessing
-import os
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+from typing import Any, Literal, TypeVar, cast
 
-from mlops.errors import PipelineError
+from mlops.errors import PipelineError, described
+from mlops.workers.dask_pool import DaskProcesses
+from mlops.workers.worker import Call, Limits, pack, process_options, unpack
+from mlops.workers.worker_process import Outcome, WorkerProcesses
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def map_processes(
-    function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int
-) -> Iterator[Result]:
-    """Yield `function(task)` for each task; `function` is importable, tasks can be pickled.
+@dataclass(frozen=True, kw_only=True)
+class Executor:
+    """The values of `runtime:` that choose a pool; they change the time and nothing else."""
 
-    This process is one of the workers: it works while the others start. An exception of a task is
-    raised here and ends the work.
+    executor: Literal["processes", "dask"]
+    workers: int  # processes of this machine
+    dask_address: str = ""  # of the scheduler, or the path of its scheduler file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What a task did instead of giving a result; `reason` is half a sentence with figures."""
+
+    kind: Literal["timeout", "out_of_memory", "crashed", "internal_error"]
+    reason: str
+
+
+def map_tasks(
+    function: Callable[[Task], Result], tasks: Sequence[Task], executor: Executor
+) -> Iterator[Result]:
+    """Yield `function(task)` for each task, in their order.
+
+    `function` is importable, tasks and results can be pickled. An exception of a task is raised
+    here and ends the work.
     """
-    others = min(workers, len(tasks)) - 1
-    if others < 1:
+    if executor.executor == "processes" and min(executor.workers, len(tasks)) <= 1:
         yield from map(function, tasks)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(others, mp_context=context, initializer=end_with_parent) as pool:
-        try:
-            yield from _share(function, tasks, pool, others)
-        except BrokenProcessPool:
-            raise PipelineError(
-                "a worker process was killed, as the system does when memory runs out; lower "
-                "runtime.workers and run the same command again"
-            ) from None
-        finally:
-            # After a fault the tasks still waiting are of no use.
-            pool.shutdown(wait=True, cancel_futures=True)
+    with WorkerPool(executor) as pool:
+        yield from cast(Iterator[Result], pool.map(function, tasks))
 
 
-def _share(
-    function: Callable[[Task], Result],
-    tasks: Sequence[Task],
-    pool: ProcessPoolExecutor,
-    others: int,
-) -> Iterator[Result]:
-    """Yield results in order, and do a task here whenever the others have enough to do."""
-    waiting = deque(range(len(tasks)))
-    given: dict[int, Future[Result]] = {}
-    own: dict[int, Result] = {}
-    for number in range(len(tasks)):
-        while number not in own and not (number in given and given[number].done()):
-            busy = sum(not future.done() for future in given.values())
-            # One at work and one in hand for each, so that none waits for this process.
-            for _ in range(min(2 * others - busy, len(waiting))):
-                task = waiting.popleft()
-                given[task] = pool.submit(function, tasks[task])
-            if waiting:
-                task = waiting.popleft()
-                own[task] = function(tasks[task])
-            elif number in given:
-                wait([given[number]])
-        yield own.pop(number) if number in own else given.pop(number).result()
+class WorkerPool:
+    """Worker processes that are started when they are needed and live until the `with` block ends.
 
-
-def end_with_parent() -> None:
-    """End this worker when its parent is killed.
-
-    Otherwise it would wait for its next task for ever: the workers hold each other's queue open.
+    With limits, a task that hangs, eats memory or ends its process costs that process, which is
+    replaced, and no other task; one that raises an exception costs its own result. Without, each
+    of these ends the work. A task whose process crashed is tried once more in a new one.
     """
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # a worker has one
 
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
+    def __init__(self, executor: Executor, limits: Limits | None = None) -> None:
+        self._limits = limits
+        self._processes = (
+            DaskProcesses(executor.dask_address, limits)
+            if executor.executor == "dask"
+            else _LocalProcesses(executor.workers, limits)
+        )
 
-    threading.Thread(target=watch, daemon=True).start()
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._processes.close()
+
+    def map(
+        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Iterator[Result | Fault]:
+        """Yield `function(task)` for each task, or the `Fault` that kept it from a result.
+
+        `function` is importable, tasks and results can be pickled. What is still at work after an
+        exception, or when the taker stops, answers nobody.
+        """
+        call = partial(_guarded, function) if self._limits else function
+        with closing(self._processes.outcomes([(call, task) for task in tasks])) as outcomes:
+            for outcome in outcomes:
+                yield _result(outcome, self._limits)
+
+
+class _LocalProcesses:
+    """Processes of this machine, each run by a thread."""
+
+    def __init__(self, workers: int, limits: Limits | None) -> None:
+        self._processes = WorkerProcesses(process_options(limits))
+        self._threads = ThreadPoolExecutor(workers)
+
+    def outcomes(self, calls: Sequence[Call]) -> Generator[Outcome, None, None]:
+        stopped = Event()
+        try:
+            yield from self._threads.map(
+                lambda call: self._processes.run(pack(call), lambda: not stopped.is_set()), calls
+            )
+        finally:
+            stopped.set()
+
+    def close(self) -> None:
+        self._processes.close()
+        self._threads.shutdown(cancel_futures=True)
+
+
+def _guarded(function: Callable[[Task], Result], task: Task) -> Result | Fault:
+    try:
+        return function(task)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, it costs this task alone
+        return Fault(kind="internal_error", reason=f"raised {described(error)}")
+
+
+def _result(outcome: Outcome, limits: Limits | None) -> Any:
+    """Return what a task returned, or its fault; raise what it raised, or a fault of a process."""
+    kind, content = outcome
+    if kind == "answer":
+        return unpack(content)
+    if kind == "raised":
+        raise unpack(content)
+    how, machine = content or ("", "")
+    if kind == "not_started":
+        raise PipelineError(
+            f"a worker process on {machine} ended before it could work ({how}); its own message "
+            "stands above or in the log of that Dask worker, or the system stopped it: lower "
+            "runtime.workers and run the same command again"
+        )
+    if limits is not None:
+        reason = {
+            "timeout": f"took more than {limits.time_sec:g} s",
+            "out_of_memory": f"took more than {limits.memory_mb} MB of memory",
+            "crashed": f"ended the process that read it ({how})",
+        }[kind]
+        return Fault(kind=cast(Any, kind), reason=reason)
+    if kind == "out_of_memory":
+        raise MemoryError
+    raise PipelineError(
+        f"a task ended its worker process twice ({how}, on {machine}), as the system does when "
+        "memory runs out; lower runtime.workers and run the same command again"
+    )

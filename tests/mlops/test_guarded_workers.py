@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from mlops.errors import PipelineError
-from mlops.workers.guarded import Fault, GuardedWorkers, Limits
+from mlops.workers.pool import Executor, Fault, WorkerPool
+from mlops.workers.worker import Limits
 
 # Spawned workers import this module to find the functions.
 
@@ -77,8 +78,12 @@ class Unimportable:
 GUARD = Limits(time_sec=1.0, memory_mb=100)
 
 
+def processes(workers: int) -> Executor:
+    return Executor(executor="processes", workers=workers)
+
+
 def guarded(function: Callable[[Any], Any], tasks: Sequence[Any], *, workers: int) -> Iterator[Any]:
-    with GuardedWorkers(workers, GUARD) as pool:
+    with WorkerPool(processes(workers), GUARD) as pool:
         yield from pool.map(function, tasks)
 
 
@@ -163,14 +168,14 @@ def test_no_guarded_worker_is_left_when_the_taker_stops() -> None:
 
 
 def test_workers_learn_one_function_after_another() -> None:
-    with GuardedWorkers(2, GUARD) as pool:
+    with WorkerPool(processes(2), GUARD) as pool:
         first = set(pool.map(process_of, range(6)))
         assert list(pool.map(divide, [1, 2, 4])) == [1.0, 0.5, 0.25]
         assert len(first | set(pool.map(process_of, range(6)))) <= 2
 
 
 def test_a_worker_that_died_between_two_functions_is_replaced() -> None:
-    with GuardedWorkers(1, GUARD) as pool:
+    with WorkerPool(processes(1), GUARD) as pool:
         (process,) = pool.map(process_of, [0])
         assert isinstance(process, int)
         os.kill(process, signal.SIGKILL)
@@ -179,7 +184,7 @@ def test_a_worker_that_died_between_two_functions_is_replaced() -> None:
 
 
 def test_an_answer_that_nobody_took_is_not_the_next_ones() -> None:
-    with GuardedWorkers(2, GUARD) as pool:
+    with WorkerPool(processes(2), GUARD) as pool:
         results = pool.map(misbehave, ["a", "b", "c", "d"])
         assert next(results) == "a"
         results.close()  # type: ignore[attr-defined]

@@ -1,22 +1,24 @@
 """Work over processes gives what one process gives, and faults arrive where they can be told."""
 
-import multiprocessing
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlops.errors import PipelineError
-from mlops.workers.pool import map_processes
+from mlops.workers.pool import Executor, map_tasks
 from tests.support.live_processes import is_running, outliving
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Spawned workers import this module to find the functions.
+# Workers import this module to find the functions.
 
 
 def slower_at_first(task: int) -> int:
@@ -44,10 +46,15 @@ def divide(task: int) -> float:
     return 1 / task
 
 
-def kill_the_other(task: int) -> int:
-    if multiprocessing.parent_process() is not None:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return task
+def die(task: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_once(path: Path) -> str:
+    if not path.exists():
+        path.touch()
+        die(0)
+    return path.name
 
 
 def mark(path: Path) -> None:
@@ -66,6 +73,12 @@ def announce(task: int) -> int:
     return os.getpid()
 
 
+def map_processes(
+    function: Callable[[Any], Any], tasks: Sequence[Any], *, workers: int
+) -> Iterator[Any]:
+    return map_tasks(function, tasks, Executor(executor="processes", workers=workers))
+
+
 def main() -> None:
     """Run tasks without end and tell the workers' process ids."""
     for number in map_processes(announce, range(10_000), workers=2):
@@ -82,11 +95,15 @@ def test_the_number_of_workers_does_not_change_the_results() -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_two_workers_are_this_process_and_another(tmp_path: Path, workers: int) -> None:
+def test_several_workers_are_as_many_other_processes(tmp_path: Path, workers: int) -> None:
     tasks = [(tmp_path, workers)] * 4 * workers
     processes = set(map_processes(meet, tasks, workers=workers))
     assert len(processes) == workers
-    assert os.getpid() in processes
+    assert os.getpid() not in processes
+
+
+def test_one_worker_is_this_process() -> None:
+    assert set(map_processes(announce, range(2), workers=1)) == {os.getpid()}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -107,7 +124,7 @@ def test_the_faults_of_a_task_pass_through(workers: int) -> None:
 def test_another_exception_of_a_task_passes_through_with_its_place() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         list(map_processes(divide, [1, 0], workers=2))
-    assert "return 1 / task" in str(caught.value.__cause__)
+    assert "return 1 / task" in caught.value.__notes__[0]
 
 
 def test_a_fault_ends_the_work(tmp_path: Path) -> None:
@@ -127,11 +144,16 @@ def test_who_stops_taking_results_stops_the_work(tmp_path: Path) -> None:
 
 def test_a_killed_worker_is_told_with_the_remedy() -> None:
     with pytest.raises(PipelineError) as caught:
-        list(map_processes(kill_the_other, range(6), workers=2))
+        list(map_processes(die, range(6), workers=2))
     assert str(caught.value) == (
-        "a worker process was killed, as the system does when memory runs out; lower "
-        "runtime.workers and run the same command again"
+        f"a task ended its worker process twice (signal SIGKILL, on {platform.node()}), as the "
+        "system does when memory runs out; lower runtime.workers and run the same command again"
     )
+
+
+def test_a_task_whose_worker_was_killed_once_is_done_by_another(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in "abc"]
+    assert list(map_processes(die_once, paths, workers=2)) == ["a", "b", "c"]
 
 
 def test_workers_end_when_their_parent_is_killed() -> None:

@@ -45,7 +45,7 @@ class Cluster:
 
 def serving(process: int) -> list[int]:
     """Those of its children that do tasks."""
-    return [child for child in children(process) if b"dask_tasks" in command(child)]
+    return [child for child in children(process) if b"workers.worker" in command(child)]
 
 
 def command(process: int) -> bytes:
