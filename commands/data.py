@@ -8,9 +8,9 @@ import polars as pl
 
 from commands import as_json, asks_group_itself
 from mlops.files.tables import aligned, size
-from mlops.lineage import VIDEO, DataVersionManager, how_to_fetch
+from mlops.lineage import DataVersionManager, how_to_fetch
 from mlops.processes.progress import counted
-from mlops.recorded.dvc_lock import TABLES
+from mlops.recorded.dvc_yaml import data_tables
 
 DIGITS = 8  # of a hash
 
@@ -78,8 +78,8 @@ def print_versions(table: pl.DataFrame, *, as_json: bool) -> None:
     ]
     title, *lines = aligned(header, rows, numbers={"videos", "clips", "size"}).splitlines()
     print(title)
-    for data, path in TABLES.items():
-        print(f"{data}: {path}")
+    for data, declared in data_tables().items():
+        print(f"{data}: {declared.path}")
         of_data = [line for line, name in zip(lines, table["data"], strict=True) if name == data]
         print("\n".join(of_data or ["   not known: no dvc.lock of the history names it"]))
     print("\n* is what the workspace's dvc.lock names")
@@ -104,7 +104,8 @@ def classes(row: dict[str, Any]) -> str:
 def print_differences(table: pl.DataFrame, most: int) -> None:
     counts = table.group_by("change").len().sort("change").iter_rows()
     kinds = ", ".join(f"{count:,} {change}" for change, count in counts)
-    print(f"\n{counted(table[VIDEO].n_unique(), 'video')} with differences{kinds and f': {kinds}'}")
+    videos = counted(table["video_path"].n_unique(), "video")
+    print(f"\n{videos} with differences{kinds and f': {kinds}'}")
     if table.is_empty():
         return
     rows = [

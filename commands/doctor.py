@@ -26,7 +26,8 @@ from mlops.files.places import runs_root
 from mlops.files.tables import aligned, size
 from mlops.processes.progress import counted
 from mlops.recorded.dvc_cache import ask_dvc, cache_directory
-from mlops.recorded.foreign import ADVICE, PIPELINE, foreign_files, listed
+from mlops.recorded.dvc_yaml import PIPELINE
+from mlops.recorded.foreign import ADVICE, foreign_files, listed
 from mlops.run.environment import gpu
 
 REQUIREMENTS = Path("requirements.lock")

@@ -6,7 +6,7 @@ parameters that made them, and DVC's cache has the tables themselves.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,71 +18,43 @@ from mlops.files.places import runs_root
 from mlops.recorded import git
 from mlops.recorded.differences import row_differences
 from mlops.recorded.dvc_cache import DvcCache, ask_dvc, cache_directory
-from mlops.recorded.dvc_lock import (
-    DIRECTORIES,
-    LOCK,
-    TABLES,
-    Identity,
-    Lock,
-    LockError,
-    Version,
-    read_lock,
-)
+from mlops.recorded.dvc_lock import LOCK, Identity, Lock, LockError, Version, read_versions
+from mlops.recorded.dvc_yaml import DataTable, data_tables
 from mlops.run.directory import find_run
 from mlops.run.documents import METADATA, read_metadata
 
 WORKSPACE = "workspace"
 
-# Columns of the tables: of all of them, of those with a directory, and of the splits.
-VIDEO, CONTENT, LABEL, GROUP = "video_path", "sha256", "label", "group"
-FILE, CLIP_CONTENT = "pack", "clip_sha256"
-SPLIT, FOLD = "split", "fold"
-PART = "part"  # made of the two: "test", "fold 2"
-
 MIN_DIGITS = 4  # of a content hash that names a version
-
-SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "data": pl.Enum(list(TABLES)),
-    "commit": pl.String,
-    "date": pl.Datetime("us", "UTC"),
-    "experiment": pl.String,
-    "content_hash": pl.String,
-    "files_hash": pl.String,
-    "config_hash": pl.String,
-    "videos": pl.Int64,
-    "clips": pl.Int64,
-    "bytes": pl.Int64,
-    "classes": pl.List(
-        pl.Struct({"label": pl.String, "videos": pl.Int64, "clips": pl.Int64, "bytes": pl.Int64})
-    ),
-    "commits": pl.Int64,
-    "workspace": pl.Boolean,
-    "cached": pl.Boolean,
-}
 
 
 class DataVersionManager:
     """Answers which versions of the data exist, which a run used, and what differs between two.
 
-    For the current directory, the root of the repository. The history is that of all branches,
-    tags and experiments; it is read once, when first asked for, and nothing is written. Every
-    method raises `PipelineError` outside a git repository.
+    For the current directory, the root of the repository, whose dvc.yaml declares the tables of the
+    data. The history is that of all branches, tags and experiments; it is read once, when first
+    asked for, and nothing is written. Every method raises `PipelineError` outside a git repository.
     """
 
-    def versions(self) -> pl.DataFrame:
-        """A row for every version of the index, the splits, the clips and the augmentations.
+    @cached_property
+    def tables(self) -> dict[str, DataTable]:
+        """The tables of the data by name."""
+        return data_tables()
 
-        - `data` is which of the four, `content_hash` the md5 of its table and `files_hash` of its
-          directory, as DVC names them, and `config_hash` that of the parameters that dvc.lock
-          records for its stage.
+    def versions(self) -> pl.DataFrame:
+        """Return a row for every version of every table of the data.
+
+        - `data` is the name of the table, `content_hash` its md5 and `files_hash` that of the
+          directory of the files that it names, as DVC has them, and `config_hash` that of the
+          parameters that dvc.lock records for its stage.
         - `commit` and `date` are those of the first commit that holds it, `experiment` is DVC's
           name of that commit if it has one; null if only the workspace's dvc.lock holds it.
-        - `videos` and `clips` count what the table names (index and splits name no clips),
-          `bytes` is the size of table and directory as recorded. `classes` has a struct (label,
-          videos, clips, bytes) a class, where bytes are those of the files with its clips.
+        - Then the counts that dvc.yaml declares for the tables, as `videos`, and in `classes` a
+          struct for each class: `label`, the counts, and the bytes of the files of the class.
+          `bytes` is the size of table and directory as recorded.
         - `commits` says how many commits hold it, `workspace` whether the workspace's dvc.lock
           does, and `cached` whether DVC's cache has the table and the list of the files. Without
-          the table there are no counts: `videos`, `clips` and `classes` are null.
+          the table the counts and `classes` are null.
 
         Sorted by data, then by first commit; what only the workspace holds comes last.
         """
@@ -94,83 +66,63 @@ class DataVersionManager:
         return self._frame(list(self._first))
 
     def used_by(self, run: str) -> pl.DataFrame:
-        """The rows of `versions` that a run was trained on, named by its id or its directory.
+        """Return the rows of `versions` that a run, an id or a directory, was trained on.
 
-        A run records the md5 of the files that it reads. The index it does not read: it is the
-        one from which, as dvc.lock records, its splits and its clips were made; several rows if
-        several indexes gave the same ones, none if no record names them. What no dvc.lock holds
-        any more has a row without commit and configuration.
+        A run records the md5 of the files that it reads. Of a table that it does not read, these
+        are the versions from which, as dvc.lock records, all of the others were made; several if
+        several gave the same ones, none if no record names them. What no dvc.lock holds any more
+        has a row without commit and configuration.
         """
-        used = _recorded_inputs(find_run(runs_root(), run))
-        for data in TABLES.keys() - used.keys():
+        used = self._recorded_inputs(find_run(runs_root(), run))
+        for data in self.tables.keys() - used.keys():
             used[data] = self._sources(data, used)
         rows = []
-        for data in TABLES:
+        for data in self.tables:
             for content_hash in sorted(used[data]):
                 known = [item for item in self._first if item[:2] == (data, content_hash)]
                 rows += known or [(data, content_hash, None)]
         return self._frame(rows)
 
     def compare(self, before: str, after: str) -> pl.DataFrame:
-        """A row for each kind of data that both have: `data`, `before`, `after` (content hashes).
+        """Return a row for each table that both have: `data`, `before`, `after` (content hashes).
 
         `before` and `after` are revisions of git, names of experiments, `workspace` (what its
         dvc.lock names), or the first digits of a content hash, four at least.
         """
         old, new = self._find(before), self._find(after)
-        shared = [data for data in TABLES if data in old and data in new]
+        shared = [data for data in self.tables if data in old and data in new]
         if not shared:
             raise PipelineError(
                 f"{before} and {after}: expected two versions of the same data, got {_list(old)} "
                 f"and {_list(new)}; python -m commands data lists the versions"
             )
-        return pl.DataFrame(
-            {
-                "data": shared,
-                "before": [old[data].content_hash for data in shared],
-                "after": [new[data].content_hash for data in shared],
-            }
-        )
+        rows = [(data, old[data].content_hash, new[data].content_hash) for data in shared]
+        return pl.DataFrame(rows, schema=["data", "before", "after"], orient="row")
 
     def diff(self, before: str, after: str) -> pl.DataFrame:
-        """A row for each video and each way in which it differs: what was done between the two.
+        """Return a row for each key of a table and each way in which it differs.
 
-        `before` and `after` are what `compare` takes. Two revisions are compared by their splits,
-        and by their index where one has no splits; two content hashes by the tables they name.
-        Columns: `video_path`, `change`, `before`, `after`, the latter two as text:
+        `before` and `after` are what `compare` takes. Two revisions are compared by the table that
+        declares parts, if both have it, or else by the first that both have; two content hashes by
+        the tables they name. The first column is the table's key, as `video_path`; the others are
+        `change`, `before` and `after`, the latter two as text:
 
-        - `added`, `removed`: only one of the two has the path. The value is its part of the splits
-          (`test`, `fold 2`), or its label where the table knows no parts.
-        - `renamed`: a path that is gone and a new one have the same bytes, and no other such path
-          has them. The values are the paths; the other changes are told of the new one.
-        - `changed`: the path has other bytes (sha256).
+        - `added`, `removed`: only one of the two has the key. The value is its part, as `test` or
+          `fold 2`, or its label if the table knows no parts.
+        - `renamed`: a key that is gone and a new one have the same bytes, and no other such key has
+          them. The values are the keys; the other changes are told of the new one.
+        - `changed`: other bytes (sha256).
         - `relabelled`: another label.
-        - `moved`: another part of the splits.
-        - `remade`: other clips of the video (their sha256); only clips and augmentations have it.
-        - `regrouped`: another group, which it shares with other videos than before, of those that
-          both have. In the splits these are the groups after near-duplicates were joined.
+        - `moved`: another part.
+        - `remade`: other bytes were made of it (their sha256).
+        - `regrouped`: another group, shared with others than before, of those that both have.
 
-        Sorted by change, in this order, then by path.
+        Sorted by change, in this order, then by key.
         """
         shared = self.compare(before, after)["data"].to_list()
-        data = "splits" if "splits" in shared else shared[0]
-        tables = [self._facts(self._find(name)[data]) for name in (before, after)]
-        # A table of another time may know less.
-        columns = [name for name in tables[0].columns if name in tables[1].columns]
-        facts = {
-            "changed": CONTENT,
-            "relabelled": LABEL,
-            "moved": PART,
-            "remade": CLIP_CONTENT,
-        }
-        return row_differences(
-            *(table.select(columns) for table in tables),
-            key=VIDEO,
-            content=CONTENT,
-            shown=PART if PART in columns else LABEL,
-            facts={change: column for change, column in facts.items() if column in columns},
-            group=GROUP,
-        )
+        data = next((name for name in shared if self.tables[name].meta.part), shared[0])
+        old, new = (self._facts(self._find(name)[data]) for name in (before, after))
+        return row_differences(old, new).rename({"key": self.tables[data].meta.key})
 
     @cached_property
     def _commits(self) -> list[git.Commit]:
@@ -179,12 +131,20 @@ class DataVersionManager:
     @cached_property
     def _locks(self) -> dict[str, Lock]:
         """What each dvc.lock of the history records, by its blob."""
-        blobs = git.read_blobs(commit.blob for commit in self._commits)
-        return {blob: _read_committed(content) for blob, content in blobs.items()}
+        return self._read_committed(commit.blob for commit in self._commits)
 
     @cached_property
     def _workspace(self) -> Lock | None:
-        return read_lock(LOCK.read_bytes()) if LOCK.exists() else None
+        return read_versions(LOCK.read_bytes(), self.tables) if LOCK.exists() else None
+
+    def _read_committed(self, blobs: Iterable[str]) -> dict[str, Lock]:
+        locks = {}
+        for blob, content in git.read_blobs(blobs).items():
+            try:
+                locks[blob] = read_versions(content, self.tables)
+            except LockError:  # committed with the marks of a conflict, for one: it names nothing
+                locks[blob] = {}
+        return locks
 
     @cached_property
     def _first(self) -> dict[Identity, tuple[Version, git.Commit | None]]:
@@ -195,7 +155,7 @@ class DataVersionManager:
                 found.setdefault(version.identity, (version, commit))
         for version in (self._workspace or {}).values():
             found.setdefault(version.identity, (version, None))
-        order = list(TABLES)
+        order = list(self.tables)
         return dict(sorted(found.items(), key=lambda item: order.index(item[0][0])))
 
     @cached_property
@@ -254,7 +214,7 @@ class DataVersionManager:
             raise PipelineError(
                 f"{name}: expected a revision of git, an experiment, '{WORKSPACE}', or at least "
                 f"{MIN_DIGITS} digits of a content hash, got none that is known; python -m "
-                "mlops data lists the versions"
+                "commands data lists the versions"
             )
         return versions
 
@@ -266,7 +226,7 @@ class DataVersionManager:
                 "lists the commits that have data"
             )
         if blob not in self._locks:  # a commit that no reference leads to
-            self._locks[blob] = _read_committed(git.read_blobs([blob])[blob])
+            self._locks.update(self._read_committed([blob]))
         return self._locks[blob]
 
     def _with_content(self, digits: str) -> Lock:
@@ -309,62 +269,93 @@ class DataVersionManager:
                     **self._counts(version),
                 }
             )
-        return pl.DataFrame(rows, schema=SCHEMA)
+        return pl.DataFrame(rows, schema=self._schema)
 
-    def _counts(self, version: Version) -> dict[str, Any]:
-        """The columns videos, clips, classes and cached of a version."""
-        has_clips = version.data in DIRECTORIES
-        columns = [VIDEO, LABEL, FILE] if has_clips else [VIDEO, LABEL]
-        table = self._cache.table(version.content_hash, columns)
-        sizes = self._cache.sizes(version.files_hash) if version.files_hash else {}
-        cached = {"cached": table is not None and sizes is not None}
-        if table is None or table.columns != columns:  # of a time when it had other columns
-            return cached | {"videos": None, "clips": None, "classes": None}
-        classes = table.group_by(LABEL).agg(
-            pl.col(VIDEO).n_unique().alias("videos"),
-            (pl.len() if has_clips else pl.lit(None)).alias("clips"),
-            (pl.col(FILE).unique() if has_clips else pl.lit([])).alias("files"),
-        )
-        return cached | {
-            "videos": table[VIDEO].n_unique(),
-            "clips": table.height if has_clips else None,
-            "classes": [
-                row | {"bytes": _total(row["files"], sizes or {}) if has_clips else None}
-                for row in classes.sort(LABEL).to_dicts()  # an Enum: in the order of the classes
-            ],
+    @cached_property
+    def _schema(self) -> dict[str, pl.DataType | type[pl.DataType]]:
+        names = (name for table in self.tables.values() for name in table.meta.counts)
+        counts = dict.fromkeys(names, pl.Int64)
+        texts = ("experiment", "content_hash", "files_hash", "config_hash")
+        return {
+            "data": pl.Enum(list(self.tables)),
+            "commit": pl.String,
+            "date": pl.Datetime("us", "UTC"),
+            **dict.fromkeys(texts, pl.String),
+            **counts,
+            "bytes": pl.Int64,
+            "classes": pl.List(pl.Struct({"label": pl.String, **counts, "bytes": pl.Int64})),
+            "commits": pl.Int64,
+            "workspace": pl.Boolean,
+            "cached": pl.Boolean,
         }
 
+    def _counts(self, version: Version) -> dict[str, Any]:
+        """Return the counts of a version, its classes, and whether it is cached."""
+        meta = self.tables[version.data].meta
+        file = [meta.arrays.file] if meta.arrays else []
+        columns = {meta.label, *file, *(name for names in meta.counts.values() for name in names)}
+        table = self._cache.table(version.content_hash, sorted(columns))
+        sizes = self._cache.sizes(version.files_hash) if version.files_hash else {}
+        found: dict[str, Any] = {"cached": table is not None and sizes is not None}
+        if table is None or set(table.columns) != columns:  # of a time when it had other columns
+            return found
+        counts = [pl.struct(names).n_unique().alias(name) for name, names in meta.counts.items()]
+        files = [pl.col(name).unique().alias("files") for name in file]
+        # An Enum is sorted in the order of the classes.
+        classes = table.group_by(pl.col(meta.label).alias("label")).agg(*counts, *files)
+        rows = classes.sort("label").to_dicts()
+        for row in rows:
+            row["bytes"] = _total(row.pop("files"), sizes or {}) if file else None
+        return {**found, **table.select(counts).to_dicts()[0], "classes": rows}
+
     def _facts(self, version: Version) -> pl.DataFrame:
-        """One row a video, with what `diff` compares."""
-        known_to_all = [VIDEO, CONTENT, LABEL, GROUP]
-        columns = [*known_to_all, CLIP_CONTENT, SPLIT, FOLD]
-        table = self._cache.table(version.content_hash, columns)
+        """Return a row for each key, with what `row_differences` compares."""
+        declared = self.tables[version.data]
+        meta = declared.meta
+        known_to_all = [meta.key, meta.content, meta.label, meta.group]
+        made = [meta.made] if meta.made else []
+        table = self._cache.table(version.content_hash, [*known_to_all, *made, *meta.part.values()])
         if table is None:
             raise PipelineError(
-                f"{version}: expected {TABLES[version.data]} of this version in DVC's cache, found "
-                f"none; {how_to_fetch()}"
+                f"{version}: expected {declared.path} of this version in DVC's cache, found none; "
+                f"{how_to_fetch()}"
             )
         if missing := [name for name in known_to_all if name not in table.columns]:
             raise PipelineError(
                 f"{version}: expected the columns {', '.join(known_to_all)}, got a table without "
                 f"{', '.join(missing)}, which earlier code made; compare with another version"
             )
-        # As text, for the classes themselves may be others.
-        table = table.with_columns(pl.col(LABEL).cast(pl.String))
-        if {SPLIT, FOLD} <= set(table.columns):
-            part = pl.coalesce(pl.format("fold {}", FOLD), SPLIT)
-            table = table.with_columns(part.alias(PART)).drop(SPLIT, FOLD)
-        if CLIP_CONTENT in table.columns:
-            of_video = [name for name in table.columns if name not in (VIDEO, CLIP_CONTENT)]
-            table = table.group_by(VIDEO, maintain_order=True).agg(
-                pl.col(of_video).first(), pl.col(CLIP_CONTENT).str.join(" ")
+        facts = {
+            "key": pl.col(meta.key),
+            "content": pl.col(meta.content),
+            "label": pl.col(meta.label).cast(pl.String),  # for the classes may be others
+            # Without a group it is in one of its own.
+            "group": pl.coalesce(meta.group, meta.key),
+        }
+        if meta.part and set(meta.part.values()) <= set(table.columns):
+            parts = [pl.format(text, pl.col(column)) for text, column in meta.part.items()]
+            facts["part"] = pl.coalesce(parts)
+        if meta.made in table.columns:
+            facts["made"] = pl.col(meta.made).str.join(" ").over(meta.key)
+        return table.select(**facts).unique("key", keep="first", maintain_order=True)
+
+    def _recorded_inputs(self, run_dir: Path) -> dict[str, set[str]]:
+        """Return the md5 of the tables that a run read, by name."""
+        recorded = read_metadata(run_dir).get("inputs_md5")
+        if recorded is None:
+            raise PipelineError(
+                f"{run_dir / METADATA}: expected the md5 of the inputs, found none, for an earlier "
+                "version of the code made this run; train again to have them recorded"
             )
-        # Without a group a video is one of its own.
-        return table.with_columns(pl.col(GROUP).fill_null(pl.col(VIDEO)))
+        return {
+            name: {recorded[table.path]}
+            for name, table in self.tables.items()
+            if table.path in recorded
+        }
 
 
 def _total(names: Sequence[str], sizes: Mapping[str, int]) -> int | None:
-    """The size of the files; None if one of them is not known."""
+    """Return the size of the files; None if one of them is not known."""
     return sum(sizes[name] for name in names) if sizes.keys() >= set(names) else None
 
 
@@ -377,25 +368,6 @@ def how_to_fetch() -> str:
             "their own if .dvc/config.local names it"
         )
     return "no remote is set to fetch from; git checkout a commit that holds it, and run dvc repro"
-
-
-def _read_committed(content: bytes) -> Lock:
-    try:
-        return read_lock(content)
-    except LockError:  # committed with the marks of a conflict, for one: it names nothing
-        return {}
-
-
-def _recorded_inputs(run_dir: Path) -> dict[str, set[str]]:
-    """The md5 of the tables that a run read, by key of TABLES."""
-    path = run_dir / METADATA
-    recorded = read_metadata(run_dir).get("inputs_md5")
-    if recorded is None:
-        raise PipelineError(
-            f"{path}: expected the md5 of the inputs, found none, for an earlier version of the "
-            "code made this run; train again to have them recorded"
-        )
-    return {data: {recorded[table]} for data, table in TABLES.items() if table in recorded}
 
 
 def _list(versions: Lock) -> str:

@@ -27,10 +27,12 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+import networkx
+import polars as pl
 from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.fs import LocalFileSystem
@@ -41,7 +43,7 @@ from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.canonical import canonical_json, flatten
 from mlops.files.yaml_text import flow_style, replace_values
-from mlops.notebook.artifacts import Artifacts, Cells, Files, Layout
+from mlops.notebook.artifacts import Artifacts, Files, Layout
 from mlops.notebook.reproduce import reproduce
 from mlops.notebook.stage_times import known_times, note_times, publisher
 from mlops.notebook.stages import UP_TO_DATE, StageRow, StageTable
@@ -53,16 +55,12 @@ from mlops.run.documents import read_metadata
 from mlops.run.environment import environment
 from mlops.tracker import ExperimentTracker
 
-LAST = "report"  # the stage that needs all the others
-TRAIN = "train"
-HISTORY = "history.csv"  # among the outs of `train`: a row an epoch
-
 _CODE = (".py", ".j2")
 _MAX_SHOWN = 3
 
 
 def build_mlops_pipeline(config: RunConfig, tracker: ExperimentTracker) -> "Pipeline":
-    """The pipeline of the repository at `config.project_root`; nothing is run or written yet.
+    """Return the pipeline of the repository at `config.project_root`; nothing is run or written.
 
     `config` has the values that it is run with, `tracker` is the notebook's own run, to which the
     epochs of all cells are logged. Raises `PipelineError` if no dvc.yaml lies there.
@@ -87,23 +85,13 @@ class Pipeline:
 
     @property
     def stages(self) -> StageTable:
-        """Every stage that the report needs, with what `run_pipeline` would find of it.
+        """Every stage, with what `run_pipeline` would find of it.
 
         Looked up anew each time. The status is that under this configuration, also before
         params.yaml has its values; `took_sec` is in seconds.
         """
         times = known_times(self.root)
-        return StageTable(
-            [
-                StageRow(
-                    name=stage.name,
-                    needs=stage.needs,
-                    status=stage.status,
-                    took_sec=times.get(stage.name),
-                )
-                for stage in self._read((LAST,))
-            ]
-        )
+        return StageTable([replace(row, took_sec=times.get(row.name)) for row in self._read()])
 
     @property
     def artifacts(self) -> Artifacts:
@@ -114,20 +102,19 @@ class Pipeline:
         """
         if self._made is not None:
             return self._made
-        stages = self._read((LAST,))
-        stale = {stage.name: stage.status for stage in stages if stage.status != UP_TO_DATE}
-        return Artifacts(Files(self.root), _layout(stages), stale)
+        rows = self._read()
+        stale = {row.name: row.status for row in rows if not row.is_up_to_date}
+        return Artifacts(Files(self.root), _layout(rows), stale)
 
     @property
     def cell_runs(self) -> dict[str, Path]:
-        """The run directory of each cell that `run_pipeline` has come to, with all its steps:
+        """The run directory of each cell that `run_pipeline` has come to, with all its steps.
+
         `mlops.metrics.log.read_runs` reads them. Without those that no run here has trained, as
-        after `dvc pull`."""
-        return {
-            cell: self.root / known["run"]
-            for cell, known in self._known_cells().items()
-            if known["run"]
-        }
+        after `dvc pull`.
+        """
+        runs = {cell: known["run"] for cell, known in self._known_cells().items()}
+        return {cell: self.root / run for cell, run in runs.items() if run}
 
     def run_pipeline(self, *stages: str) -> Artifacts:
         """Bring the pipeline, or these stages and all that they need, up to date.
@@ -137,25 +124,23 @@ class Pipeline:
         stage, which saves its state, and is raised when it has ended; the next call goes on from
         there.
 
-        For each cell that was trained, the tracker is given a row an epoch and metric, phases
-        "train" and "val", with the epoch as its step too: so `get_best_metric` answers over all
-        cells. `artifacts["train"].frame("history.csv")` tells them apart.
+        From each history of a cell (a CSV file with a column `epoch`), the tracker is given a row
+        for each epoch and each column PHASE_METRIC, with the epoch as its step too: so
+        `get_best_metric` answers over all cells. `artifacts["train"].frame("history.csv")` tells
+        them apart.
         """
-        wanted = stages or (LAST,)
-        self._read(wanted)  # a stage that there is not is no reason to touch params.yaml
+        self._read(stages)  # a stage that there is not is no reason to touch params.yaml
         with self._recorded() as attempt, self._log(attempt) as log:
             self._write_params(attempt)
             took_sec: dict[str, float] = {}
             try:
-                reproduce(self.root, wanted, log=log.write, took_sec=took_sec)
+                reproduce(self.root, stages, log=log.write, took_sec=took_sec)
             finally:  # what comes before a stage that fails is done all the same
                 note_times(attempt.run_dir, self.root, took_sec)
         recorded = recorded_md5s((self.root / LOCK).read_bytes())
-        layout = _layout(self._read(wanted))
+        layout = _layout(self._read(stages))
         self._made = Artifacts(Files(self.root, recorded), layout)
-        cells = self._made.outs(TRAIN) if TRAIN in layout else None
-        if isinstance(cells, Cells):
-            self._track_cells(cells, recorded)
+        self._track_cells(layout, recorded)
         return self._made
 
     @contextmanager
@@ -205,19 +190,17 @@ class Pipeline:
         text = path.read_bytes().decode()  # with the ends of its lines as they are
         return text, replace_values(text, {key: wanted[key] for key in changes}), changes
 
-    def _track_cells(self, cells: Cells, recorded: Mapping[str, str]) -> None:
+    def _track_cells(self, layout: Layout, recorded: Mapping[str, str]) -> None:
         """Log the history of each cell, unless the tracker has it from an earlier call."""
         known = self._known_cells()
-        for cell, paths in cells.paths.items():
-            history = next(path for path in paths if path.endswith(HISTORY))
-            md5 = recorded[history]
-            if known.get(cell, {}).get("history") == md5:
+        for cell, path, history in _histories(layout, self.root):
+            if known.get(cell, {}).get("history") == recorded[path]:
                 continue
-            for row in cells[cell][HISTORY].iter_rows(named=True):
+            for row in history.iter_rows(named=True):
                 _log_epoch(self.tracker, row)
-            run_dir = publisher(self.root, history, md5)
+            run_dir = publisher(self.root, path, recorded[path])
             place = run_dir and run_dir.relative_to(self.root).as_posix()
-            known[cell] = {"history": md5, "run": place}
+            known[cell] = {"history": recorded[path], "run": place}
         self.tracker.flush()
         write_metadata(self.tracker.run_dir, cells=known)
 
@@ -229,9 +212,11 @@ class Pipeline:
             return {}
         return cells
 
-    def _read(self, wanted: Sequence[str]) -> list["_Stage"]:
-        """These stages and all that they need, in the order of dvc.yaml, as DVC finds them under
-        this configuration."""
+    def _read(self, wanted: Sequence[str] = ()) -> list[StageRow]:
+        """Return these stages and all that they need, or all, as DVC finds them.
+
+        Under this configuration, in the order of dvc.yaml.
+        """
         _, params, _ = self._params()
         files_now = _Overlay(self.root / PARAMS_FILE, params)
         try:
@@ -241,16 +226,6 @@ class Pipeline:
             raise PipelineError(
                 f"dvc.yaml: expected the stages of a pipeline, got a fault that DVC names: {error}"
             ) from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stage:
-    """A stage, or one cell of it; `outs` as dvc.yaml spells them."""
-
-    name: str
-    needs: Sequence[str]
-    outs: Sequence[str]
-    status: str
 
 
 class _Overlay(LocalFileSystem):  # type: ignore[misc]  # DVC has no types
@@ -268,37 +243,32 @@ class _Overlay(LocalFileSystem):  # type: ignore[misc]  # DVC has no types
         return super().open(path, mode, **options)
 
 
-def _read_stages(repo: Any, wanted: Sequence[str]) -> list[_Stage]:
+def _read_stages(repo: Any, wanted: Sequence[str]) -> list[StageRow]:
     named = [stage for stage in repo.index.stages if stage.name]  # the others are of `dvc add`
-    groups = dict.fromkeys(_group(stage.name) for stage in named)
+    groups = dict.fromkeys(stage.name.partition("@")[0] for stage in named)
     if unknown := set(wanted) - {stage.name for stage in named} - set(groups):
         raise PipelineError(
             f"stages: expected some of {', '.join(groups)}, got {', '.join(sorted(unknown))}; "
             "write one of them"
         )
-    graph = repo.index.graph  # from a stage to those whose outs it reads
-    found: dict[Any, _Stage] = {}
-    above: dict[Any, set[Any]] = {}  # all that a stage needs, at whatever distance
-
-    def visit(stage: Any) -> None:
-        if stage in found:
-            return
-        before = [other for other in graph.successors(stage) if other.name]
-        for other in before:
-            visit(other)
-        above[stage] = {*before, *(far for other in before for far in above[other])}
-        needs = [other for other in before if not any(other in above[near] for near in before)]
-        stale = [other.name for other in needs if found[other].status != UP_TO_DATE]
-        found[stage] = _Stage(
+    graph = repo.index.graph.subgraph(named)  # from a stage to those whose outs it reads
+    targets = {
+        stage
+        for stage in named
+        if not wanted or {stage.name, stage.name.partition("@")[0]} & set(wanted)
+    }
+    needed = targets.union(*(networkx.descendants(graph, stage) for stage in targets))
+    nearest = networkx.transitive_reduction(graph.subgraph(needed))
+    found: dict[Any, StageRow] = {}
+    for stage in reversed(list(networkx.topological_sort(nearest))):
+        needs = sorted((found[other] for other in nearest.successors(stage)), key=lambda r: r.name)
+        stale = [row.name for row in needs if not row.is_up_to_date]
+        found[stage] = StageRow(
             name=stage.name,
-            needs=[other.name for other in needs],
+            needs=[row.name for row in needs],
             outs=[out.def_path for out in stage.outs],
             status=_own_status(stage) or (f"after {_listed(stale)}" if stale else UP_TO_DATE),
         )
-
-    for stage in named:
-        if {stage.name, _group(stage.name)} & set(wanted):
-            visit(stage)
     return [found[stage] for stage in named if stage in found]
 
 
@@ -334,16 +304,23 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _layout(stages: Sequence[_Stage]) -> Layout:
+def _layout(rows: Sequence[StageRow]) -> Layout:
     layout: dict[str, dict[str, Sequence[str]]] = {}
-    for stage in stages:
-        group, _, cell = stage.name.partition("@")
-        layout.setdefault(group, {})[cell] = stage.outs
+    for row in rows:
+        stage, _, cell = row.name.partition("@")
+        layout.setdefault(stage, {})[cell] = row.outs
     return layout
 
 
-def _group(name: str) -> str:
-    return name.partition("@")[0]
+def _histories(layout: Layout, root: Path) -> Iterator[tuple[str, str, pl.DataFrame]]:
+    """Yield cell, path and table of each history: a CSV out of a cell with a column `epoch`."""
+    for cells in layout.values():
+        for cell, paths in cells.items():
+            for path in paths:
+                if cell and path.endswith(".csv"):
+                    table = pl.read_csv(root / path)
+                    if "epoch" in table.columns:
+                        yield cell, path, table
 
 
 def _log_epoch(tracker: ExperimentTracker, row: Mapping[str, float]) -> None:

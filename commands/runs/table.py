@@ -10,6 +10,7 @@ from mlops.files.tables import aligned
 from mlops.processes.progress import counted
 from mlops.recorded.dvc_lock import workspace_md5s
 from mlops.run.records import RunRecord, differing_parameters, read_records
+from stages.paths import CLIPS
 
 MAX_PARAMETERS = 6  # columns
 
@@ -52,7 +53,7 @@ def print_table(records: Sequence[RunRecord], phase: str, metric: str | None) ->
             epochs(record),
             best_text(record, phase, metric, named=len(metrics) > 0),
             *(text(record.parameters.get(key)) for key in shown),
-            (record.data_version or "")[:DIGITS],
+            record.inputs.get(CLIPS.as_posix(), "")[:DIGITS],
             duration(record.duration_sec) if record.attempts else "",
             record.host or "",
         ]

@@ -2,10 +2,10 @@
 
 | artifact | is |
 | --- | --- |
-| `load_data`, `create_splits` | the table of the videos, that of their parts: Polars frames |
-| `create_dataset`, `generate_augmentations` | `Clips`: their table, and the frames of each |
+| a stage that makes a table of the data, as dvc.yaml declares it | the table: a Polars frame |
+| if its rows name arrays in files | `ArrayTable`: the table, and the array of each row |
 | any other stage | `Outs`: its files by their names |
-| any other stage with cells, as `train` | `Cells`: the `Outs` of each |
+| any other stage with cells | `Cells`: the `Outs` of each |
 """
 
 import json
@@ -20,21 +20,20 @@ from numpy.typing import NDArray
 from mlops.errors import PipelineError
 from mlops.files.tables import size
 from mlops.notebook.stages import html_table
-from mlops.recorded.dvc_lock import DIRECTORIES, LOCK, TABLES, LockError, recorded_md5s
+from mlops.recorded.dvc_lock import workspace_md5s
+from mlops.recorded.dvc_yaml import Arrays, data_tables
 
 T = TypeVar("T")
-
-# The stages of which one table is what is asked for, and those of clips, by key of TABLES.
-_FRAMES = {"load_data": "index", "create_splits": "splits"}
-_CLIPS = {"create_dataset": "clips", "generate_augmentations": "augmentations"}
 
 # The outs of a stage, as dvc.yaml spells them, by cell; the cell of a stage without any is "".
 Layout = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 class Lazy(Generic[T]):
-    """Things by name, each made when it is first asked for; not a dict, for a name that there is
-    not is told beside those that there are."""
+    """Things by name, each made when it is first asked for.
+
+    Not a dict: a name that there is not is told beside those that there are.
+    """
 
     _kind = "name"
 
@@ -59,6 +58,9 @@ class Lazy(Generic[T]):
 
     def keys(self) -> list[str]:
         return list(self._names)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self)})"
 
     def _make(self, name: str) -> T:
         raise NotImplementedError
@@ -86,17 +88,13 @@ class Outs(Lazy[Any]):
         self._files = files
 
     def path(self, name: str) -> Path:
-        """Where an out lies; it is there."""
+        """Return where an out lies; it is there."""
         self._check(name)
         return self._files.find(self._paths[name])
 
     def _make(self, name: str) -> Any:
         path = self.path(name)
-        reader = _READERS.get(path.suffix)
-        return path if reader is None else reader(path)
-
-    def __repr__(self) -> str:
-        return f"Outs({', '.join(self)})"
+        return _READERS.get(path.suffix, Path)(path)
 
     def _repr_html_(self) -> str:
         rows = [(name, path, self._files.size(path)) for name, path in self._paths.items()]
@@ -111,57 +109,51 @@ class Cells(Lazy[Outs]):
     def __init__(self, files: "Files", cells: Mapping[str, Sequence[str]]) -> None:
         super().__init__(list(cells))
         self.paths = cells  # of the outs of each cell, as dvc.yaml spells them
-        self._outs = {cell: Outs(files, paths) for cell, paths in cells.items()}
+        self._files = files
 
     def frame(self, name: str) -> pl.DataFrame:
-        """The tables of this name of all cells below each other, the column `cell` in front."""
-        tables: list[pl.DataFrame] = [
-            self[cell][name].select(pl.lit(cell).alias("cell"), pl.all()) for cell in self
-        ]
-        return pl.concat(tables)
-
-    def _make(self, name: str) -> Outs:
-        return self._outs[name]
-
-    def __repr__(self) -> str:
-        return f"Cells({', '.join(self)})"
-
-    def _repr_html_(self) -> str:
-        return html_table(
-            ("cell", "names"), [(cell, ", ".join(outs)) for cell, outs in self._outs.items()]
+        """Return the tables of this name of all cells, concatenated; `cell` is the first column."""
+        tables: dict[str, pl.DataFrame] = {cell: self[cell][name] for cell in self}
+        return pl.concat(
+            table.select(pl.lit(cell).alias("cell"), pl.all()) for cell, table in tables.items()
         )
 
+    def _make(self, name: str) -> Outs:
+        return Outs(self._files, self.paths[name])
 
-class Clips(Sequence[NDArray[np.uint8]]):
-    """`table` has a row a clip; `clips[row]` are its frames.
+    def _repr_html_(self) -> str:
+        return html_table(("cell", "names"), [(cell, ", ".join(self[cell])) for cell in self])
 
-    They are uint8 of shape (frames, height, width, 3), RGB, mapped from the file, read-only.
-    """
 
-    def __init__(self, table: pl.DataFrame, directory: Path) -> None:
+class ArrayTable(Sequence[NDArray[Any]]):
+    """A `table`, and for each row an array, mapped from its file, read-only: `arrays[row]`."""
+
+    def __init__(self, table: pl.DataFrame, directory: Path, arrays: Arrays) -> None:
         self.table = table
         self.directory = directory
+        self._arrays = arrays
 
-    # A row is one clip; the table makes slices.
-    def __getitem__(self, row: int) -> NDArray[np.uint8]:  # type: ignore[override]
+    # A row is one array; the table makes slices.
+    def __getitem__(self, row: int) -> NDArray[Any]:  # type: ignore[override]
         if not -len(self) <= row < len(self):
             raise IndexError(f"expected a row of the table, below {len(self)}, got {row}")
-        clip = self.table.row(row, named=True)
-        path = self.directory / clip["pack"]
-        shape = (clip["frames"], clip["height"], clip["width"], 3)
+        values = self.table.row(row, named=True)
+        path = self.directory / values[self._arrays.file]
+        offset = values[self._arrays.offset_bytes]
+        shape = tuple(n if isinstance(n, int) else values[n] for n in self._arrays.shape)
         try:
-            return np.memmap(path, np.uint8, "r", offset=clip["offset_bytes"], shape=shape)
+            return np.memmap(path, values[self._arrays.dtype], "r", offset=offset, shape=shape)
         except (FileNotFoundError, ValueError):
             raise PipelineError(
-                f"{path}: expected a pack with {shape} values from byte {clip['offset_bytes']} "
-                "on, found none; dvc checkout brings it back"
+                f"{path}: expected a file with {shape} values from byte {offset} on, found none; "
+                "dvc checkout brings it back"
             ) from None
 
     def __len__(self) -> int:
         return self.table.height
 
     def __repr__(self) -> str:
-        return f"Clips({len(self)} in {self.directory.name})\n{self.table}"
+        return f"ArrayTable({len(self)} in {self.directory.name})\n{self.table}"
 
     def _repr_html_(self) -> str:
         return self.table._repr_html_()
@@ -182,18 +174,19 @@ class Artifacts(Lazy[Any]):
         self._stale = stale or {}
 
     def outs(self, stage: str) -> "Outs | Cells":
-        """All that a stage writes, also where `artifacts[stage]` is but the table of it."""
+        """Return all that a stage writes, also if `artifacts[stage]` is only a table of it."""
         self._check(stage)
         cells = self._layout[stage]
         return Outs(self._files, cells[""]) if "" in cells else Cells(self._files, cells)
 
     def _make(self, name: str) -> Any:
-        if name in _FRAMES:
-            return pl.read_parquet(self._files.find(TABLES[_FRAMES[name]]))
-        if name in _CLIPS:
-            data = _CLIPS[name]
-            directory = self._files.find(DIRECTORIES[data])
-            return Clips(pl.read_parquet(self._files.find(TABLES[data])), directory)
+        paths = self._layout[name].get("", ())
+        for table in data_tables(self._files.root).values():
+            if table.path in paths:
+                frame = pl.read_parquet(self._files.find(table.path))
+                if (arrays := table.meta.arrays) is None:
+                    return frame
+                return ArrayTable(frame, self._files.find(arrays.directory), arrays)
         return self.outs(name)
 
     def _check(self, name: str) -> None:
@@ -206,12 +199,9 @@ class Artifacts(Lazy[Any]):
         ]:
             raise PipelineError(*faults)
 
-    def __repr__(self) -> str:
-        return f"Artifacts({', '.join(self)})"
-
     def _repr_html_(self) -> str:
         rows = [
-            (stage, cell or "", ", ".join(outs))
+            (stage, cell, ", ".join(outs))
             for stage, cells in self._layout.items()
             for cell, outs in cells.items()
         ]
@@ -226,30 +216,26 @@ class Files:
     """
 
     def __init__(self, root: Path, recorded: Mapping[str, str] | None = None) -> None:
-        self._root = root
+        self.root = root
         self._recorded = recorded
 
     def find(self, path: str) -> Path:
-        place = self._root / path
-        if self._recorded is not None:
-            try:
-                present = recorded_md5s((self._root / LOCK).read_bytes())
-            except (FileNotFoundError, LockError):  # removed, or with the marks of a conflict
-                present = {}
-            if present.get(path) != self._recorded.get(path):
-                raise PipelineError(
-                    f"{path}: expected what this run of the pipeline has made, got that of "
-                    "another; its own run_pipeline() brings it back, from DVC's cache"
-                )
-        if not place.exists():
+        """Return where an out lies; raises `PipelineError` if it is not there or another's."""
+        run = self._recorded
+        if run is not None and workspace_md5s(self.root).get(path) != run.get(path):
+            raise PipelineError(
+                f"{path}: expected what this run of the pipeline has made, got that of another; "
+                "its own run_pipeline() brings it back, from DVC's cache"
+            )
+        if not (self.root / path).exists():
             raise PipelineError(
                 f"{path}: expected an out of the pipeline, found none; run_pipeline() makes it"
             )
-        return place
+        return self.root / path
 
     def size(self, path: str) -> str:
-        """Of a file, in words; nothing for a directory."""
-        place = self._root / path
+        """Return the size of a file, in words; nothing for a directory."""
+        place = self.root / path
         if not place.exists():
             return "not there"
         return "" if place.is_dir() else size(place.stat().st_size)

@@ -1,26 +1,28 @@
 """`dvc repro` as a child of this process: what it prints, which stage takes how long, how it ends.
 
+    python -m mlops.notebook.reproduce PID STAGE …   the child, which PID has started
+
 PipelineError
   StageFailedError    a stage has failed, in its own words
 """
 
-import codecs
 import os
 import re
-import selectors
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from mlops.errors import PipelineError
+from mlops.processes.parent import signal_with_parent
 
-# What Jupyter tells its kernels about colours and figures, and DVC about the stage that it runs:
+# What Jupyter tells its kernels about colors and figures, and DVC about the stage that it runs:
 # stages are to find what they find in a terminal.
 _OF_THE_KERNEL = (
     "CLICOLOR",
@@ -60,7 +62,7 @@ class _Account:
     """What is understood of the lines that DVC and its stages print."""
 
     took_sec: dict[str, float]
-    at_work: str | None = None
+    running: str | None = None
     began: float = 0.0
     errors: list[str] = field(default_factory=list)  # lines of stderr since that stage began
 
@@ -69,17 +71,17 @@ class _Account:
             return
         self.close()
         if start := _STARTS.fullmatch(line):
-            self.at_work, self.began = start[1], time.monotonic()
+            self.running, self.began = start[1], time.monotonic()
             self.errors.clear()
 
     def close(self) -> None:
-        if self.at_work is not None:
-            self.took_sec[self.at_work] = round(time.monotonic() - self.began, 3)
-        self.at_work = None
+        if self.running is not None:
+            self.took_sec[self.running] = round(time.monotonic() - self.began, 3)
+        self.running = None
 
 
 def reproduce(root: Path, stages: Sequence[str], *, log: Write, took_sec: dict[str, float]) -> None:
-    """Bring the stages and all that they need up to date.
+    """Bring the stages and all that they need up to date; without any, all of them.
 
     What DVC and the stages print appears at once on this process's stdout and stderr, and goes to
     `log` as well; `took_sec` is given the seconds of each stage that has run, by its name. An
@@ -88,13 +90,16 @@ def reproduce(root: Path, stages: Sequence[str], *, log: Write, took_sec: dict[s
     work.
     """
     account = _Account(took_sec)
-    with _start(root, stages) as process:
+    with _start(root, stages) as process, ThreadPoolExecutor() as pool:
         try:
-            interrupts = _follow(process, account, log)
-        finally:
-            # An error of this process's own, as of a stdout that has been closed.
-            if process.poll() is None:
-                _signal(process, signal.SIGINT)
+            readers = [
+                pool.submit(_pass_on, process.stdout or (), sys.stdout, log, account.hear),
+                pool.submit(_pass_on, process.stderr or (), sys.stderr, log, account.errors.append),
+            ]
+            interrupts = _wait(process, readers)
+        except BaseException:  # of this process itself, as of a stdout that has been closed
+            _signal(process, signal.SIGINT)
+            raise
     if interrupts:
         raise KeyboardInterrupt
     if process.returncode:
@@ -102,79 +107,68 @@ def reproduce(root: Path, stages: Sequence[str], *, log: Write, took_sec: dict[s
     account.close()
 
 
-def _start(root: Path, stages: Sequence[str]) -> subprocess.Popen[bytes]:
-    # Unbuffered, or DVC's lines come after those of the stages that they announce.
-    dvc = [sys.executable, "-u", "-m", "dvc", "repro", *stages]
+def _start(root: Path, stages: Sequence[str]) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if name not in _OF_THE_KERNEL}
     # The `python` of dvc.yaml is the kernel's, even if no environment is activated.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return subprocess.Popen(
-        [sys.executable, "-m", "mlops.processes.with_parent", str(os.getpid()), *dvc],
+        [sys.executable, "-m", __name__, str(os.getpid()), *stages],
         cwd=root,
         env=environment | {"PATH": path},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
         # A group of its own: Ctrl-C, and Jupyter, interrupt a whole group, and a stage is to be
         # told once.
         process_group=0,
     )
 
 
-def _follow(process: subprocess.Popen[bytes], account: _Account, log: Write) -> int:
-    """Pass on and understand what is printed until nobody can print more; the interrupts."""
-    with selectors.DefaultSelector() as selector:
-        for pipe, stream in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
-            assert pipe is not None  # as asked for above
-            selector.register(pipe, selectors.EVENT_READ, _Lines(pipe, stream))
-        interrupts = 0
-        while selector.get_map():
-            try:
-                # In the order of the file descriptors: of lines that wait, stdout comes first.
-                for key, _ in sorted(selector.select(), key=lambda event: event[0].fd):
-                    _pass_on(key.data, account, log)
-                    if key.data.at_end:
-                        selector.unregister(key.fileobj)
-            except KeyboardInterrupt:
-                number = _SIGNALS[min(interrupts, len(_SIGNALS) - 1)]
-                print(f"pipeline: {number.name} goes to the stage, whose end is waited for")
-                _signal(process, number)
-                interrupts += 1
-        return interrupts
+def _become_dvc(parent: int, stages: Sequence[str]) -> None:
+    """Replace this process by `dvc repro`, which ends when the process `parent` has ended.
+
+    A kernel that is killed, as one that is restarted may be, would else leave DVC and its training
+    at work where nobody sees them.
+    """
+    signal_with_parent(signal.SIGTERM)
+    # It may have ended before it was watched.
+    if os.getppid() != parent:
+        sys.exit(f"dvc repro: the process {parent} that asked for it has ended")
+    # Unbuffered, or DVC's lines come after those of the stages that they announce.
+    os.execv(sys.executable, [sys.executable, "-u", "-m", "dvc", "repro", *stages])
 
 
-class _Lines:
-    """The whole lines that come through a pipe."""
-
-    def __init__(self, pipe: IO[bytes], stream: IO[str]) -> None:
-        self.stream = stream
-        self.at_end = False
-        self.is_stderr = stream is sys.stderr
-        self._descriptor = pipe.fileno()
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._rest = ""
-
-    def read(self) -> list[str]:
-        content = os.read(self._descriptor, 1 << 16)
-        self.at_end = not content
-        text = self._rest + self._decoder.decode(content, final=self.at_end)
-        *lines, self._rest = text.split("\n")
-        return [*lines, self._rest] if self.at_end and self._rest else lines
+def _pass_on(lines: Iterable[str], stream: IO[str], log: Write, hear: Write) -> None:
+    """Print and log the lines of a pipe until nobody can write more."""
+    try:
+        for line in lines:
+            hear(line.removesuffix("\n"))
+            log(line)
+            print(line, end="", file=stream, flush=True)
+    finally:
+        for _ in lines:  # at an error, so that DVC does not wait for a reader
+            pass
 
 
-def _pass_on(source: _Lines, account: _Account, log: Write) -> None:
-    lines = source.read()
-    for line in lines:
-        if source.is_stderr:
-            account.errors.append(line)
-        else:
-            account.hear(line)
-    text = "".join(f"{line}\n" for line in lines)
-    log(text)
-    print(text, end="", file=source.stream, flush=True)
+def _wait(process: subprocess.Popen[str], readers: Sequence[Future[None]]) -> int:
+    """Wait for the readers, raise the error of one that fails, and return the interrupts."""
+    interrupts = 0
+    while True:
+        try:
+            done, _ = wait(readers, return_when=FIRST_EXCEPTION)
+            for reader in done:
+                reader.result()
+            return interrupts
+        except KeyboardInterrupt:
+            number = _SIGNALS[min(interrupts, len(_SIGNALS) - 1)]
+            print(f"pipeline: {number.name} goes to the stage, whose end is waited for")
+            _signal(process, number)
+            interrupts += 1
 
 
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
     with suppress(ProcessLookupError):  # all of them have ended
         os.killpg(process.pid, number)
 
@@ -182,9 +176,9 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 def _failure(account: _Account, exit_code: int) -> PipelineError:
     said_by_dvc = [found[1] for line in account.errors if (found := _FAULT.match(line))]
     last = said_by_dvc[-1] if said_by_dvc else f"exit code {exit_code}"
-    if account.at_work is None:
+    if account.running is None:
         return PipelineError(f"dvc repro: expected it to end without a fault, got: {last}")
-    stage = account.at_work
+    stage = account.running
     prefix = f"{stage.partition('@')[0]}: "
     if faults := [line for line in account.errors if line.startswith(prefix)]:
         return StageFailedError(stage, *faults)
@@ -194,3 +188,7 @@ def _failure(account: _Account, exit_code: int) -> PipelineError:
     return StageFailedError(
         stage, f"{stage}: expected it to end without a fault, got {said}; {last}"
     )
+
+
+if __name__ == "__main__":
+    _become_dvc(int(sys.argv[1]), sys.argv[2:])

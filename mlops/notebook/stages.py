@@ -13,12 +13,6 @@ from mlops.files.tables import aligned
 UP_TO_DATE = "up to date"
 
 _HEADER = ("stage", "needs", "status", "took")
-_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "stage": pl.String,
-    "needs": pl.List(pl.String),
-    "status": pl.String,
-    "took_sec": pl.Float64,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +31,14 @@ class StageRow:
 
     name: str  # as DVC has it: "load_data", "train@small3d-0-0"
     needs: Sequence[str]  # the stages whose outs it reads, without those that these need
+    outs: Sequence[str]  # as dvc.yaml spells them
     status: str
-    took_sec: float | None  # of the run that made what is there; None where nobody noted it
+    took_sec: float | None = None  # of the run that made what is there; None if nobody noted it
+
+    @property
+    def group(self) -> str:
+        """The name without that of the cell."""
+        return self.name.partition("@")[0]
 
     @property
     def is_up_to_date(self) -> bool:
@@ -69,9 +69,17 @@ class StageTable(Sequence[StageRow]):
 
     @property
     def frame(self) -> pl.DataFrame:
-        """Columns stage, needs, status and took_sec, which is null where it is not known."""
-        rows = [(row.name, list(row.needs), row.status, row.took_sec) for row in self._rows]
-        return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+        """Columns stage, needs, status and took_sec, which is null if it is not known."""
+        return pl.DataFrame(
+            [(row.name, list(row.needs), row.status, row.took_sec) for row in self._rows],
+            schema={
+                "stage": pl.String,
+                "needs": pl.List(pl.String),
+                "status": pl.String,
+                "took_sec": pl.Float64,
+            },
+            orient="row",
+        )
 
     def __repr__(self) -> str:
         return aligned(_HEADER, [_texts(row) for row in self._rows], numbers={"took"})
@@ -81,24 +89,24 @@ class StageTable(Sequence[StageRow]):
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as notebooks show it."""
+    """Return a table as notebooks show it."""
     lines = [("th", header), *(("td", row) for row in rows)]
     body = "".join(f"<tr>{''.join(_cell(tag, text) for text in row)}</tr>" for tag, row in lines)
     return f"<table>{body}</table>"
 
 
-def took(sec: float | None) -> str:
+def _texts(row: StageRow) -> list[str]:
+    return [row.name, ", ".join(row.needs) or "nothing", row.status, _took(row.took_sec)]
+
+
+def _took(sec: float | None) -> str:
     """
-    >>> took(0.84), took(3725.2), took(None)
+    >>> _took(0.84), _took(3725.2), _took(None)
     ('0.8 s', '1:02:05', 'unknown')
     """
     if sec is None:
         return "unknown"
     return f"{sec:.1f} s" if sec < 60 else str(timedelta(seconds=round(sec)))
-
-
-def _texts(row: StageRow) -> list[str]:
-    return [row.name, ", ".join(row.needs) or "nothing", row.status, took(row.took_sec)]
 
 
 def _cell(tag: str, text: str) -> str:

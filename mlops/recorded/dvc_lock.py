@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,9 @@ import yaml
 
 from mlops.errors import PipelineError
 from mlops.files.canonical import config_hash
+from mlops.recorded.dvc_yaml import DataTable
 
 LOCK = Path("dvc.lock")
-
-# The data of the pipeline: a table each, and the directory of the files that the table names.
-TABLES = {
-    "index": "data/videos.parquet",
-    "splits": "data/splits.parquet",
-    "clips": "data/clips.parquet",
-    "augmentations": "data/augmented.parquet",
-}
-DIRECTORIES = {"clips": "data/clips", "augmentations": "data/augmented"}
 
 # By first character, as PyYAML keeps them; None stands for any. DVC writes YAML 1.2, in which `no`
 # is a text and `1e-05` a number; PyYAML's own rules are those of 1.1.
@@ -49,14 +41,14 @@ Identity = tuple[str, str, str | None]  # data, content hash, files hash
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """A version of the data as one dvc.lock records it."""
+    """A version of a table of the data, as one dvc.lock records it."""
 
-    data: str  # a key of TABLES
+    data: str  # the table's name in dvc.yaml
     content_hash: str  # md5 of the table
     files_hash: str | None = None  # of the directory, with DVC's suffix `.dir`
     size_bytes: int | None = None  # of both
     config_hash: str | None = None  # of the parameters that made it
-    made_from: Mapping[str, str] = field(default_factory=dict)  # md5 by key of TABLES
+    made_from: Mapping[str, str] = field(default_factory=dict)  # md5 of other tables, by name
 
     @property
     def identity(self) -> Identity:
@@ -66,7 +58,7 @@ class Version:
         return f"{self.data} {self.content_hash[:8]}"
 
 
-Lock = Mapping[str, Version]  # by key of TABLES
+Lock = Mapping[str, Version]  # by name of the table
 
 
 class _Item(msgspec.Struct):
@@ -108,10 +100,13 @@ def _as_lock_error() -> Iterator[None]:
 
 
 @_as_lock_error()
-def read_lock(content: bytes) -> Lock:
-    """Return the versions that a dvc.lock names; raises `LockError`."""
-    _, *stages = _stage_texts(content)
-    return {version.data: version for text in stages for version in _stage_versions(text)}
+def read_versions(content: bytes, tables: Mapping[str, DataTable]) -> Lock:
+    """Return the versions of the tables that a dvc.lock names; raises `LockError`."""
+    # Looking at the text first: parsing takes milliseconds, and few stages make a table.
+    named = re.compile("|".join(f" {re.escape(table.path)}\n" for table in tables.values()))
+    _, *texts = _stage_texts(content)
+    stages = [_stage(text)[1] for text in texts if named.search(text.partition("\n    outs:\n")[2])]
+    return {version.data: version for stage in stages for version in _stage_versions(stage, tables)}
 
 
 @_as_lock_error()
@@ -134,18 +129,26 @@ def recorded_md5s(content: bytes) -> dict[str, str]:
     That of an out comes before that of a dep, which may be of an earlier run of its stage.
     Raises `LockError`.
     """
-    stages = recorded_stages(content).values()
-    read = {path: md5 for stage in stages for path, md5 in stage.read_md5s.items()}
-    made = {path: md5 for stage in stages for path, md5 in stage.made_md5s.items()}
-    return read | made
+    return _md5s(recorded_stages(content))
 
 
-def workspace_md5s() -> dict[str, str]:
-    """Return `recorded_md5s` of the current directory's dvc.lock; empty without a sound one."""
+def workspace_stages(root: Path = Path()) -> dict[str, StageRecord]:
+    """Return `recorded_stages` of a repository's dvc.lock; empty without a sound one."""
     try:
-        return recorded_md5s(LOCK.read_bytes())
+        return recorded_stages((root / LOCK).read_bytes())
     except (FileNotFoundError, LockError):
         return {}
+
+
+def workspace_md5s(root: Path = Path()) -> dict[str, str]:
+    """Return `recorded_md5s` of a repository's dvc.lock; empty without a sound one."""
+    return _md5s(workspace_stages(root))
+
+
+def _md5s(stages: Mapping[str, StageRecord]) -> dict[str, str]:
+    read = {path: md5 for stage in stages.values() for path, md5 in stage.read_md5s.items()}
+    made = {path: md5 for stage in stages.values() for path, md5 in stage.made_md5s.items()}
+    return read | made
 
 
 def _stage_texts(content: bytes) -> list[str]:
@@ -161,31 +164,23 @@ def _stage(text: str) -> tuple[str, StageRecord]:
     return name, record
 
 
-@cache
-def _stage_versions(text: str) -> list[Version]:
-    """The versions among the outs of a stage, given as its text in dvc.lock."""
-    outs = text.partition("\n    outs:\n")[2]
-    if not any(f" {table}\n" in outs for table in TABLES.values()):
-        return []
-    _, stage = _stage(text)
+def _stage_versions(stage: StageRecord, tables: Mapping[str, DataTable]) -> Iterator[Version]:
     made = {item.path: item for item in stage.outs}
     read = stage.read_md5s
-    versions = []
-    for data, table in TABLES.items():
-        if table in made and (content_hash := made[table].md5):
-            directory = made.get(DIRECTORIES.get(data, ""))
-            sizes = [item.size for item in (made[table], directory) if item]
-            versions.append(
-                Version(
-                    data=data,
-                    content_hash=content_hash,
-                    files_hash=directory.md5 if directory else None,
-                    size_bytes=None if None in sizes else sum(filter(None, sizes)),
-                    config_hash=config_hash(stage.params),
-                    made_from={name: read[path] for name, path in TABLES.items() if path in read},
-                )
+    for data, table in tables.items():
+        if content_hash := stage.made_md5s.get(table.path):
+            directory = made.get(table.directory or "")
+            sizes = [item.size for item in (made[table.path], directory) if item]
+            yield Version(
+                data=data,
+                content_hash=content_hash,
+                files_hash=directory.md5 if directory else None,
+                size_bytes=None if None in sizes else sum(filter(None, sizes)),
+                config_hash=config_hash(stage.params),
+                made_from={
+                    name: read[other.path] for name, other in tables.items() if other.path in read
+                },
             )
-    return versions
 
 
 def parse_yaml(text: str) -> Any:

@@ -15,10 +15,9 @@ from pathlib import Path
 
 from mlops.errors import PipelineError
 from mlops.files.atomic import is_regular, md5
-from mlops.files.yaml_text import load_yaml
 from mlops.recorded.dvc_cache import DvcCache, cache_directory
+from mlops.recorded.dvc_yaml import out_patterns
 
-PIPELINE = Path("dvc.yaml")
 MAX_NAMED = 5
 
 # Written by file managers for themselves.
@@ -67,15 +66,11 @@ def replacing_directory(directory: Path) -> Iterator[Path]:
 
 def foreign_files() -> list[Path]:
     """Return the files in outs of dvc.yaml, in the current directory, that no stage gives."""
-    stages = load_yaml(PIPELINE)["stages"].values()
-    outs = [out for stage in stages for out in stage.get("outs", []) if isinstance(out, dict)]
     return [
         path
-        for entry in outs
-        for place, options in entry.items()
-        if (pattern := options.get("meta", {}).get("files"))
-        for path in _paths(Path(place))
-        if not re.fullmatch(pattern, path.relative_to(place).as_posix())
+        for directory, pattern in out_patterns().items()
+        for path in _paths(directory)
+        if not re.fullmatch(pattern, path.relative_to(directory).as_posix())
         and not UNFINISHED.fullmatch(path.name)
     ]
 

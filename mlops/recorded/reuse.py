@@ -15,7 +15,7 @@ from pathlib import Path
 from mlops.files import atomic
 from mlops.files.places import runs_root
 from mlops.recorded.dvc_cache import DvcCache, cache_directory
-from mlops.recorded.dvc_lock import LOCK, LockError, StageRecord, recorded_run, recorded_stages
+from mlops.recorded.dvc_lock import LockError, StageRecord, recorded_run, workspace_stages
 
 
 class EarlierFiles:
@@ -79,8 +79,7 @@ def _recorded_runs(path: str, cache: DvcCache) -> Iterator[StageRecord]:
     """Yield what names the path, newest first; what is half written is left out."""
     if cache.root is None:
         return
-    with suppress(FileNotFoundError, LockError):
-        yield from recorded_stages(LOCK.read_bytes()).values()
+    yield from workspace_stages().values()
     for run in sorted(cache.root.glob("runs/??/*/*"), key=_newest_first):
         # Looking at the text first: the run cache holds the runs of all stages.
         content = run.read_bytes()

@@ -10,7 +10,6 @@ from typing import Any
 from mlops.errors import PipelineError
 from mlops.files.canonical import canonical_json, flatten
 from mlops.metrics.log import LOG, Extremes, read_extremes
-from mlops.recorded.dvc_lock import TABLES
 from mlops.run.attempts import run_status
 from mlops.run.documents import RunStatus, read_config, read_metadata, run_directories
 
@@ -56,11 +55,6 @@ class RunRecord:
         """The md5 of each file that the run has published."""
         published: Mapping[str, str] = self.metadata.get("published", {})
         return published
-
-    @property
-    def data_version(self) -> str | None:
-        """The md5 of the table of the clips, as `python -m commands data` lists it."""
-        return self.inputs.get(TABLES["clips"])
 
     @property
     def host(self) -> str | None:

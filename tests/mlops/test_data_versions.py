@@ -31,11 +31,15 @@ from mlops.files.atomic import md5
 from mlops.files.canonical import config_hash
 from mlops.files.yaml_text import load_yaml
 from mlops.lineage import DataVersionManager
-from mlops.recorded.dvc_lock import DIRECTORIES, TABLES
-from tests.support.clone import commit, dvc, environment, git, set_params
+from mlops.recorded.dvc_yaml import data_tables
+from tests.support.clone import ROOT, commit, dvc, environment, git, set_params
 from video.synthesis.encoding import encode_video
 
 LAST = "generate_augmentations"
+
+DECLARED = data_tables(ROOT)
+TABLES = {name: table.path for name, table in DECLARED.items()}
+DIRECTORIES = {name: table.directory for name, table in DECLARED.items() if table.directory}
 
 
 @dataclass

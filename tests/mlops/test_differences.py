@@ -5,25 +5,17 @@ import pytest
 
 from mlops.recorded.differences import row_differences
 
-COLUMNS = ["path", "sha", "label", "group", "part"]
+COLUMNS = ["key", "content", "label", "group", "part"]
 
 
 def table(*rows: str) -> pl.DataFrame:
-    """Rows of "path sha label group part"."""
+    """Rows of "key content label group part"."""
     return pl.DataFrame([row.split() for row in rows], schema=COLUMNS, orient="row")
 
 
 def differences(before: pl.DataFrame, after: pl.DataFrame) -> list[tuple[str | None, ...]]:
-    found = row_differences(
-        before,
-        after,
-        key="path",
-        content="sha",
-        shown="part",
-        facts={"changed": "sha", "relabelled": "label", "moved": "part"},
-        group="group",
-    )
-    assert found.columns == ["path", "change", "before", "after"]
+    found = row_differences(before, after)
+    assert found.columns == ["key", "change", "before", "after"]
     return list(found.iter_rows())
 
 
@@ -46,7 +38,7 @@ def test_equal_tables_differ_in_nothing() -> None:
     ],
 )
 def test_each_difference_is_told_alone(after: str, expected: tuple[str, ...]) -> None:
-    rest = BEFORE.filter(pl.col("path") != "b")
+    rest = BEFORE.filter(pl.col("key") != "b")
     assert differences(BEFORE, pl.concat([rest, table(after)])) == [expected]
 
 
@@ -111,10 +103,20 @@ def test_two_groups_that_become_one_are_told_of_those_that_have_another_name() -
 
 
 def test_a_value_that_was_missing_is_a_difference() -> None:
-    before = BEFORE.with_columns(label=pl.when(pl.col("path") != "a").then("label"))
+    before = BEFORE.with_columns(label=pl.when(pl.col("key") != "a").then("label"))
     assert differences(before, BEFORE) == [("a", "relabelled", None, "x")]
 
 
 def test_tables_without_rows_are_compared() -> None:
     assert differences(BEFORE.clear(), BEFORE.clear()) == []
     assert {row[1] for row in differences(BEFORE.clear(), BEFORE)} == {"added"}
+
+
+def test_a_column_that_one_table_lacks_is_not_compared() -> None:
+    after = table("a 1 x g test", "b 2 y g fold1", "e 5 x k test").drop("part")
+    assert differences(BEFORE, after) == [
+        ("e", "added", None, "x"),
+        ("c", "removed", "y", None),
+        ("d", "removed", "y", None),
+        ("b", "relabelled", "x", "y"),
+    ]

@@ -29,7 +29,7 @@ def test_a_finished_run_tells_its_epochs_its_best_value_and_its_parameters(tmp_p
     assert record.parameters == {"seed": 0, "train.epochs": 3, "train.monitor": "accuracy"}
 
 
-def test_the_data_version_is_the_md5_of_the_table_of_the_clips(
+def test_the_inputs_of_a_run_are_known_by_their_md5(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -38,7 +38,7 @@ def test_the_data_version_is_the_md5_of_the_table_of_the_clips(
     Path("data/splits.parquet").write_bytes(b"splits")
     inputs = ("data/splits.parquet", "data/clips.parquet")
     record = read_record(finished_run(tmp_path / "runs", [0.5], inputs=inputs))
-    assert record.data_version == md5(Path("data/clips.parquet"))
+    assert record.inputs == {path: md5(Path(path)) for path in inputs}
 
 
 def test_a_duration_counts_every_attempt_and_nothing_between_them(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_run_that_was_killed_while_it_was_made_has_a_record(tmp_path: Path) ->
     os.utime(path, (0, 0))
     (record,) = read_records(tmp_path)
     assert (record.status, record.attempts, record.last_seen) == ("dead", [], None)
-    assert (record.num_epochs, record.duration_sec, record.data_version) == (0, 0, None)
+    assert (record.num_epochs, record.duration_sec, record.inputs) == (0, 0, {})
 
 
 def test_the_newest_run_of_all_experiments_is_last(tmp_path: Path) -> None:

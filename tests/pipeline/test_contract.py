@@ -13,6 +13,7 @@ import pytest
 
 from mlops.files.yaml_text import load_yaml
 from mlops.inputs import undeclared_imports
+from mlops.recorded.dvc_yaml import data_tables
 from mlops.run.identity import imported_sources
 from stages import paths, train
 from stages.paths import Cell
@@ -229,11 +230,40 @@ def paths_named(path: Path) -> Iterator[str]:
                     yield ANY_CELL.initial_weights.as_posix()
 
 
+def test_the_tables_of_the_data_are_outs_of_a_stage() -> None:
+    outs = {path for stage in STAGES for path in declared(stage, "outs")}
+    assert {table.path for table in data_tables(ROOT).values()} <= outs
+    assert {table.directory for table in data_tables(ROOT).values()} - {None} <= outs
+
+
 def test_no_stage_has_a_path_of_its_own() -> None:
     for stage in STAGES:
         for node in ast.walk(parsed(script(stage))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert not re.match(r"(data|models|results|plots)/\w|metrics\.json$", node.value)
+
+
+def paths_of_the_pipeline() -> set[str]:
+    """Every path in stages/paths.py but those that any repository with DVC has."""
+    named = [path for value in vars(paths).values() for path in as_paths(value)]
+    cells = [getattr(ANY_CELL, name) for name in dir(ANY_CELL) if not name.startswith("_")]
+    found = {path.as_posix() for path in [*named, *cells] if isinstance(path, Path)}
+    return found - {"params.yaml", "runs", ".dvc"}
+
+
+def as_paths(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "mlops").rglob("*.py")), ids=str)
+def test_mlops_knows_no_path_of_the_pipeline_and_no_column_of_its_tables(path: Path) -> None:
+    tables = [artifact["meta"] for artifact in PIPELINE["artifacts"].values()]
+    columns = {meta[name] for meta in tables for name in ("key", "made") if name in meta}
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words = set(re.findall(r"[\w./{}-]+", node.value))
+            assert not words & paths_of_the_pipeline() - {"models", "results", "plots"}
+            assert node.value not in paths_of_the_pipeline() | columns
 
 
 @pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -6,7 +6,9 @@ import pytest
 from dvc.utils.serialize import dumps_yaml
 
 from mlops.files.canonical import config_hash
-from mlops.recorded.dvc_lock import LockError, read_lock
+from mlops.recorded.dvc_lock import Lock, LockError, read_versions
+from mlops.recorded.dvc_yaml import data_tables
+from tests.support.clone import ROOT
 
 MD5S = {name: digit * 32 for name, digit in zip(("index", "splits", "clips"), "abc", strict=True)}
 
@@ -18,6 +20,10 @@ def out(path: str, md5: str | None, size: int | None = 7, **more: Any) -> dict[s
 
 def stage(**entries: Any) -> dict[str, Any]:
     return {"cmd": "python -m stages.x", **entries}
+
+
+def read_lock(content: bytes) -> Lock:
+    return read_versions(content, data_tables(ROOT))
 
 
 def written(stages: dict[str, Any]) -> bytes:
