@@ -5,7 +5,7 @@ import difflib
 import inspect
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,34 +97,28 @@ class RunConfig:
         "train.epochs=3", values in YAML 1.2; they come after the keywords. `data_csv` below
         `project_root` counts from there, as in params.yaml.
         """
-        path = Path(project_root) / PARAMS_FILE
-        params = _read(path)
-        keywords = {name: value for name, value in keywords.items() if value is not None}
-        if isinstance(index := keywords.get("data_csv"), str | Path):
+        index = keywords.get("data_csv")
+        if isinstance(index, str | Path):
             keywords["data_csv"] = _below(Path(project_root), index)
-        faults = [
-            *_set_keywords(params, keywords, path),
-            *_set_texts(params, set_params, path),
-        ]
-        if faults:
-            raise PipelineError(*faults)
-        place = None if output_dir is None else str(output_dir)
-        self._fill(run_id, str(project_root), place, _json(params, path))
+        self.__dict__.update(
+            run_id=run_id,
+            project_root=str(project_root),
+            output_dir=None if output_dir is None else str(output_dir),
+            _params=_read(Path(project_root) / PARAMS_FILE, keywords, set_params),
+        )
 
     @classmethod
     def from_params(
         cls, path: str | Path = PARAMS_FILE, set_params: Iterable[str] = ()
     ) -> "RunConfig":
-        """The file at `path`, whatever its name, with what `set_params` replaces in it."""
-        path = Path(path)
-        params = _read(path)
-        if faults := _set_texts(params, set_params, path):
-            raise PipelineError(*faults)
-        return cls._of(None, str(path.parent), None, _json(params, path))
+        """Read the file at `path`, whatever its name, with what `set_params` replaces in it."""
+        params = _read(Path(path), {}, set_params)
+        place = {"run_id": None, "project_root": str(Path(path).parent), "output_dir": None}
+        return cls.from_dict(place | {"params": params})
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "RunConfig":
-        """What `to_dict` gave; params.yaml is not read."""
+        """Return the configuration that gave this by `to_dict`; params.yaml is not read."""
         names = {"run_id", "project_root", "output_dir", "params"}
         if document.keys() != names:
             got = ", ".join(map(str, document)) or "none"
@@ -132,16 +126,14 @@ class RunConfig:
                 f"RunConfig.from_dict: expected the keys {', '.join(sorted(names))}, got {got}; "
                 "give it what to_dict returned"
             )
-        return cls._of(
-            document["run_id"],
-            document["project_root"],
-            document["output_dir"],
-            copy.deepcopy(document["params"]),
-        )
+        config = cls.__new__(cls)
+        config.__dict__.update(copy.deepcopy(dict(document)))
+        config.__dict__["_params"] = config.__dict__.pop("params")
+        return config
 
     @classmethod
     def from_json(cls, text: str) -> "RunConfig":
-        """What `to_json` gave."""
+        """Return the configuration that gave this by `to_json`."""
         try:
             document = json.loads(text)
         except ValueError as error:
@@ -153,7 +145,7 @@ class RunConfig:
 
     @classmethod
     def of_run(cls, run_dir: str | Path) -> "RunConfig":
-        """What a run was made with, one of the train stage or of a notebook.
+        """Return what a run was made with, one of the train stage or of a notebook.
 
         Whoever has gone on with it since had the same values, but for those that `hash` is blind
         to and for stages that it does not depend on.
@@ -181,11 +173,11 @@ class RunConfig:
         return cls.from_dict(config)
 
     def document(self) -> dict[str, Any]:
-        """What a run keeps of it: `hash()` and `to_dict()`, for `of_run`."""
+        """Return what a run keeps of it: `hash()` and `to_dict()`, for `of_run`."""
         return {"hash": self.hash(), "config": self.to_dict()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types only; a copy."""
+        """Return a copy in plain types."""
         return {
             "run_id": self.run_id,
             "project_root": self.project_root,
@@ -194,7 +186,7 @@ class RunConfig:
         }
 
     def to_json(self) -> str:
-        """`to_dict` as JSON, on one line."""
+        """Return `to_dict` as JSON, on one line."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     @property
@@ -204,7 +196,7 @@ class RunConfig:
         return params
 
     def hash(self) -> str:
-        """sha256 of what can change a result, 64 hex digits.
+        """Return the sha256 of what can change a result, 64 hex digits.
 
         The same for another order of keys, other comments and other spellings of a number; the
         sections `experiment` and `runtime`, the run's id and its paths are not in it.
@@ -212,7 +204,7 @@ class RunConfig:
         return config_hash({k: v for k, v in self.params.items() if k not in UNHASHED})
 
     def diff(self, other: "RunConfig") -> dict[str, tuple[Any, Any]]:
-        """By dotted key, this one's value and the other's where they differ; None for no value."""
+        """Return, by dotted key, both values if they differ; None for no value."""
         ours, theirs = flatten(self.params), flatten(other.params)
         return {
             key: (ours.get(key), theirs.get(key))
@@ -242,21 +234,6 @@ class RunConfig:
     def __repr__(self) -> str:
         return f"RunConfig.from_json({self.to_json()!r})"
 
-    @classmethod
-    def _of(
-        cls, run_id: str | None, project_root: str, output_dir: str | None, params: dict[str, Any]
-    ) -> "RunConfig":
-        config = cls.__new__(cls)
-        config._fill(run_id, project_root, output_dir, params)
-        return config
-
-    def _fill(
-        self, run_id: str | None, project_root: str, output_dir: str | None, params: dict[str, Any]
-    ) -> None:
-        self.__dict__.update(
-            run_id=run_id, project_root=project_root, output_dir=output_dir, _params=params
-        )
-
 
 def _signature() -> inspect.Signature:
     _, *parameters, _ = inspect.signature(RunConfig.__init__).parameters.values()
@@ -268,19 +245,19 @@ def _signature() -> inspect.Signature:
 RunConfig.__signature__ = _signature()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, keywords: Mapping[str, Any], texts: Iterable[str]) -> dict[str, Any]:
+    """Return the values of a file with those of the keywords and texts, in types that JSON has.
+
+    A date becomes its text, a tuple a list, a path a text.
+    """
     params = load_yaml(path)
     if not isinstance(params, dict):
         raise PipelineError(
             f"{path}: expected sections with keys, got {type(params).__name__}; restore it with "
             f"git checkout HEAD -- {path}"
         )
-    return params
-
-
-def _json(params: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The types that JSON has: a date becomes its text, a tuple a list, a path a text."""
-    faults = [
+    faults = [*_set_keywords(params, keywords, path), *_set_texts(params, texts, path)]
+    faults += [
         f"{path}: {key}: expected a finite number, got {value}; write one"
         for key, value in flatten(params).items()
         if isinstance(value, float) and not math.isfinite(value)
@@ -299,44 +276,42 @@ def _below(root: Path, path: str | Path) -> str:
     return path.as_posix()
 
 
-def _set_keywords(params: dict[str, Any], keywords: Mapping[str, Any], path: Path) -> list[str]:
-    faults = []
+def _set_keywords(params: dict[str, Any], keywords: Mapping[str, Any], path: Path) -> Iterator[str]:
+    """Set the values of the keywords that are not None, and yield what is at fault."""
     for keyword, value in keywords.items():
-        if keyword not in KEYWORDS:
-            faults.append(_unknown_keyword(keyword, params))
-            continue
-        for key in KEYWORDS[keyword]:
-            # One number seeds all that draws: of the repeats of a training there is one.
-            given = [value] if key == "seeds" else value
-            faults += _set(params, key, given, path, f"RunConfig: {keyword}")
-    return faults
+        if value is not None and keyword not in KEYWORDS:
+            yield _unknown_keyword(keyword, params)
+        elif value is not None:
+            for key in KEYWORDS[keyword]:
+                # One number seeds all that draws: of the repeats of a training there is one.
+                given = [value] if key == "seeds" else value
+                yield from _set(params, key, given, path, f"RunConfig: {keyword}")
 
 
-def _set_texts(params: dict[str, Any], texts: Iterable[str], path: Path) -> list[str]:
-    faults = []
+def _set_texts(params: dict[str, Any], texts: Iterable[str], path: Path) -> Iterator[str]:
+    """Set the values of texts such as "train.epochs=3", and yield what is at fault."""
     for text in texts:
         key, sign, written = text.partition("=")
         if not sign:
-            faults.append(
+            yield (
                 f"set-param {text!r}: expected a key and a value, got no '='; write "
-                f"{_nearest(text, flatten(params)) or 'train.epochs'}=VALUE"
+                f"{_nearest(text, flatten(params)) or 'KEY'}=VALUE"
             )
             continue
         try:
             value = YAML(typ="safe", pure=True).load(written)
         except (YAMLError, ValueError) as error:
             problem = " ".join(str(getattr(error, "problem", None) or error).split())
-            faults.append(
+            yield (
                 f"set-param {text!r}: expected a value in YAML 1.2, got an error ({problem}); "
                 "put the value in quotes"
             )
             continue
-        faults += _set(params, key.strip(), value, path, f"set-param {text!r}")
-    return faults
+        yield from _set(params, key.strip(), value, path, f"set-param {text!r}")
 
 
 def _set(params: dict[str, Any], key: str, value: Any, path: Path, where: str) -> list[str]:
-    """Set the value of a dotted key in place; the faults if there is no such key."""
+    """Set the value of a dotted key in place; return the faults if there is no such key."""
     *sections, last = key.split(".")
     place: Any = params
     for name in sections:
@@ -365,7 +340,7 @@ def _unknown_keyword(keyword: str, params: Mapping[str, Any]) -> str:
 
 
 def _nearest(key: str, known: Iterable[str]) -> str | None:
-    """The known dotted key that is spelled most alike, or whose last part is."""
+    """Return the known dotted key that is spelled most alike, or whose last part is."""
     known = list(known)
     if close := difflib.get_close_matches(key, known, n=1):
         return close[0]

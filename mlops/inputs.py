@@ -35,9 +35,9 @@ from mlops.files.atomic import content_hash
 from mlops.files.canonical import config_hash, flatten
 from mlops.files.source import PACKAGES, meaning, source_at_start
 from mlops.recorded.dvc_lock import LOCK, StageRecord, parse_yaml, recorded_stages
+from mlops.recorded.dvc_yaml import PIPELINE
 from mlops.run.identity import imported_sources
 
-PIPELINE = Path("dvc.yaml")
 PARAMS = "params.yaml"
 
 # Of a larger file only the hash is kept, and no line can be named.
@@ -86,7 +86,7 @@ class StageInputs:
             for path in directory.rglob("*")
             if path.is_file() and "__pycache__" not in path.parts
         ]
-        self._files = {path: _file(path) for path in files}
+        self._files = {path: _file_at_start(path) for path in files}
         self._directories = {path: _signatures(path) for path in directories if path not in code}
         self._told: set[str] = set()
 
@@ -230,58 +230,53 @@ def _options() -> dict[str, str]:
 def _resolved(text: str, values: Mapping[str, Any]) -> str | None:
     """Return the text with `${dotted.keys}` filled in; None if a key has no value."""
     flat = flatten(values)
-    names = re.findall(r"\$\{\s*([\w.]+)\s*\}", text)
-    if any(name not in flat for name in names):
+    try:
+        return re.sub(r"\$\{\s*([\w.]+)\s*\}", lambda found: str(flat[found[1]]), text)
+    except KeyError:
         return None
-    return re.sub(r"\$\{\s*([\w.]+)\s*\}", lambda found: str(flat[found[1]]), text)
 
 
 def _values(name: str, keys: Collection[str]) -> dict[str, Any]:
     """Return the values below the keys by their full dotted keys."""
     flat = flatten(_document(name))
-    return {
-        full: value
-        for full, value in flat.items()
-        if any(full == key or full.startswith(f"{key}.") for key in keys)
-    }
+    return {full: flat[full] for full in flat if any(f"{full}.".startswith(f"{k}.") for k in keys)}
 
 
-def _file(path: Path) -> _File | None:
+def _file_at_start(path: Path) -> _File | None:
     """Return a file as it is, a module as it was imported; None if it is not there."""
+    if path.suffix == ".py" and path.is_file():
+        return _File(source_at_start(path), 0)
+    return _file(path)
+
+
+def _file(path: Path, before: _File | None = None) -> _File | None:
+    """Return a file as it is now, a large one unread if nobody has written to it since."""
     try:
         stat = path.stat()
-        if path.suffix == ".py":
-            return _File(source_at_start(path), stat.st_ctime_ns)
-        large = stat.st_size > MAX_KEPT_BYTES
-        return _File(content_hash(path) if large else path.read_bytes(), stat.st_ctime_ns)
+        if stat.st_size <= MAX_KEPT_BYTES:
+            return _File(path.read_bytes(), stat.st_ctime_ns)
+        if before and before.changed_ns == stat.st_ctime_ns:
+            return before
+        return _File(content_hash(path), stat.st_ctime_ns)
     except OSError:
         return None
 
 
 def _change(path: Path, before: _File | None) -> str | None:
     """Return what differs in a file, in words that follow its name; None if nothing does."""
-    old, now = before and before.content, _content_now(path, before)
-    if now == old:
+    after = _file(path, before)
+    if before is None or after is None:
+        was, now = ("the content", "no file") if before else ("no file", "one")
+        return None if before is after else f": expected {was} as at the start, found {now}"
+    old, new = before.content, after.content
+    if old == new:
         return None
-    if old is None or now is None:
-        was, is_now = ("no file", "one") if old is None else ("the content", "no file")
-        return f": expected {was} as at the start, found {is_now}"
     line = ""
-    if isinstance(now, bytes) and isinstance(old, bytes):
-        if path.suffix == ".py" and meaning(now) == meaning(old):
+    if isinstance(old, bytes) and isinstance(new, bytes):
+        if path.suffix == ".py" and meaning(old) == meaning(new):
             return None
-        line = _line(old, now)
+        line = _line(old, new)
     return f"{line}: expected the content of the start, got another"
-
-
-def _content_now(path: Path, before: _File | None) -> bytes | str | None:
-    try:
-        if before is None or isinstance(before.content, bytes):
-            return path.read_bytes()
-        unchanged = path.stat().st_ctime_ns == before.changed_ns
-        return before.content if unchanged else content_hash(path)
-    except OSError:
-        return None
 
 
 def _line(before: bytes, now: bytes) -> str:

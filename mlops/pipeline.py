@@ -25,7 +25,7 @@ artifacts that are not there.
 import io
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -138,9 +138,9 @@ class Pipeline:
             finally:  # what comes before a stage that fails is done all the same
                 note_times(attempt.run_dir, self.root, took_sec)
         recorded = recorded_md5s((self.root / LOCK).read_bytes())
-        layout = _layout(self._read(stages))
-        self._made = Artifacts(Files(self.root, recorded), layout)
-        self._track_cells(layout, recorded)
+        files, layout = Files(self.root, recorded), _layout(self._read(stages))
+        self._made = Artifacts(files, layout)
+        self._track_cells(_histories(files, layout), recorded)
         return self._made
 
     @contextmanager
@@ -176,8 +176,7 @@ class Pipeline:
         _say(f"{PARAMS_FILE}: what it was is kept in {kept.parent.name}/{kept.name} of the run")
 
     def _params(self) -> tuple[str, str, dict[str, tuple[Any, Any]]]:
-        """The text of params.yaml as it is, that with the configuration's values, and what
-        differs."""
+        """Return params.yaml as it is, with the configuration's values, and what differs."""
         path = self.root / PARAMS_FILE
         present = RunConfig.from_params(path)
         wanted = flatten(self.config.params)
@@ -190,10 +189,12 @@ class Pipeline:
         text = path.read_bytes().decode()  # with the ends of its lines as they are
         return text, replace_values(text, {key: wanted[key] for key in changes}), changes
 
-    def _track_cells(self, layout: Layout, recorded: Mapping[str, str]) -> None:
+    def _track_cells(
+        self, histories: Iterable[tuple[str, str, pl.DataFrame]], recorded: Mapping[str, str]
+    ) -> None:
         """Log the history of each cell, unless the tracker has it from an earlier call."""
         known = self._known_cells()
-        for cell, path, history in _histories(layout, self.root):
+        for cell, path, history in histories:
             if known.get(cell, {}).get("history") == recorded[path]:
                 continue
             for row in history.iter_rows(named=True):
@@ -205,7 +206,7 @@ class Pipeline:
         write_metadata(self.tracker.run_dir, cells=known)
 
     def _known_cells(self) -> dict[str, dict[str, Any]]:
-        """By cell, the md5 of the `history` that the tracker has, and the `run` that made it."""
+        """Return by cell the md5 of the `history` that is logged and the `run` that made it."""
         try:
             cells: dict[str, dict[str, Any]] = read_metadata(self.tracker.run_dir).get("cells", {})
         except FileNotFoundError:
@@ -273,7 +274,7 @@ def _read_stages(repo: Any, wanted: Sequence[str]) -> list[StageRow]:
 
 
 def _own_status(stage: Any) -> str:
-    """What has changed of a stage itself since it was last run; empty if nothing has."""
+    """Return what has changed of a stage itself since its last run; empty if nothing has."""
     if not any(out.hash_info for out in stage.outs):
         return "not run yet"
     changed: dict[str, list[str]] = {"params": [], "code": [], "data": [], "outs": []}
@@ -312,15 +313,19 @@ def _layout(rows: Sequence[StageRow]) -> Layout:
     return layout
 
 
-def _histories(layout: Layout, root: Path) -> Iterator[tuple[str, str, pl.DataFrame]]:
+def _histories(files: Files, layout: Layout) -> Iterator[tuple[str, str, pl.DataFrame]]:
     """Yield cell, path and table of each history: a CSV out of a cell with a column `epoch`."""
-    for cells in layout.values():
-        for cell, paths in cells.items():
-            for path in paths:
-                if cell and path.endswith(".csv"):
-                    table = pl.read_csv(root / path)
-                    if "epoch" in table.columns:
-                        yield cell, path, table
+    outs = (
+        (cell, path)
+        for cells in layout.values()
+        for cell, paths in cells.items()
+        for path in paths
+        if cell and path.endswith(".csv")
+    )
+    for cell, path in outs:
+        table = pl.read_csv(files.find(path))
+        if "epoch" in table.columns:
+            yield cell, path, table
 
 
 def _log_epoch(tracker: ExperimentTracker, row: Mapping[str, float]) -> None:

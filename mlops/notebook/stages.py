@@ -36,11 +36,6 @@ class StageRow:
     took_sec: float | None = None  # of the run that made what is there; None if nobody noted it
 
     @property
-    def group(self) -> str:
-        """The name without that of the cell."""
-        return self.name.partition("@")[0]
-
-    @property
     def is_up_to_date(self) -> bool:
         return self.status == UP_TO_DATE
 

@@ -5,7 +5,7 @@ A question is one process of git, for however many commits.
 
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ class Commit:
 
 
 def commits_with(path: Path) -> list[Commit]:
-    """The commits that hold `path`, reachable from any reference, parents before children.
+    """Return the commits that hold `path`, reachable from any reference, parents before children.
 
     Of two commits neither of which comes from the other, the older one is first. `path` counts
     from the current directory.
@@ -46,25 +46,17 @@ def commits_with(path: Path) -> list[Commit]:
 
 
 def blobs_of(commits: Iterable[str], path: Path) -> dict[str, str]:
-    """The blob of `path` in each of the commits that hold it."""
-    return _objects({name: f"{name}:./{path}" for name in commits})
-
-
-def tracked(paths: Iterable[str]) -> set[str]:
-    """Those of the paths that git tracks in the work tree."""
-    answer = _git("ls-files", "-z", "--", *paths)
-    return set(answer.decode(errors="surrogateescape").split("\0")) - {""}
-
-
-def changed(paths: Iterable[str]) -> list[str]:
-    """Those of the paths that differ from the last commit, or are not in it."""
-    answer = _git("status", "--porcelain", "-z", "--no-renames", "--", *paths)
-    # "XY PATH", each ended by a NUL.
-    return [item[3:] for item in answer.decode(errors="surrogateescape").split("\0") if item]
+    """Return the blob of `path` in each of the commits that hold it."""
+    names = list(commits)
+    asked = "".join(f"{name}:./{path}\n" for name in names)
+    answer = _git("cat-file", "--batch-check=%(objectname)", stdin=asked.encode())
+    # Of what there is not it says "NAME missing".
+    found = zip(names, answer.decode().splitlines(), strict=True)
+    return {name: blob for name, blob in found if not blob.endswith(" missing")}
 
 
 def read_blobs(blobs: Iterable[str]) -> dict[str, bytes]:
-    """The contents of the blobs, each read once."""
+    """Return the contents of the blobs, each read once."""
     names = sorted(set(blobs))
     answer = _git("cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode())
     contents, place = {}, 0
@@ -78,25 +70,20 @@ def read_blobs(blobs: Iterable[str]) -> dict[str, bytes]:
 
 
 def find_commit(revision: str) -> str | None:
-    """The hash of the commit that git knows under `revision`; None if it knows none."""
+    """Return the hash of the commit that git knows under `revision`; None if it knows none."""
     command = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     answer = _git(*command, may_fail=True)
     return answer.decode().split()[-1] if answer else None
 
 
-def _objects(names: Mapping[str, str]) -> dict[str, str]:
-    """The object of each name as git spells it, by its key; what there is not is left out."""
-    asked = "".join(f"{name}\n" for name in names.values())
-    answer = _git("cat-file", "--batch-check=%(objectname)", stdin=asked.encode())
-    # Of what there is not it says "NAME missing".
-    found = zip(names, answer.decode().splitlines(), strict=True)
-    return {key: item for key, item in found if not item.endswith(" missing")}
-
-
-def references(below: str) -> dict[str, str]:
-    """The hash that each reference whose full name starts with `below` points to."""
-    answer = _git("for-each-ref", "--format=%(refname) %(objectname)", below)
-    return {line.split()[0]: line.split()[1] for line in answer.decode().splitlines()}
+def experiment_commits() -> dict[str, str]:
+    """Return the commit of each experiment, by its name."""
+    answer = _git("for-each-ref", "--format=%(refname) %(objectname)", EXPERIMENTS)
+    # refs/exps/<2 digits of the baseline>/<38 digits>/<name>
+    lines = re.findall(
+        rf"^{EXPERIMENTS}[0-9a-f]{{2}}/[0-9a-f]{{38}}/(\S+) (\S+)$", answer.decode(), re.MULTILINE
+    )
+    return dict(lines)
 
 
 def _git(*arguments: str, stdin: bytes = b"", may_fail: bool = False) -> bytes:
@@ -113,13 +100,3 @@ def _git(*arguments: str, stdin: bytes = b"", may_fail: bool = False) -> bytes:
         f"git {arguments[0]}: expected an answer about the history, got "
         f"'{said[0] if said else answer.returncode}'; run from the root of a git repository"
     )
-
-
-def experiment_commits() -> dict[str, str]:
-    """The commit of each experiment, by its name."""
-    # refs/exps/<2 digits of the baseline>/<38 digits>/<name>
-    return {
-        name.removeprefix(EXPERIMENTS).split("/", 2)[2]: commit
-        for name, commit in references(EXPERIMENTS).items()
-        if re.match(r"[0-9a-f]{2}/[0-9a-f]{38}/", name.removeprefix(EXPERIMENTS))
-    }

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from mlops.files import atomic
 from mlops.recorded import git
 from mlops.recorded.dvc_cache import DvcCache, cache_directory
 from mlops.recorded.dvc_lock import LOCK, LockError, recorded_md5s, workspace_md5s
-from mlops.recorded.git import experiment_commits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Recorded:
     """
 
     def holder(self, published: Mapping[str, str]) -> Holder | None:
-        """The first commit of a branch or tag that names all of `published`, md5 by path.
+        """Return the first commit of a branch or tag that names all of `published`, md5 by path.
 
         An experiment's commit counts where there is no other: it goes with its experiment.
         """
@@ -38,11 +38,11 @@ class Recorded:
         return min(found, key=lambda holder: holder.experiment is not None, default=None)
 
     def in_workspace(self, published: Mapping[str, str]) -> bool:
-        """Whether the workspace's dvc.lock names all of them."""
+        """Return whether the workspace's dvc.lock names all of them."""
         return bool(published) and published.items() <= self._workspace.items()
 
     def is_cached(self, published: Mapping[str, str]) -> bool:
-        """Whether DVC's cache has all of them, with the right bytes."""
+        """Return whether DVC's cache has all of them, with the right bytes."""
         return bool(published) and all(map(self._cache.find_whole, published.values()))
 
     def _names(self, lock: bytes, published: Mapping[str, str]) -> bool:
@@ -65,7 +65,7 @@ class Recorded:
     @cached_property
     def _experiments(self) -> dict[str, str]:
         """The name of each experiment by its commit."""
-        return {commit: name for name, commit in experiment_commits().items()}
+        return {commit: name for name, commit in git.experiment_commits().items()}
 
     @cached_property
     def _workspace(self) -> dict[str, str]:
@@ -77,10 +77,6 @@ class Recorded:
 
 
 def size_bytes(directory: Path) -> int:
-    """Of all files below; one with two names, as the newest checkpoint has, counts once."""
-    sizes = {}
-    for path in directory.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            status = path.stat()
-            sizes[status.st_dev, status.st_ino] = status.st_size
-    return sum(sizes.values())
+    """Return the size of all files below; one with two names, as a checkpoint, counts once."""
+    stats = [path.stat() for path in directory.rglob("*") if atomic.is_regular(path)]
+    return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}.values())
