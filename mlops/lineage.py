@@ -160,11 +160,8 @@ class DataVersionManager:
 
     @cached_property
     def _num_commits(self) -> Counter[Identity]:
-        by_blob = Counter(commit.blob for commit in self._commits)
-        counts: Counter[Identity] = Counter()
-        for blob, number in by_blob.items():
-            counts.update({version.identity: number for version in self._locks[blob].values()})
-        return counts
+        locks = (self._locks[commit.blob] for commit in self._commits)
+        return Counter(version.identity for lock in locks for version in lock.values())
 
     @cached_property
     def _experiments(self) -> dict[str, str]:
@@ -175,7 +172,7 @@ class DataVersionManager:
         return DvcCache(cache_directory())
 
     def _sources(self, data: str, used: Mapping[str, set[str]]) -> set[str]:
-        """The versions of `data` that the used versions of other data were made from."""
+        """Return the versions of `data` that the used versions of other data were made from."""
         locks = [*self._locks.values(), self._workspace or {}]
         sources = [
             {
@@ -187,13 +184,11 @@ class DataVersionManager:
             }
             for child, content_hashes in used.items()
         ]
-        named = [source for source in sources if source]
-        if not named:
-            return set()
+        named = [source for source in sources if source] or [set()]
         return set.intersection(*named) or set.union(*named)
 
     def _find(self, name: str) -> Lock:
-        """The versions that a revision, an experiment, `workspace` or a content hash names."""
+        """Return what a revision, an experiment, `workspace` or a content hash names."""
         if name == WORKSPACE:
             if self._workspace is None:
                 raise PipelineError(
@@ -230,7 +225,7 @@ class DataVersionManager:
         return self._locks[blob]
 
     def _with_content(self, digits: str) -> Lock:
-        """The version whose table's or directory's md5 begins with `digits`; empty if none."""
+        """Return the version whose table's or directory's md5 begins with `digits`, if any."""
         if not re.fullmatch(rf"[0-9a-f]{{{MIN_DIGITS},32}}(\.dir)?", digits):
             return {}
         found = {
@@ -360,7 +355,7 @@ def _total(names: Sequence[str], sizes: Mapping[str, int]) -> int | None:
 
 
 def how_to_fetch() -> str:
-    """What brings back a version that the cache does not have."""
+    """Return what brings back a version that the cache does not have."""
     if ask_dvc("remote", "list"):
         # For each commit DVC asks the remote that the commit's own .dvc/config names.
         return (

@@ -1,25 +1,10 @@
 """The pipeline for notebooks: run it, look at its stages, take what they have made.
 
-    from mlops import ExperimentTracker, RunConfig, build_mlops_pipeline, create_run_directory
-
-    run_dir, run_id = create_run_directory("runs", "my_experiment")
-    config = RunConfig(run_id=run_id, experiment_name="my_experiment", num_epochs=4)
-    tracker = ExperimentTracker(run_dir, run_id)
-    pipeline = build_mlops_pipeline(config, tracker)
-    artifacts = pipeline.run_pipeline()
-    tracker.get_best_metric("accuracy", phase="val", maximize=True)
-
-DVC does the work: what runs is `dvc repro`, and what is up to date does not run again.
-
-How the configuration reaches it. DVC takes its values from params.yaml, and a result belongs to
-the values that stand there. So `run_pipeline` writes those of the configuration that differ into
-params.yaml, prints each with the value it takes the place of, and leaves all else of the file as
-it is, comments included. Afterwards params.yaml, dvc.lock and the workspace agree, as after
-`dvc repro` by hand, and `git diff` shows what was changed. The file may hold edits that no commit
-has, also some made after the configuration was built; so it is kept as it was in the run's
-directory, and nothing is lost. Keeping params.yaml and running in a copy, as `dvc exp run --temp`
-does, would leave a workspace whose results are those of other values than its params.yaml, and
-artifacts that are not there.
+DVC does the work: what runs is `dvc repro`, and what is up to date does not run again. It takes the
+values from params.yaml, and a result belongs to those that stand there. So `run_pipeline` writes
+the values of the configuration that differ into params.yaml, and keeps the file as it was in the
+run's directory, for it may hold edits that no commit has. A run in a copy, as by
+`dvc exp run --temp`, would leave a workspace whose results are not those of its params.yaml.
 """
 
 import io

@@ -80,7 +80,7 @@ def _place(error: OSError) -> str:
 
 
 def parse_options(description: str | None, **kinds: type) -> argparse.Namespace:
-    """The command line of a stage that runs once a cell: `parse_options(doc, model=str)`."""
+    """Parse the command line of a stage with cells: `parse_options(doc, model=str)`."""
     parser = argparse.ArgumentParser(description=description)
     for option, kind in kinds.items():
         parser.add_argument(f"--{option}", required=True, type=kind)

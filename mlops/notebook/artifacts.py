@@ -9,9 +9,9 @@
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -29,35 +29,31 @@ T = TypeVar("T")
 Layout = Mapping[str, Mapping[str, Sequence[str]]]
 
 
-class Lazy(Generic[T]):
+class Lazy(Mapping[str, T]):
     """Things by name, each made when it is first asked for.
 
-    Not a dict: a name that there is not is told beside those that there are.
+    A name that there is not is told beside those that there are.
     """
 
     _kind = "name"
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = list(names)
-        self._made: dict[str, T] = {}
+    def __init__(self, names: Iterable[str]) -> None:
+        self._made: dict[str, T | None] = dict.fromkeys(names)
 
     def __getitem__(self, name: str) -> T:
         self._check(name)
-        if name not in self._made:
-            self._made[name] = self._make(name)
-        return self._made[name]
+        if (found := self._made[name]) is None:
+            found = self._made[name] = self._make(name)
+        return found
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return name in self._made
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._made)
 
     def __len__(self) -> int:
-        return len(self._names)
-
-    def keys(self) -> list[str]:
-        return list(self._names)
+        return len(self._made)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self)})"
@@ -66,9 +62,9 @@ class Lazy(Generic[T]):
         raise NotImplementedError
 
     def _check(self, name: str) -> None:
-        if name not in self._names:
+        if name not in self._made:
             raise PipelineError(
-                f"artifacts: expected a {self._kind} of {', '.join(self._names)}, got {name!r}; "
+                f"artifacts: expected a {self._kind} of {', '.join(self)}, got {name!r}; "
                 "write one of them"
             )
 
@@ -84,7 +80,7 @@ class Outs(Lazy[Any]):
 
     def __init__(self, files: "Files", paths: Sequence[str]) -> None:
         self._paths = {Path(path).name: path for path in paths}
-        super().__init__(list(self._paths))
+        super().__init__(self._paths)
         self._files = files
 
     def path(self, name: str) -> Path:
@@ -107,22 +103,18 @@ class Cells(Lazy[Outs]):
     _kind = "cell"
 
     def __init__(self, files: "Files", cells: Mapping[str, Sequence[str]]) -> None:
-        super().__init__(list(cells))
-        self.paths = cells  # of the outs of each cell, as dvc.yaml spells them
+        super().__init__(cells)
+        self._paths = cells
         self._files = files
 
     def frame(self, name: str) -> pl.DataFrame:
         """Return the tables of this name of all cells, concatenated; `cell` is the first column."""
-        tables: dict[str, pl.DataFrame] = {cell: self[cell][name] for cell in self}
-        return pl.concat(
-            table.select(pl.lit(cell).alias("cell"), pl.all()) for cell, table in tables.items()
-        )
+        tables: Iterable[tuple[str, pl.DataFrame]]
+        tables = ((cell, outs[name]) for cell, outs in self.items())
+        return pl.concat([t.select(pl.lit(cell).alias("cell"), pl.all()) for cell, t in tables])
 
     def _make(self, name: str) -> Outs:
-        return Outs(self._files, self.paths[name])
-
-    def _repr_html_(self) -> str:
-        return html_table(("cell", "names"), [(cell, ", ".join(self[cell])) for cell in self])
+        return Outs(self._files, self._paths[name])
 
 
 class ArrayTable(Sequence[NDArray[Any]]):
@@ -168,7 +160,7 @@ class Artifacts(Lazy[Any]):
         self, files: "Files", layout: Layout, stale: Mapping[str, str] | None = None
     ) -> None:
         """`stale` names the stages, or cells of them, whose outs are not to be taken, and why."""
-        super().__init__(list(layout))
+        super().__init__(layout)
         self._files = files
         self._layout = layout
         self._stale = stale or {}
@@ -198,14 +190,6 @@ class Artifacts(Lazy[Any]):
             if stage.partition("@")[0] == name
         ]:
             raise PipelineError(*faults)
-
-    def _repr_html_(self) -> str:
-        rows = [
-            (stage, cell, ", ".join(outs))
-            for stage, cells in self._layout.items()
-            for cell, outs in cells.items()
-        ]
-        return html_table(("stage", "cell", "outs"), rows)
 
 
 class Files:

@@ -24,15 +24,8 @@ from mlops.processes.parent import signal_with_parent
 
 # What Jupyter tells its kernels about colors and figures, and DVC about the stage that it runs:
 # stages are to find what they find in a terminal.
-_OF_THE_KERNEL = (
-    "CLICOLOR",
-    "CLICOLOR_FORCE",
-    "DVC_EXP_NAME",
-    "DVC_ROOT",
-    "DVC_STAGE",
-    "FORCE_COLOR",
-    "MPLBACKEND",
-)
+_OF_THE_KERNEL = ["CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "MPLBACKEND"]
+_OF_THE_KERNEL += ["DVC_EXP_NAME", "DVC_ROOT", "DVC_STAGE"]
 
 # Each further interrupt is sent as the next one. The first has training save the state of the
 # very step, the last costs what came after the newest checkpoint.

@@ -184,7 +184,7 @@ def _stage_versions(stage: StageRecord, tables: Mapping[str, DataTable]) -> Iter
 
 
 def parse_yaml(text: str) -> Any:
-    """A document as DVC reads it, by the rules of YAML 1.2."""
+    """Parse a document as DVC does, by the rules of YAML 1.2."""
     loader = yaml.CSafeLoader(text)
     loader.yaml_implicit_resolvers = YAML_12
     try:

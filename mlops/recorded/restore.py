@@ -28,7 +28,7 @@ class Recorded:
     def holder(self, published: Mapping[str, str]) -> Holder | None:
         """Return the first commit of a branch or tag that names all of `published`, md5 by path.
 
-        An experiment's commit counts where there is no other: it goes with its experiment.
+        An experiment's commit counts if there is no other: it goes with its experiment.
         """
         found = [
             Holder(commit=commit, experiment=self._experiments.get(commit.hash))
