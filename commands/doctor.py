@@ -23,11 +23,11 @@ import click
 
 from mlops.errors import PipelineError
 from mlops.files.places import runs_root
-from mlops.files.tables import aligned, size
+from mlops.files.tables import aligned, listed, size
 from mlops.processes.progress import counted
 from mlops.recorded.dvc_cache import ask_dvc, cache_directory
 from mlops.recorded.dvc_yaml import PIPELINE
-from mlops.recorded.foreign import ADVICE, foreign_files, listed
+from mlops.recorded.foreign import ADVICE, foreign_files
 from mlops.run.environment import gpu
 
 REQUIREMENTS = Path("requirements.lock")
@@ -114,9 +114,8 @@ def packages() -> Findings:
     if not differing:
         yield Finding(OK, subject, f"all {len(pins)} packages as pinned")
         return
-    named = ", ".join(differing[:MAX_NAMED])
-    more = f" and {len(differing) - MAX_NAMED} more" if len(differing) > MAX_NAMED else ""
-    found = f"{len(differing)} of {len(pins)} packages are not as pinned: {named}{more}"
+    named = listed(differing, MAX_NAMED)
+    found = f"{len(differing)} of {len(pins)} packages are not as pinned: {named}"
     yield Finding(WRONG, subject, found, INSTALL)
 
 

@@ -27,6 +27,7 @@ from mlops.config import PARAMS_FILE, RunConfig
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.canonical import canonical_json, flatten
+from mlops.files.tables import listed
 from mlops.files.yaml_text import flow_style, replace_values
 from mlops.notebook.artifacts import Artifacts, Files, Layout
 from mlops.notebook.reproduce import reproduce
@@ -41,7 +42,6 @@ from mlops.run.environment import environment
 from mlops.tracker import ExperimentTracker
 
 _CODE = (".py", ".j2")
-_MAX_SHOWN = 3
 
 
 def build_mlops_pipeline(config: RunConfig, tracker: ExperimentTracker) -> "Pipeline":
@@ -253,7 +253,7 @@ def _read_stages(repo: Any, wanted: Sequence[str]) -> list[StageRow]:
             name=stage.name,
             needs=[row.name for row in needs],
             outs=[out.def_path for out in stage.outs],
-            status=_own_status(stage) or (f"after {_listed(stale)}" if stale else UP_TO_DATE),
+            status=_own_status(stage) or (f"after {listed(stale, 3)}" if stale else UP_TO_DATE),
         )
     return [found[stage] for stage in named if stage in found]
 
@@ -269,7 +269,7 @@ def _own_status(stage: Any) -> str:
         elif dep.status():
             changed["code" if dep.def_path.endswith(_CODE) else "data"].append(dep.def_path)
     changed["outs"] = [out.def_path for out in stage.outs if out.status()]
-    parts = [f"{kind} {_listed(names)}" for kind, names in changed.items() if names]
+    parts = [f"{kind} {listed(names, 3)}" for kind, names in changed.items() if names]
     if stage.cmd_changed:
         parts.append("command")
     return f"changed: {'; '.join(parts)}" if parts else ""
@@ -283,11 +283,6 @@ def _changed_keys(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> li
         for key in dict.fromkeys([*after, *before])
         if canonical_json(before.get(key)) != canonical_json(after.get(key))
     ]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MAX_SHOWN
-    return ", ".join(names[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _layout(rows: Sequence[StageRow]) -> Layout:

@@ -2,13 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from commands.runs.wording import document, duration, epochs, metric_text, pairs
-from mlops.files.tables import aligned, size
+from mlops.files.tables import aligned, listed, size
 from mlops.lineage import how_to_fetch
-from mlops.recorded.foreign import listed
 from mlops.recorded.git import find_commit
 from mlops.recorded.restore import Recorded
 from mlops.run.directory import CHECKPOINTS
@@ -58,7 +56,7 @@ def commit_text(git: Mapping[str, Any] | None) -> str:
         return f"{git['commit']}; git took too long to tell whether files differed from it"
     if not git["dirty"]:
         return f"{git['commit']}, with no file changed"
-    return f"{git['commit']}, with changes in {listed([Path(name) for name in git['changed']])}"
+    return f"{git['commit']}, with changes in {listed(git['changed'])}"
 
 
 def machine(record: RunRecord) -> list[str]:

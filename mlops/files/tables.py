@@ -1,4 +1,4 @@
-"""Tables as text, for a terminal."""
+"""Tables, sizes and lists as text, for a terminal."""
 
 from collections.abc import Collection, Sequence
 
@@ -35,3 +35,13 @@ def size(num_bytes: int | None) -> str:
         if value >= 999.95:
             value, unit = value / 1e3, larger
     return f"{value:.1f} {unit}"
+
+
+def listed(items: Sequence[object], max_items: int = 5) -> str:
+    """Return the first of the items, and how many more there are.
+
+    >>> listed(["a", "b", "c"], 3), listed(["a", "b", "c"], 1)
+    ('a, b, c', 'a and 2 more')
+    """
+    more = len(items) - max_items
+    return ", ".join(map(str, items[:max_items])) + (f" and {more} more" if more > 0 else "")

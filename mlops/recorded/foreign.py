@@ -15,10 +15,9 @@ from pathlib import Path
 
 from mlops.errors import PipelineError
 from mlops.files.atomic import is_regular, md5
+from mlops.files.tables import listed
 from mlops.recorded.dvc_cache import DvcCache, cache_directory
 from mlops.recorded.dvc_yaml import out_patterns
-
-MAX_NAMED = 5
 
 # Written by file managers for themselves.
 OF_FILE_MANAGERS = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\._.*")
@@ -95,9 +94,3 @@ def _is_kept(path: Path, cache: DvcCache) -> bool:
     if path.is_symlink():
         return cache.root is not None and path.resolve().is_relative_to(cache.root.resolve())
     return path.is_file() and cache.find_whole(md5(path)) is not None
-
-
-def listed(paths: list[Path]) -> str:
-    """Return the first of the paths, and how many more there are, in words."""
-    more = len(paths) - MAX_NAMED
-    return ", ".join(map(str, paths[:MAX_NAMED])) + (f" and {more} more" if more > 0 else "")
