@@ -150,10 +150,12 @@ def _wait(process: subprocess.Popen[str], readers: Sequence[Future[None]]) -> in
     interrupts = 0
     while True:
         try:
-            done, _ = wait(readers, return_when=FIRST_EXCEPTION)
+            # A kernel's interrupt may reach another thread: this one must wake up to raise it.
+            done, running = wait(readers, timeout=0.1, return_when=FIRST_EXCEPTION)
             for reader in done:
                 reader.result()
-            return interrupts
+            if not running:
+                return interrupts
         except KeyboardInterrupt:
             number = _SIGNALS[min(interrupts, len(_SIGNALS) - 1)]
             print(f"pipeline: {number.name} goes to the stage, whose end is waited for")
