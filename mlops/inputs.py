@@ -23,7 +23,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
@@ -59,14 +59,6 @@ class InputsChangedError(PipelineError):
     """Inputs are not those that the stage began with."""
 
 
-@dataclass(frozen=True)
-class _File:
-    """Content of a file; of a large one its sha256, and the time of its last change."""
-
-    content: bytes | str
-    changed_ns: int
-
-
 class StageInputs:
     """Parameters, code and data that a stage began with.
 
@@ -86,7 +78,7 @@ class StageInputs:
             for path in directory.rglob("*")
             if path.is_file() and "__pycache__" not in path.parts
         ]
-        self._files = {path: _file_at_start(path) for path in files}
+        self._files = {path: _content_at_start(path) for path in files}
         self._directories = {path: _signatures(path) for path in directories if path not in code}
         self._told: set[str] = set()
 
@@ -242,40 +234,41 @@ def _values(name: str, keys: Collection[str]) -> dict[str, Any]:
     return {full: flat[full] for full in flat if any(f"{full}.".startswith(f"{k}.") for k in keys)}
 
 
-def _file_at_start(path: Path) -> _File | None:
-    """Return a file as it is, a module as it was imported; None if it is not there."""
-    if path.suffix == ".py" and path.is_file():
-        return _File(source_at_start(path), 0)
-    return _file(path)
+def _content_at_start(path: Path) -> bytes | str | None:
+    """Return the content of a file, of a module as it was imported; None if it is not there."""
+    is_module = path.suffix == ".py" and path.is_file()
+    return source_at_start(path) if is_module else _content(path)
 
 
-def _file(path: Path, before: _File | None = None) -> _File | None:
-    """Return a file as it is now, a large one unread if nobody has written to it since."""
+def _content(path: Path) -> bytes | str | None:
+    """Return the bytes of a file, the hash of a large one; None if it is not there."""
     try:
         stat = path.stat()
-        if stat.st_size <= MAX_KEPT_BYTES:
-            return _File(path.read_bytes(), stat.st_ctime_ns)
-        if before and before.changed_ns == stat.st_ctime_ns:
-            return before
-        return _File(content_hash(path), stat.st_ctime_ns)
+        large = stat.st_size > MAX_KEPT_BYTES
+        return _hash(path, stat.st_ctime_ns) if large else path.read_bytes()
     except OSError:
         return None
 
 
-def _change(path: Path, before: _File | None) -> str | None:
+@cache
+def _hash(path: Path, changed_ns: int) -> str:
+    """Return the sha256 of a file, computed again only after it was written to."""
+    return content_hash(path)
+
+
+def _change(path: Path, before: bytes | str | None) -> str | None:
     """Return what differs in a file, in words that follow its name; None if nothing does."""
-    after = _file(path, before)
-    if before is None or after is None:
-        was, now = ("the content", "no file") if before else ("no file", "one")
-        return None if before is after else f": expected {was} as at the start, found {now}"
-    old, new = before.content, after.content
-    if old == new:
+    now = _content(path)
+    if before == now:
         return None
+    if before is None or now is None:
+        was, found = ("no file", "one") if before is None else ("the content", "no file")
+        return f": expected {was} as at the start, found {found}"
     line = ""
-    if isinstance(old, bytes) and isinstance(new, bytes):
-        if path.suffix == ".py" and meaning(old) == meaning(new):
+    if isinstance(before, bytes) and isinstance(now, bytes):
+        if path.suffix == ".py" and meaning(before) == meaning(now):
             return None
-        line = _line(old, new)
+        line = _line(before, now)
     return f"{line}: expected the content of the start, got another"
 
 

@@ -76,7 +76,7 @@ class Pipeline:
         params.yaml has its values; `took_sec` is in seconds.
         """
         times = known_times(self.root)
-        return StageTable([replace(row, took_sec=times.get(row.name)) for row in self._read()])
+        return StageTable(replace(row, took_sec=times.get(row.name)) for row in self._read())
 
     @property
     def artifacts(self) -> Artifacts:

@@ -1,6 +1,6 @@
 """The stages of the pipeline as a table, in text and in HTML."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from html import escape
@@ -40,33 +40,24 @@ class StageRow:
         return self.status == UP_TO_DATE
 
 
-class StageTable(Sequence[StageRow]):
+class StageTable(tuple[StageRow, ...]):
     """The stages in the order of dvc.yaml; `table["load_data"]` is one by its name."""
 
-    def __init__(self, rows: Sequence[StageRow]) -> None:
-        self._rows = list(rows)
-
-    # One signature for both, where that of a sequence has an overload for slices.
+    # One signature for both, where that of a tuple has an overload for slices.
     def __getitem__(self, key: int | str) -> StageRow:  # type: ignore[override]
         if isinstance(key, int):
-            return self._rows[key]
-        for row in self._rows:
+            return super().__getitem__(key)
+        for row in self:
             if row.name == key:
                 return row
-        known = ", ".join(row.name for row in self._rows)
+        known = ", ".join(row.name for row in self)
         raise PipelineError(f"stages: expected one of {known}, got {key!r}; write one of them")
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[StageRow]:
-        return iter(self._rows)
 
     @property
     def frame(self) -> pl.DataFrame:
         """Columns stage, needs, status and took_sec, which is null if it is not known."""
         return pl.DataFrame(
-            [(row.name, list(row.needs), row.status, row.took_sec) for row in self._rows],
+            [(row.name, list(row.needs), row.status, row.took_sec) for row in self],
             schema={
                 "stage": pl.String,
                 "needs": pl.List(pl.String),
@@ -77,10 +68,10 @@ class StageTable(Sequence[StageRow]):
         )
 
     def __repr__(self) -> str:
-        return aligned(_HEADER, [_texts(row) for row in self._rows], numbers={"took"})
+        return aligned(_HEADER, [_texts(row) for row in self], numbers={"took"})
 
     def _repr_html_(self) -> str:
-        return html_table(_HEADER, [_texts(row) for row in self._rows])
+        return html_table(_HEADER, [_texts(row) for row in self])
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
