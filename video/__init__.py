@@ -1,4 +1,4 @@
 """The domain: index, decoding, splits, packs of clips, augmentation, models, metrics, figures.
 
-Knows torch and video; knows neither DVC nor the names of the pipeline's files.
+Depends on torch and video libraries, but neither on DVC nor on the pipeline's file names.
 """

@@ -1,1 +1,1 @@
-"""Augmentation of clips: configuration, drawn parameters, operations on pixels."""
+"""Augmentation of clips: configuration, sampled parameters, operations on pixels."""

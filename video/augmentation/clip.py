@@ -1,4 +1,4 @@
-"""Augmentation as a function: what determines the bytes of a clip stands in its arguments.
+"""Augmentation as a pure function: its arguments determine the bytes of the clip.
 
 The bytes of an augmented clip follow from (`TRANSFORM_VERSION`, seed, content hash of the video,
 copy number, recipe) and the clip itself. No generator is carried from one clip to the next, so
@@ -6,13 +6,13 @@ neither the order of the clips nor the number of workers can change a byte. No s
 CPU: random numbers are raw Philox integers, parameters are float64 scalars built with + - * /
 alone, and pixels are computed with integers (fixed-point maps, tables, rounded coefficients).
 
-The order of operations, each with a stream of random numbers of its own:
+The order of operations, each with a random stream of its own:
 
     reversal, frame duplication, frame drop   one gathering of frames
-    flip, scale, shear, rotation, elastic     one map for the whole clip, one `cv2.remap` a frame
+    flip, scale, shear, rotation, elastic     one map for the whole clip, one `cv2.remap` per frame
     blur
     brightness, contrast, saturation, hue     one table, one 3x3 transform
-    noise                                     fresh in every frame
+    noise                                     independent in every frame
     cutout
 
 Geometry, blur, colour and cutout are the same in all frames of a clip: a change from frame to
@@ -30,20 +30,20 @@ from video.augmentation.random_streams import RandomStreams
 def augment_clip(
     clip: Clip, recipe: AugmentationRecipe, *, seed: int, video_sha256: str, copy: int
 ) -> Clip:
-    """One augmented copy of a clip.
+    """Return one augmented copy of a clip.
 
     Args:
-        clip: uint8 of shape (frames, height, width, 3), RGB; left as it is.
-        recipe: what may be done to it.
+        clip: uint8 of shape (frames, height, width, 3), RGB; not modified.
+        recipe: the operations, with their probabilities and limits.
         seed: any integer, the same for a whole data set.
         video_sha256: SHA-256 of the video file, 64 lower-case hexadecimal digits.
-        copy: which of the video's augmented copies, from 0.
+        copy: number of the augmented copy, from 0.
 
     Returns:
         A new C-contiguous array of the same shape and type.
 
     Raises:
-        ValueError: the clip is no such array, or the hash or the copy number is not as above.
+        ValueError: the clip, the hash or the copy number is not as described above.
     """
     _check_clip(clip)
     draws = RandomStreams.of(seed=seed, video_sha256=video_sha256, copy=copy)

@@ -1,4 +1,4 @@
-"""What augmentation may do to a clip, and how often."""
+"""Probability and limits of each operation of augmentation."""
 
 from dataclasses import asdict, dataclass
 from typing import Annotated, get_type_hints
@@ -6,7 +6,7 @@ from typing import Annotated, get_type_hints
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a field of the recipe may take, both ends included."""
+    """The range of a field of the recipe, both ends included."""
 
     low: float
     high: float
@@ -19,10 +19,10 @@ Share = Annotated[float, Range(0, 1, "share")]
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationRecipe:
-    """How often and how far each operation goes; amounts are drawn uniformly within the limits.
+    """Probability and limits of each operation; amounts are drawn uniformly within the limits.
 
     A probability of 0 switches an operation off and changes no other one.
-    Raises ValueError that names every value out of its range.
+    Raises a `ValueError` that names every value out of its range.
     """
 
     rotation_probability: Probability
@@ -35,7 +35,7 @@ class AugmentationRecipe:
     shear_max_deg: Annotated[float, Range(0, 45, "degrees, along x, either way")]
 
     flip_probability: Probability
-    """Mirrors left and right. Keep 0 where left and right are classes."""
+    """Mirrors left and right. Keep 0 if left and right are classes."""
 
     jitter_probability: Probability
     brightness_max: Annotated[float, Range(0, 1, "share of 255 added, either way")]
@@ -45,7 +45,7 @@ class AugmentationRecipe:
 
     noise_probability: Probability
     noise_max_sigma: Annotated[float, Range(0, 64, "grey levels of 0 to 255")]
-    """Gaussian noise, fresh in every frame: to a model that sees differences it is motion."""
+    """Gaussian noise, independent in every frame: motion, to a model of frame differences."""
 
     blur_probability: Probability
     blur_max_sigma_px: Annotated[float, Range(0, 16, "pixels of the clip")]
@@ -57,7 +57,7 @@ class AugmentationRecipe:
     elastic_probability: Probability
     elastic_max_px: Annotated[float, Range(0, 64, "pixels of the clip, along x and along y")]
     """Above about a third of a cell the picture folds onto itself."""
-    elastic_grid: Annotated[int, Range(1, 32, "cells a side, between nodes that move freely")]
+    elastic_grid: Annotated[int, Range(1, 32, "cells per side, between nodes that move freely")]
 
     frame_drop_probability: Probability
     frame_drop_max_share: Share
@@ -71,13 +71,13 @@ class AugmentationRecipe:
     that follow; what no longer fits the clip's length falls off its end."""
 
     reversal_probability: Probability
-    """Plays the clip backwards. Keep 0 where the direction of time tells classes apart."""
+    """Plays the clip backwards. Keep 0 if the direction of time distinguishes classes."""
 
     def in_effect(self) -> dict[str, float]:
         """Return the values of the operations that are switched on, by name.
 
-        The fields of an operation begin with its probability. What an operation that is switched
-        off would do cannot change a clip: a new one neither.
+        The fields of an operation begin with its probability. The limits of one that is switched
+        off cannot change a clip, so a new operation, switched off, changes no key.
         """
         values, is_on = {}, True
         for name, value in asdict(self).items():

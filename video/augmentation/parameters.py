@@ -1,4 +1,4 @@
-"""From a recipe to what is done to one clip."""
+"""The parameters of one augmented clip, sampled from a recipe."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -33,9 +33,9 @@ NO_AFFINE, NO_JITTER, NO_CUTOUT = Affine(), Jitter(), Cutout()
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationParameters:
-    """What is done to one clip. Every default leaves the pixels as they are."""
+    """The operations on one clip. Every default leaves the pixels unchanged."""
 
-    source_frames: tuple[int, ...]  # the frame of the clip that stands at each position
+    source_frames: tuple[int, ...]  # the frame of the clip at each position
     rotation_deg: float = 0.0  # positive: counter-clockwise
     affine: Affine = NO_AFFINE
     flipped: bool = False
@@ -129,7 +129,7 @@ def _sample_source_frames(
     frames = list(range(num_frames))
     if _is_applied(recipe.reversal_probability, "reversal", draws):
         frames.reverse()
-    # The faults of a player come last: they act on the clip as it is shown.
+    # Playback faults come last: they act on the clip as it is shown.
     doubled = _sample_positions(
         recipe.frame_duplication_probability,
         recipe.frame_duplication_max_share,
@@ -155,9 +155,9 @@ def _sample_source_frames(
 def _sample_positions(
     probability: float, max_share: float, purpose: str, draws: RandomStreams, num_frames: int
 ) -> list[int]:
-    """At least one position among the first `num_frames - 1`, where `max_share` allows one."""
+    """Sample at least one of the first `num_frames - 1` positions, if `max_share` allows one."""
     gate, amount, *ranks = draws.uniforms(purpose, 1 + num_frames).tolist()
-    most = min(int(max_share * num_frames), num_frames - 1)
-    if gate >= probability or most == 0:
+    max_count = min(int(max_share * num_frames), num_frames - 1)
+    if gate >= probability or max_count == 0:
         return []
-    return sorted(range(num_frames - 1), key=ranks.__getitem__)[: 1 + int(amount * most)]
+    return sorted(range(num_frames - 1), key=ranks.__getitem__)[: 1 + int(amount * max_count)]

@@ -1,4 +1,4 @@
-"""The pixels of an augmented clip, computed with integers: the same on every CPU."""
+"""Pixel operations of augmentation, in integer arithmetic: the same bytes on every CPU."""
 
 import math
 from collections.abc import Iterator
@@ -31,9 +31,9 @@ _QUANTILE_STEPS = 4096  # see _normal_quantiles
 
 
 def apply_parameters(clip: Clip, parameters: AugmentationParameters, draws: RandomStreams) -> Clip:
-    """A new clip; `draws` gives the noise and the displacements, which are too many to list."""
-    # In place from here on, with little scratch: arrays of a clip's size go back to the system and
-    # are faulted in again for every clip, which took a third of the whole time.
+    """Return a new clip; noise and displacements are drawn from `draws`."""
+    # In place from here on, with little scratch: arrays of a clip's size are returned to the system
+    # and faulted in again for every clip, which took a third of the whole time.
     augmented = np.take(clip, parameters.source_frames, axis=0)  # a C-contiguous copy
     _change_alike(augmented, parameters, draws)
     if parameters.noise_sigma > 0:
@@ -43,11 +43,11 @@ def apply_parameters(clip: Clip, parameters: AugmentationParameters, draws: Rand
 
 
 def _change_alike(clip: Clip, parameters: AugmentationParameters, draws: RandomStreams) -> None:
-    """Geometry, blur and colour, which are the same in all frames: so all are done at once.
+    """Apply geometry, blur and colour, the same for all frames, to all frames at once.
 
-    The frames lie beside each other as channels of one picture meanwhile. At 16 frames that saves
-    a third of these steps; the two transpositions (by OpenCV: numpy's cost 10 times as much) take
-    a tenth. Each step reads `picture` and writes `spare`; the clip itself is one of the two.
+    Meanwhile the frames are the channels of one picture. At 16 frames that saves a third of these
+    steps; the two transpositions (by OpenCV: numpy's cost 10 times as much) take a tenth. Each step
+    reads `picture` and writes `spare`; the clip itself is one of the two.
     """
     moves, blurs = _moves_pixels(parameters), parameters.blur_sigma_px > 0
     recolours = parameters.jitter != NO_JITTER
@@ -87,10 +87,10 @@ def _moves_pixels(parameters: AugmentationParameters) -> bool:
 def _source_map(
     parameters: AugmentationParameters, draws: RandomStreams, height: int, width: int
 ) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-    """Where each output pixel comes from, as cv2.remap's fixed-point maps.
+    """Return the source of each output pixel, as the fixed-point maps of cv2.remap.
 
     All geometry is composed in float64 and rounded here, once. `*`, `+` and rint of arrays give
-    the same bits with every instruction set; a matrix product (BLAS) or cv2.warpAffine do not.
+    the same bits with every instruction set; a matrix product (BLAS) or cv2.warpAffine does not.
     """
     scale, shear_deg, translate_x_share, translate_y_share = parameters.affine
     centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
@@ -120,9 +120,9 @@ def _source_map(
 
 
 def _sine_cosine(angle_deg: float) -> tuple[float, float]:
-    """Within 1e-13 for angles up to 180 degrees, by the Taylor series.
+    """Return sine and cosine within 1e-13 for angles up to 180 degrees, by the Taylor series.
 
-    The C library's sine may differ in its last bit with the library and the CPU; + * / may not.
+    The last bit of the C library's sine may depend on the library and the CPU; + * / do not.
     """
     angle = angle_deg * (math.pi / 180)
     sine, cosine, term = 0.0, 0.0, 1.0
@@ -140,10 +140,10 @@ def _tangent(angle_deg: float) -> float:
 
 
 def _smooth_field(cells: int, draws: RandomStreams, height: int, width: int) -> NDArray[np.float64]:
-    """Displacements along x and y, float64 of shape (2, height, width) in [-1, 1).
+    """Return displacements along x and y, float64 of shape (2, height, width) in [-1, 1).
 
-    Random at the nodes of a grid of `cells` x `cells`, between them eased by 3t^2 - 2t^3: its
-    slope is 0 at the nodes, so that no crease shows there.
+    Random at the nodes of a grid of `cells` x `cells`, interpolated by 3t^2 - 2t^3, whose slope is
+    0 at the nodes, so that there is no crease.
     """
     uniforms = draws.uniforms("elastic nodes", 2 * (cells + 1) ** 2)
     nodes = (2 * uniforms - 1).reshape(2, cells + 1, cells + 1)
@@ -154,7 +154,7 @@ def _smooth_field(cells: int, draws: RandomStreams, height: int, width: int) -> 
 
 
 def _eased_positions(cells: int, length: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """For every pixel along a side: its cell, and the eased way through that cell in [0, 1)."""
+    """Return the cell of each pixel on a side, and its eased position in the cell, in [0, 1)."""
     position = (np.arange(length) + 0.5) * cells / length
     cell = position.astype(np.intp)
     t = position - cell
@@ -164,16 +164,16 @@ def _eased_positions(cells: int, length: int) -> tuple[NDArray[np.intp], NDArray
 def _remap(
     picture: Clip, target: Clip, source_map: tuple[NDArray[np.int16], NDArray[np.uint16]]
 ) -> None:
-    """Draw the target from `source_map`, bilinear in fixed point.
+    """Remap the picture by `source_map`, bilinear in fixed point.
 
-    Outside the frame the picture goes on as its mirror image (reflect-101): black corners would
-    tell augmented clips from real ones.
+    Outside the frame the picture is mirrored (reflect-101): black corners would distinguish
+    augmented clips from real ones.
     """
     cv2.remap(picture, *source_map, cv2.INTER_LINEAR, dst=target, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def _blur(picture: Clip, target: Clip, sigma_px: float) -> None:
-    # On uint8, OpenCV computes the kernel in software floats and the sums in fixed point.
+    # Exact: on uint8, OpenCV computes the kernel in software floats and the sums in fixed point.
     cv2.GaussianBlur(picture, (0, 0), sigma_px, dst=target, borderType=cv2.BORDER_REFLECT_101)
 
 
@@ -189,28 +189,28 @@ _QUARTER_TURN = np.array([[-0.213, -0.715, 0.928], [0.143, 0.140, -0.283], [-0.7
 
 
 def _chroma_matrix(jitter: Jitter) -> NDArray[np.float64]:
-    """Saturation and hue as RGB -> RGB, float64 of shape (3, 4) with the offset last.
+    """Return the RGB -> RGB matrix of saturation and hue, float64 (3, 4) with the offset last.
 
     The matrices of SVG 1.1, feColorMatrix, saturate and hueRotate: both keep the luma.
-    Coefficients are multiples of 1/512 and the offset is 1/1024. Every sum is then exact in
-    cv2.transform's fixed point as in its floats, and none lies half-way between two grey levels,
-    where the two would round apart.
+    Coefficients are multiples of 1/512 and the offset is 1/1024. Every sum is then exact both in
+    cv2.transform's fixed point and in its floats, and none lies half-way between two grey levels,
+    where the two would round differently.
     """
     sine, cosine = _sine_cosine(360 * jitter.hue_turn)
     chroma = cosine * (np.eye(3) - _LUMA) + sine * _QUARTER_TURN
     steps = np.rint((_LUMA + (1 + jitter.saturation) * chroma) * _COEFFICIENT_STEPS)
-    # Rows that sum to exactly 1 leave grey pixels alone, whatever was rounded.
+    # Rows that sum to exactly 1 leave grey pixels unchanged, whatever was rounded.
     steps[np.diag_indices(3)] += _COEFFICIENT_STEPS - steps.sum(axis=1)
     offset = np.full((3, 1), 0.5)
     return np.hstack((steps, offset)) / _COEFFICIENT_STEPS
 
 
 def _add_noise(clip: Clip, sigma: float, draws: RandomStreams) -> None:
-    """Every random byte picks one of 256 equally likely noise values, at most 2.9 sigma."""
+    """Add noise in place: each random byte picks one of 256 equal shares, up to 2.9 sigma."""
     values = np.rint(sigma * _normal_quantiles()).astype(np.int16)
     stream = draws.stream("noise values")
-    # With its highest bit turned over, a byte is its value - 128 as int8, and saturates where the
-    # byte would: OpenCV adds two arrays of int8 8 times as fast as uint8 and int16.
+    # With its highest bit flipped, a byte is its value - 128 as int8, and saturates where the byte
+    # would: OpenCV adds two arrays of int8 8 times as fast as uint8 and int16.
     clip ^= 128
     for start in range(0, len(clip), 8):
         frames = clip[start : start + 8]  # 8 frames use up whole words of 8 bytes
@@ -223,7 +223,7 @@ def _add_noise(clip: Clip, sigma: float, draws: RandomStreams) -> None:
 
 
 def _within_int8(values: NDArray[np.int16]) -> Iterator[NDArray[np.int8]]:
-    """int8 arrays that sum to `values`, each value's parts of one sign: as one, they saturate."""
+    """Yield int8 arrays that sum to `values`, with one sign per value: they saturate as the sum."""
     while values.any():
         part = values.clip(-128, 127)
         yield part.astype(np.int8)
@@ -232,7 +232,7 @@ def _within_int8(values: NDArray[np.int16]) -> Iterator[NDArray[np.int8]]:
 
 @cache
 def _normal_quantiles() -> NDArray[np.float64]:
-    """The quantiles of the standard normal distribution at the middles of 256 equal shares.
+    """Return the standard normal quantiles at the middles of 256 equal shares.
 
     Rounded to 1/4096, to be the same with every C library's logarithm.
     """

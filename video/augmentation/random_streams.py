@@ -1,4 +1,4 @@
-"""Random numbers that follow from what they are for, whatever was drawn before."""
+"""Random streams keyed by purpose, independent of earlier draws."""
 
 import operator
 import re
@@ -9,14 +9,16 @@ import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
-# Raise it with any change of code that changes a byte of any augmented clip: the version enters
-# every random stream and the key of every stored clip.
+# Raise it with any change that alters a byte of any augmented clip: the version is part of every
+# random stream and of the key of every stored clip.
 TRANSFORM_VERSION = 1
 
 
 class _Key(ISeedSequence):
-    """A Philox key as a seed: `Philox(key=…)` gives the same stream, but takes 3 times as long,
-    for it asks the system for a seed first."""
+    """A Philox key as a seed sequence.
+
+    `Philox(key=…)` gives the same stream in 3 times the time: it asks the system for a seed first.
+    """
 
     def __init__(self, digest: bytes) -> None:
         self._words = np.frombuffer(digest, "<u8").astype(np.uint64)
@@ -30,16 +32,16 @@ class _Key(ISeedSequence):
 class RandomStreams:
     """The random numbers of one augmented clip, by purpose.
 
-    Every purpose has its own Philox key. What one operation draws therefore depends neither on
-    how much another one draws nor on whether another one is applied.
+    Every purpose has its own Philox key. The draws of one operation therefore do not depend on how
+    much another one draws or on whether it is applied.
     """
 
     identity: str
 
     @classmethod
     def of(cls, *, seed: int, video_sha256: str, copy: int) -> "RandomStreams":
-        """Raises ValueError for a hash or a copy number that could not be a clip's identity."""
-        # The same hash in capitals would be other bytes for the same video.
+        """Return the streams of a clip; `ValueError` for an invalid hash or copy number."""
+        # Lower case only: the same hash in capitals would give other bytes for the same video.
         if not re.fullmatch("[0-9a-f]{64}", video_sha256):
             raise ValueError(
                 "augment_clip: video_sha256: expected 64 lower-case hexadecimal digits, "
@@ -53,18 +55,15 @@ class RandomStreams:
         )
 
     def stream(self, purpose: str) -> np.random.Philox:
-        """A new stream from its beginning, for `random_raw`: integers of 64 bits.
+        """Return a new stream from its beginning, for `random_raw`: 64-bit integers.
 
-        Raw integers, since numpy may change what its Generator makes of them between versions.
+        The methods of numpy's Generator may give other numbers in another version.
         """
         digest = blake2b(f"{self.identity}|{purpose}".encode(), digest_size=16).digest()
-        # The stubs know one kind of ISeedSequence, which is taken in general.
+        # numpy's stubs accept SeedSequence only; Philox takes any ISeedSequence.
         return np.random.Philox(_Key(digest))  # type: ignore[arg-type]
 
-    def raw(self, purpose: str, count: int) -> NDArray[np.uint64]:
-        """The first `count` integers of the stream, of 64 bits each."""
-        return self.stream(purpose).random_raw(count)
-
     def uniforms(self, purpose: str, count: int) -> NDArray[np.float64]:
-        """`count` numbers in [0, 1), multiples of 2**-53 and thus exact."""
-        return (self.raw(purpose, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        """Return `count` numbers in [0, 1), multiples of 2**-53 and thus exact."""
+        words = self.stream(purpose).random_raw(count)
+        return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -1,1 +1,1 @@
-"""Clips: packs of frames, batches read from them, the order of an epoch."""
+"""Packs of clips, batches read from them, and the order of an epoch."""

@@ -1,4 +1,4 @@
-"""Clips from packs into batches: uint8 up to the device, in the order that is asked for."""
+"""Batches of clips read from packs, uint8 up to the device, in a given order."""
 
 import itertools
 from collections.abc import Callable, Generator, Sequence
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from video.clips.packs import Clips, PackError, check_clip, read_clip_into
 
-# Makes of a clip, and its row in the `ClipSet`'s table, another clip of the same shape. Called by
-# several threads at once where `batches` is given more than one worker.
+# Maps a clip and its row in the `ClipSet`'s table to another clip of the same shape. Called by
+# several threads at once if `batches` has more than one worker.
 Augment = Callable[[Clips, int], Clips]
 
-# Makes an uninitialised uint8 array of a shape, say in memory that a GPU can copy from by itself.
+# Makes an uninitialized uint8 array of a shape, for example in pinned memory.
 Allocate = Callable[[tuple[int, ...]], Clips]
 
 # Arrays that `ClipSet.batches` fills in turn: one that is in use, and two made ahead of it.
@@ -32,13 +32,12 @@ REQUIRED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """clips: uint8 of shape (batch, frames, height, width, 3); labels: int64 of shape (batch,);
+    """A batch of clips, or one rank's shard of it.
+
+    clips: uint8 of shape (batch, frames, height, width, 3); `ClipSet.batches` says how long valid.
+    labels: int64 of shape (batch,).
     rows: the clips' rows in the `ClipSet`'s table.
-
-    Where several processes share a batch, labels and rows are those of the whole batch, and the
-    clips those of the rows `share` of it.
-
-    `ClipSet.batches` says how long the clips stay as they are.
+    share: the part of the batch that `clips` holds; labels and rows are always of the whole batch.
     """
 
     clips: Clips
@@ -47,18 +46,14 @@ class Batch:
     share: slice = field(default_factory=lambda: slice(None))
 
 
-def _whole(count: int) -> slice:
-    return slice(count)
-
-
 class ClipSet:
-    """The clips of a table, read on demand; each is held against its sha256 when first read.
+    """The clips of a table, read on demand; the sha256 of each is checked when it is first read.
 
-    Raises `PackError` for a table that does not tell what it must, and for a clip whose bytes are
-    not those that its row promises.
+    Raises `PackError` if a column is missing, if the clips differ in shape, or if the bytes of a
+    clip are not those of its row.
 
-    `table` has the columns REQUIRED; `directories` gives for each row
-    the directory that holds its pack; `labels` the classes in the order of the model's outputs.
+    `table` has the columns REQUIRED; `directories` has for each row the directory of its pack;
+    `labels` are the classes in the order of the model's outputs.
     """
 
     def __init__(
@@ -85,7 +80,7 @@ class ClipSet:
                 directories, table["pack"], table["offset_bytes"], strict=True
             )
         ]
-        # Once a clip and process: 0.05 ms for 100 KB, about what reading it costs.
+        # Once per clip and process: 0.05 ms for 100 KB, about the cost of reading it.
         self._unverified = dict(enumerate(table["clip_sha256"]))
 
     def __len__(self) -> int:
@@ -100,16 +95,16 @@ class ClipSet:
         first: int = 0,
         allocate: Allocate | None = None,
         workers: int = 1,
-        share: Callable[[int], slice] = _whole,
+        share: Callable[[int], slice] = slice,
     ) -> Generator[Batch, None, None]:
-        """Batches of the rows in the given order, cut by `batch_rows`, each clip augmented.
+        """Yield batches of the rows in the given order, cut by `batch_rows`, each clip augmented.
 
-        The first one made is that of number `first`; nothing before it is read. `workers` threads
-        augment the clips of a batch, which changes no byte where `augment` is a function of its
-        arguments. The arrays of clips are made once, by `allocate`, and filled in turn: a batch
-        stays as it is while the `NUM_BUFFERS` - 1 batches after it are made, and its clips are
-        overwritten when the next one after those is asked for. Copy what shall last longer.
-        `share` tells which clips of a batch of so many are read at all, one behind the other.
+        Starts at the batch of number `first`; nothing before it is read. `workers` threads augment
+        the clips of a batch, which changes no byte if `augment` is a pure function. The arrays of
+        clips are allocated once, by `allocate`, and reused in turn: the clips of a batch stay valid
+        while the next `NUM_BUFFERS` - 1 batches are made, and are overwritten by the one after
+        those. Copy them to keep them longer. `share` maps the size of a batch to the contiguous
+        part of it that is read.
         """
         cut = batch_rows(order, batch_size)
         largest = max(map(len, cut[first:]), default=0)
@@ -117,7 +112,6 @@ class ClipSet:
             (allocate or _empty)((largest, *self.clip_shape))
             for _ in range(min(NUM_BUFFERS, len(cut[first:])))
         ]
-        # No pool for one worker: a thread more would only be in the way.
         threads = ThreadPoolExecutor(workers) if augment and workers > 1 else nullcontext()
         with threads as pool:
             for number, whole in enumerate(itertools.islice(cut, first, None)):
@@ -131,7 +125,7 @@ class ClipSet:
                 yield Batch(clips=clips, labels=self.targets[whole], rows=whole, share=part)
 
     def read(self, rows: Sequence[int]) -> Clips:
-        """uint8 of shape (len(rows), frames, height, width, 3), an array of its own."""
+        """Return the clips as a new array, uint8 of shape (len(rows), frames, height, width, 3)."""
         return self._read_into(_empty((len(rows), *self.clip_shape)), rows)
 
     def _read_into(self, clips: Clips, rows: Sequence[int]) -> Clips:
@@ -148,7 +142,7 @@ class ClipSet:
 def batch_rows(order: Sequence[int], batch_size: int) -> list[list[int]]:
     """Cut an order into batches of `batch_size`; the last one may be smaller.
 
-    A single row left over joins the batch before it: batch normalisation has no variance of one.
+    A single row left over joins the batch before it: batch normalization has no variance of one.
     """
     cuts = [*range(0, len(order), batch_size), len(order)]
     if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1 < batch_size:

@@ -1,8 +1,8 @@
-"""Packs: the clips of one video in one file, named by everything that made its bytes.
+"""Packs: the clips of one video in one file, named by everything that determines its bytes.
 
-A pack is a `.npy` file, uint8 of shape (clips, frames, height, width, 3). Its key holds the
-video's content, the parameters that matter, the transform's version and the decoder's, and
-nothing else: a changed learning rate or description leaves every clip where it is.
+A pack is a `.npy` file, uint8 of shape (clips, frames, height, width, 3). Its key covers the
+video's content, the relevant parameters and the versions of transform and decoder, and nothing
+else: a changed learning rate or description invalidates no clip.
 """
 
 import hashlib
@@ -18,13 +18,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-# What the container tells of a video travels with its clips (as `video_<name>`), for the baseline
-# that sees nothing else.
+# Metadata of the container, kept with the clips (as `video_<name>`) for the metadata baseline.
 VIDEO_FACTS = ("width", "height", "fps", "num_frames", "duration_sec", "size_bytes")
 
 Clips = NDArray[np.uint8]
 
-# By force: an object damaged in DVC's cache would be checked out again by a plain `dvc repro`.
+PACK_NAME = r"[0-9a-f]{40}\.npy"  # of a file named by `pack_key`
+
+# --force: a plain `dvc repro` would check out again an object that is damaged in DVC's cache.
 MAKE_AGAIN = (
     "make it again: dvc repro --force --single-item create_dataset, or generate_augmentations for "
     "an augmented clip"
@@ -36,32 +37,28 @@ class PackError(ValueError):
 
 
 def uniform_indices(num_frames: int, count: int) -> list[int]:
-    """The frames at the centres of `count` equal segments of a video of `num_frames` frames.
+    """Return the frames at the centres of `count` equal segments of `num_frames` frames.
 
     Ascending, in [0, num_frames); a video shorter than `count` repeats frames.
     """
     return [(2 * i + 1) * num_frames // (2 * count) for i in range(count)]
 
 
-# That of a file named by `pack_key`.
-PACK_NAME = r"[0-9a-f]{40}\.npy"
-
-
 def pack_key(video_sha256: str, recipe: Mapping[str, Any]) -> str:
-    """40 hex digits that name the pack which `recipe` (plain values) makes of the video."""
+    """Return 40 hex digits that name the pack which `recipe` (plain values) makes of the video."""
     document = json.dumps([video_sha256, recipe], sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(document.encode(), digest_size=20).hexdigest()
 
 
 def pack_bytes(clips: Clips) -> bytes:
-    """The pack's file content for uint8 clips of shape (clips, frames, height, width, 3)."""
+    """Return the pack's bytes for uint8 clips of shape (clips, frames, height, width, 3)."""
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(clips), allow_pickle=False)
     return buffer.getvalue()
 
 
 def pack_rows(name: str, clips: Clips) -> pl.DataFrame:
-    """Where the clips of the pack `name` lie, a row a clip.
+    """Return the place of each clip in the pack `name`, one row per clip.
 
     Columns: pack, clip (number in the pack), offset_bytes, frames, height, width, dtype,
     clip_sha256 (of the clip's bytes alone).
@@ -86,7 +83,7 @@ def pack_rows(name: str, clips: Clips) -> pl.DataFrame:
 
 
 def _header(shape: Sequence[int]) -> bytes:
-    """What a pack of clips of this shape begins with."""
+    """Return the first bytes of a pack of this shape, up to its first clip."""
     buffer = io.BytesIO()
     description = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(buffer, description)
@@ -94,14 +91,13 @@ def _header(shape: Sequence[int]) -> bytes:
 
 
 def parse_pack(content: bytes, shape: Sequence[int]) -> Clips | None:
-    """The clips of a pack's content; None if it is no pack of uint8 clips of this shape."""
+    """Return a pack's clips; None if `content` is no pack of uint8 clips of this shape."""
     header_bytes = len(content) - math.prod(shape)
     try:
         # A view, so that large packs are not copied.
         clips = np.frombuffer(content, np.uint8, offset=max(header_bytes, 0)).reshape(shape)
     except ValueError:
         return None
-    # The header that `pack_bytes` writes for this shape, and no other.
     return clips if content[:header_bytes] == _header(shape) else None
 
 
@@ -116,9 +112,9 @@ def check_clip(clip: Clips, path: Path, sha256: str) -> None:
 
 
 def read_clip_into(target: Clips, path: Path, offset_bytes: int) -> None:
-    """Fill the contiguous uint8 array `target` from the pack at `path`, without a copy between.
+    """Read into the contiguous uint8 array `target` from the pack at `path`, without a copy.
 
-    Raises `PackError` if the file is not there or ends before the clip does.
+    Raises `PackError` if the file is missing or ends before the clip does.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)

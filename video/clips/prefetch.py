@@ -1,4 +1,4 @@
-"""Batches made by a thread while the caller trains on the one before."""
+"""Prefetching: a thread makes the next batches while the caller trains on the current one."""
 
 import threading
 import time
@@ -18,30 +18,24 @@ class _Failure:
 
 
 class Prefetched:
-    """The same batches in the same order, `depth` of them made ahead of the one in use.
+    """The same batches in the same order, DEPTH of them made ahead of the one in use.
 
-    To be iterated over once. A batch may be used until the next one is asked for. An error of the
-    thread is raised where its batch would have come; leaving the loop early, in whatever way, ends
-    the thread, at the latest when the batch that it is at has been made.
-
-    `depth` is at most DEPTH: there are no more buffers to make batches in.
+    Iterate over it once. A batch may be used until the next one is requested. An error in the
+    thread is raised in place of its batch; leaving the loop early, in whatever way, ends the
+    thread, at the latest when its current batch has been made.
     """
 
     waited_sec: float
-    """How long the caller has waited for batches so far."""
+    """Seconds that the caller has waited for batches so far."""
 
-    def __init__(self, batches: Generator[Batch, None, None], *, depth: int = DEPTH) -> None:
-        if not 1 <= depth <= DEPTH:
-            raise ValueError(f"depth: expected 1 to {DEPTH} batches, got {depth}")
+    def __init__(self, batches: Generator[Batch, None, None]) -> None:
         self._batches = batches
-        self._depth = depth
         self.waited_sec = 0.0
 
     def __iter__(self) -> Iterator[Batch]:
         made: SimpleQueue[Batch | _Failure | None] = SimpleQueue()
         stopped = threading.Event()
-        # One for each batch that may be made: those ahead, and the one that the caller uses.
-        free = threading.Semaphore(self._depth + 1)
+        free = threading.Semaphore(DEPTH + 1)  # the batches made ahead, and the one in use
         thread = threading.Thread(
             target=_make, args=(self._batches, made, free, stopped), name="prefetch", daemon=True
         )
@@ -71,7 +65,7 @@ def _make(
     stopped: threading.Event,
 ) -> None:
     try:
-        # Closed in this thread, which alone has run it: an abandoned one ends its own workers.
+        # Closed in the thread that runs it, so that an abandoned generator ends its own workers.
         with closing(batches):
             while True:
                 free.acquire()

@@ -1,7 +1,4 @@
-"""The order of an epoch's clips, which nobody keeps.
-
-It is a function of (seed, epoch), so that a place in it is one number and no worker holds a state.
-"""
+"""Epoch order as a pure function of (seed, epoch), without the state of a sampler."""
 
 import hashlib
 from collections import Counter
@@ -22,10 +19,10 @@ def sampling_order(
     seed: int,
     epoch: int,
 ) -> list[int]:
-    """Rows in the order of an epoch, as many as there are: every row once (shuffled), or every
-    class (balanced) or every group of near-duplicates (weighted) equally often.
+    """Return the row numbers of an epoch, as many as there are rows.
 
-    targets: class numbers, shape (rows,); groups: a name a row.
+    Every row occurs once (shuffled), or every class (balanced) or every group of near-duplicates
+    (weighted) equally often. targets: class numbers, shape (rows,); groups: one name per row.
     """
     if sampling == "balanced":
         return balanced_order(targets, seed=seed, epoch=epoch)
@@ -35,15 +32,15 @@ def sampling_order(
 
 
 def epoch_order(num_clips: int, *, seed: int, epoch: int) -> list[int]:
-    """A permutation of range(num_clips) that depends on nothing but the arguments."""
+    """Return a permutation of range(num_clips) that depends on the arguments alone."""
     permutation: list[int] = _generator(seed, epoch).permutation(num_clips).tolist()
     return permutation
 
 
 def balanced_order(targets: NDArray[np.int64], *, seed: int, epoch: int) -> list[int]:
-    """As many rows as `targets` has, drawn so that every class comes up equally often.
+    """Draw as many rows as `targets` has, with every class equally often.
 
-    Within a class no row is repeated before each has come up as often.
+    Within a class no row is repeated before each has occurred as often.
     """
     generator = _generator(seed, epoch)
     classes = np.unique(targets)
@@ -59,11 +56,11 @@ def balanced_order(targets: NDArray[np.int64], *, seed: int, epoch: int) -> list
 
 
 def weighted_order(weights: NDArray[np.float64], *, seed: int, epoch: int) -> list[int]:
-    """As many rows as there are weights, drawn with probability proportional to the weight.
+    """Draw as many rows as there are weights, with probability proportional to the weight.
 
-    Systematic resampling: a row that shall come up 1.3 times on average comes up once or twice,
-    never more or less, and one of weight 0 never. Raises `ValueError` for weights of which no
-    probability can be made.
+    Systematic resampling: a row expected 1.3 times on average occurs once or twice, never more or
+    less, and one of weight 0 never. Raises `ValueError` for weights that are negative, not finite,
+    or all 0.
     """
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise ValueError(
@@ -71,18 +68,18 @@ def weighted_order(weights: NDArray[np.float64], *, seed: int, epoch: int) -> li
             f"{np.min(weights)} to {np.max(weights)}; correct them"
         )
     generator = _generator(seed, epoch)
-    # Shuffled before, too: of rows that stand side by side, one drawn keeps out the next.
+    # Shuffled before as well: a drawn row makes its neighbours less likely to be drawn.
     rows = generator.permutation(np.flatnonzero(weights))
     ends = np.cumsum(weights[rows])
     picks = (generator.random() + np.arange(len(weights))) * (ends[-1] / len(weights))
-    # Rounding may put the last pick on the very end, behind which there is no row.
+    # Rounding may put the last pick on the very end, past the last row.
     drawn = rows[np.searchsorted(ends, picks, side="right").clip(max=len(rows) - 1)]
     order: list[int] = generator.permutation(drawn).tolist()
     return order
 
 
 def group_weights(groups: Sequence[str]) -> NDArray[np.float64]:
-    """1 / the number of rows in the row's group: by these every group comes up equally often."""
+    """Return 1 / (rows of the group) for each row: each group is drawn equally often."""
     sizes = Counter(groups)
     return np.array([1.0 / sizes[group] for group in groups])
 

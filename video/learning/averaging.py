@@ -1,4 +1,4 @@
-"""A moving average of a model's weights, which often generalises better than the last ones."""
+"""Exponential moving average of a model's weights, which often generalizes better."""
 
 import copy
 
@@ -7,10 +7,10 @@ from torch import nn
 
 
 class MovingAverage:
-    """An exponential moving average of all that is float in a model, running statistics included.
+    """An exponential moving average of a model's float tensors, running statistics included.
 
-    `decay`: share that is kept at each update, in (0, 1). The first updates keep less, (1 + n) /
-    (10 + n) at the n-th, counted from 1: the initial weights would else outlast a short training.
+    `decay`: share kept at each update, in (0, 1). The first updates keep less, (1 + n) / (10 + n)
+    at update n, counted from 1: otherwise the initial weights would dominate a short training.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -19,7 +19,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, number: int) -> None:
-        """Take in the weights after update `number`, counted from 1."""
+        """Update the average with the weights after update `number`, counted from 1."""
         kept = min(self._decay, (1 + number) / (10 + number))
         averages, values = _tensors(self.model), _tensors(model)
         floats = [i for i, average in enumerate(averages) if average.is_floating_point()]

@@ -1,4 +1,4 @@
-"""Collectives that a learner needs of the ranks that train the same model."""
+"""Collectives between the ranks that train the same model."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,10 +7,9 @@ import torch
 
 
 class Collective(Protocol):
-    """`size` processes, of which this one is `rank`, from 0.
+    """A group of `size` processes, seen from the one of rank `rank`, counted from 0.
 
-    A call returns when all ranks have made it; it raises if a rank has ended, and has then changed
-    nothing.
+    A call blocks until all ranks have made it. If a rank has ended, it raises and changes nothing.
     """
 
     rank: int

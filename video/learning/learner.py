@@ -1,4 +1,4 @@
-"""A model and all that fits its weights, a step at a time. The loop is the caller's."""
+"""Optimizer steps on a model; the loop over the batches is the caller's."""
 
 import itertools
 import os
@@ -22,43 +22,43 @@ from video.learning.predict import on_device
 
 
 class NonFiniteLossError(ValueError):
-    """The loss or its gradient is NaN or infinite; all is as it was before this batch."""
+    """The loss or its gradient is NaN or infinite; the state is that before the batch."""
 
 
 class UnsuitableOptionError(ValueError):
-    """This machine cannot train as params.yaml says."""
+    """This machine does not support an option of params.yaml."""
 
 
 class Learner:
-    """Takes optimizer steps (AdamW) on whole batches; what they need of a run's past is its state.
+    """Optimizer steps (AdamW) on whole batches, with the state that they depend on.
 
-    A batch goes through the model in parts of about `micro_batch` clips, one after another, whose
-    gradients add up: sums of the losses, divided by the class weights of the whole batch. The step
-    is that of the whole batch, up to rounding; except that batch normalisation normalises by the
-    statistics of each part, and dropout draws a part at a time.
+    Gradients are accumulated over micro-batches of about `micro_batch` clips: sums of the losses,
+    divided by the class weights of the whole batch. The step is that of the whole batch, up to
+    rounding; but batch normalization uses the statistics of each micro-batch, and dropout draws for
+    each micro-batch.
 
-    Where a step runs out of memory, the parts become half as large, the step begins anew, and
-    `events` gets an entry, which the caller may print and remove. The smaller parts are kept.
+    If a step runs out of memory, the micro-batches are halved, the step is repeated, and `events`
+    gets an entry, which the caller may print and remove. The smaller size is kept.
 
-    Of several processes each takes its share of every batch, and the gradients are added up once
-    they are whole, so that a process can begin its part of a step anew without the others. Batch
-    normalisation sees one process's share at a time, unless the model was made to share its
-    statistics; its running statistics are those of the first process.
+    Each of several ranks takes its shard of every batch, and the gradients are all-reduced once, at
+    the end, so that a rank can repeat its part of a step without the others. Batch normalization
+    sees one rank's shard at a time, unless the model was made to share its statistics; its running
+    statistics are those of rank 0.
 
     Args:
-        model: on `device`, as is `normalise`; its names in `state_dict` are the model's own.
+        model: on `device`, like `normalise`; its names in `state_dict` are the model's own.
         head: the modules of `model` that learn while the rest is frozen.
-        loss: with a weight a class.
-        num_batches: of an epoch.
-        peers: the processes that train the same model; all with equal weights.
+        loss: with one weight per class.
+        num_batches: number of batches per epoch.
+        peers: the ranks that train the same model, all with equal weights.
 
     Raises:
-        UnsuitableOptionError: the precision, or compilation, is not to be had on this machine.
+        UnsuitableOptionError: this machine does not support the precision or compilation.
     """
 
     micro_batch: int
-    """Clips that go through the model at once, in a batch of `batch_size`; a single clip left over
-    at the end of the data makes it one more."""
+    """Clips per micro-batch, in a batch of `batch_size`; one more if a single clip is left over at
+    the end of the data."""
 
     events: list[OutOfMemory]
 
@@ -86,10 +86,10 @@ class Learner:
         self._loss = loss
         self.device = device
         self.normalise = normalise
-        # A graph for every shape, so that none depends on the shapes that came before: a resumed
-        # training has seen others.
+        # One graph per shape, so that none depends on earlier shapes: a resumed training has seen
+        # others.
         if options.compile:
-            # Tells the compiler, too, what holds for all else.
+            # Makes the setting known to the compiler as well.
             torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
         self._forward = torch.compile(model, dynamic=False) if options.compile else model
         self._optimizer = torch.optim.AdamW(
@@ -103,25 +103,25 @@ class Learner:
         self._shares_statistics = self._peers.size > 1 and any(
             isinstance(part, nn.SyncBatchNorm) for part in norms
         )
-        # Batch normalisation has no variance of one value.
+        # Batch normalization has no variance of one value.
         self._fewest = 2 if norms and not self._shares_statistics else 1
         self.start_epoch(0)
 
     @property
     def evaluated(self) -> nn.Module:
-        """What validation and export use: the moving average if there is one, else the model."""
+        """The model for validation and export: the moving average if there is one."""
         return self._average.model if self._average else self.model
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """The learning rate of the next step."""
         return self._schedule.rate(self.steps_done)
 
     def start_epoch(self, epoch: int) -> None:
-        """Make ready for training in epoch `epoch`, after a validation too.
+        """Set the training mode of epoch `epoch`, also after a validation.
 
-        What is frozen has no gradients and is in eval mode, so that its running statistics stay
-        as they are and its dropout is off.
+        Frozen modules have no gradients and are in eval mode, so that their running statistics do
+        not change and their dropout is off.
         """
         self._epoch = epoch
         frozen = epoch < self._options.frozen_epochs
@@ -130,28 +130,28 @@ class Learner:
             part.train().requires_grad_(True)
 
     def share(self, num_clips: int) -> slice:
-        """Which of a batch of so many clips this process takes: none, where there are too few."""
+        """Return this rank's shard of a batch of `num_clips`; empty if there are too few clips."""
         parts = self._num_shares(num_clips)
         rank = min(self._peers.rank, parts)
         return slice(num_clips * rank // parts, num_clips * min(rank + 1, parts) // parts)
 
     def broadcast_statistics(self) -> None:
-        """Give all processes the first one's running statistics, which validation uses."""
+        """Broadcast the running statistics of rank 0, which validation uses."""
         models = [self.model, *([self._average.model] if self._average else [])]
         self._peers.broadcast_([buffer for model in models for buffer in model.buffers()])
 
     def step(self, batch: Batch) -> float:
-        """One optimizer step; returns the mean loss of the batch before it.
+        """Take one optimizer step; return the mean loss of the batch before it.
 
-        What `Collective` raises leaves all as it was before. Raises `NonFiniteLossError` before the
-        optimizer has used a NaN or infinite loss, and `TooLittleMemoryError` where no smaller part
-        is left to try. With float16, an infinite
-        gradient of a finite loss makes no error: the step is left out and the loss's scale halved.
+        Errors of `Collective` leave the state unchanged. Raises `NonFiniteLossError` before the
+        optimizer has used a NaN or infinite loss, and `TooLittleMemoryError` if no smaller
+        micro-batch is left to try. With float16, an infinite gradient of a finite loss is no error:
+        the step is skipped and the scale of the loss halved.
         """
         self._step_start.remember()
         loss = self._gradients(batch)
         try:
-            loss = self._summed(loss)
+            loss = self._all_reduced(loss)
             if not np.isfinite(loss):
                 raise NonFiniteLossError(f"the loss is {loss}")
             self._clip()
@@ -168,7 +168,7 @@ class Learner:
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain types. The tensors are those in use: save or copy before a step."""
+        """Return tensors and plain types. The tensors are in use: save or copy before a step."""
         return {
             "model": self.model.state_dict(),
             "average": self._average.model.state_dict() if self._average else None,
@@ -180,9 +180,9 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the learner of the same options whose state it is, bit for bit.
+        """Restore the state of a learner with the same options, bit for bit.
 
-        Torch's generators are no part of it: put them back, too.
+        Torch's generators are not part of it: restore them, too.
         """
         self.model.load_state_dict(state["model"])
         if self._average:
@@ -194,7 +194,7 @@ class Learner:
         self.start_epoch(state["epoch"])
 
     def _gradients(self, batch: Batch) -> float:
-        """Leave the batch's gradient in the parameters; returns its mean loss."""
+        """Compute the batch's gradient into the parameters; return its mean loss."""
         while True:
             try:
                 return self._accumulate(batch)
@@ -202,7 +202,7 @@ class Learner:
                 if not is_out_of_memory(error):
                     raise
                 reason = str(error).partition("\n")[0]
-            # Here the error is gone, which held all that the step had made.
+            # Outside of `except`, where the traceback would keep the tensors of the step alive.
             self._forget()
             if self._shares_statistics:
                 raise TooLittleMemoryError(
@@ -225,35 +225,34 @@ class Learner:
                 logits = self._forward(clips)
             loss = self._loss.sum(logits, targets) / total_weight
             if not losses:
-                # Not before the forward pass: with the gradients gone as well, the heap would be
-                # given back to the system after each step, and taken again page by page.
+                # Not before the forward pass: without the gradients too, the heap would be returned
+                # to the system after each step, and faulted in again page by page.
                 self._optimizer.zero_grad(set_to_none=True)
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         if not losses:  # no share of a small batch
             self._optimizer.zero_grad(set_to_none=True)
             return 0.0
-        # Read after the backward pass: once a step, and never while a GPU waits for work.
+        # Read after the backward pass: one synchronization per step, when no GPU waits for work.
         return torch.stack(losses).sum().item()
 
-    def _summed(self, loss: float) -> float:
-        """The gradients and the loss of the whole batch, where processes have shares of it.
+    def _all_reduced(self, loss: float) -> float:
+        """All-reduce the gradients, and return the all-reduced loss.
 
-        All go on with the parts of the one that has the least memory: the state of one of them is
-        then that of all.
+        All ranks continue with the smallest micro-batch of any, so that their states stay equal.
         """
         rank, size = self._peers.rank, self._peers.size
         if size == 1:
             return loss
-        # The loss, and behind it each process's number of clips at once.
+        # The loss, followed by the micro-batch of each rank.
         own = [float(self.micro_batch if number == rank else 0) for number in range(size)]
-        told = torch.tensor([loss, *own], dtype=torch.float64, device=self.device)
+        reduced = torch.tensor([loss, *own], dtype=torch.float64, device=self.device)
         learning = [p for p in self.model.parameters() if p.requires_grad]
         for parameter in learning:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self._peers.all_reduce_([told, *(p.grad for p in learning if p.grad is not None)])
-        values: list[float] = told.tolist()
+        self._peers.all_reduce_([reduced, *(p.grad for p in learning if p.grad is not None)])
+        values: list[float] = reduced.tolist()
         self.micro_batch = int(min(values[1:]))
         return values[0]
 
@@ -261,8 +260,11 @@ class Learner:
         return max(1, min(self._peers.size, num_clips // self._fewest))
 
     def _parts(self, num_clips: int, num_whole: int) -> list[slice]:
-        """Parts of about equal size of this process's share; of no fewer clips than the model
-        takes, and, where the shares allow it, as many in every process."""
+        """Cut this rank's shard into micro-batches of about equal size.
+
+        None has fewer clips than the model takes; the number is that of the other ranks, if the
+        shards allow it.
+        """
         if not num_clips:
             return []
         largest = -(-num_whole // self._num_shares(num_whole))
@@ -280,7 +282,7 @@ class Learner:
     def _clip(self) -> None:
         """Scale the gradient down to `clip_norm`, if there is one; raise if it is not finite."""
         if self._scaler.is_enabled():
-            # A scaler leaves a step with an infinite gradient out by itself.
+            # The scaler itself skips a step with an infinite gradient.
             if self._options.clip_norm:
                 self._scaler.unscale_(self._optimizer)
                 nn.utils.clip_grad_norm_(self.model.parameters(), self._options.clip_norm)
@@ -293,7 +295,7 @@ class Learner:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self._options.clip_norm, norm)
 
     def _forget(self) -> None:
-        """Back to the step's start."""
+        """Restore the state of the start of the step."""
         self._optimizer.zero_grad(set_to_none=True)
         self._step_start.restore()
 
@@ -329,6 +331,6 @@ def _check_options(options: OptimizerConfig, device: torch.device) -> None:
 
 
 def evaluated_weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Of a learner's state, the weights that `Learner.evaluated` has."""
+    """Return the weights of `Learner.evaluated` from a learner's state."""
     weights: dict[str, torch.Tensor] = state["average"] or state["model"]
     return weights

@@ -1,4 +1,4 @@
-"""Cross entropy as a sum over clips, so that a batch can be taken in parts."""
+"""Cross entropy as a sum over clips, for accumulation over micro-batches."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch.nn import functional
 
 
 def class_weights(targets: NDArray[np.int64], num_classes: int) -> torch.Tensor:
-    """Weights inverse to the classes' frequencies, 1 on average over the clips; shape (classes,).
+    """Return weights inverse to class frequency, 1 on average over the clips; shape (classes,).
 
     scikit-learn's "balanced" heuristic: clips / (classes * count).
     """
@@ -19,8 +19,8 @@ class WeightedCrossEntropy:
     """Cross entropy with weighted classes and smoothed labels.
 
     Its sum over a batch, divided by `total_weight` of the batch, is the mean that
-    `nn.CrossEntropyLoss(weight, label_smoothing=…)` gives. Computed with probabilities as targets,
-    which needs no NLLLoss kernel: that has no deterministic form on CUDA.
+    `nn.CrossEntropyLoss(weight, label_smoothing=…)` returns. Computed with probabilities as
+    targets, to avoid the NLLLoss kernel, which is not deterministic on CUDA.
 
     `weights`: float of shape (classes,).
     """
@@ -33,13 +33,13 @@ class WeightedCrossEntropy:
         self._rows = (smoothed * self._weights).astype(np.float32)
 
     def targets(self, labels: NDArray[np.int64]) -> torch.Tensor:
-        """float32 of shape (len(labels), classes): probabilities times the classes' weights."""
+        """Return class probabilities times class weights, float32 of shape (clips, classes)."""
         return torch.from_numpy(self._rows[labels])
 
     def total_weight(self, labels: NDArray[np.int64]) -> float:
         return float(self._weights[labels].sum())
 
     def sum(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Over the clips; `targets` as `targets` makes them, on the logits' device."""
-        # float32 whatever the model computed in: a sum over clips needs the digits.
+        """Sum the loss over the clips; `targets` from `targets()`, on the logits' device."""
+        # float32 whatever the precision of the model: a sum over clips needs the digits.
         return functional.cross_entropy(logits.float(), targets, reduction="sum")

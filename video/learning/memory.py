@@ -1,10 +1,8 @@
-"""What to do when a step does not fit into memory: tell it, and begin the step again.
+"""Recovery from running out of memory in a step, and reuse of freed memory between steps.
 
-And how the memory of a step is kept for the next one.
-
-On a CPU this is as good as its libraries: oneDNN, which torch takes for convolutions, does not
-always look whether it got the memory it asked for. The process then ends by SIGSEGV, as it ends
-by SIGKILL where Linux itself has none left, and goes on from its last checkpoint when run again.
+On a CPU, recovery is as good as the libraries: oneDNN, which torch uses for convolutions, does not
+always check its allocations. The process then ends by SIGSEGV, or by SIGKILL if Linux itself runs
+out of memory, and resumes from its last checkpoint when run again.
 """
 
 import ctypes
@@ -13,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-# What the CPU's allocator, oneDNN and C++ say. oneDNN also says that it could not create a
-# primitive where one had no memory left for its scratch space. On CUDA the error has a type of its
-# own, but for what cuBLAS and cuDNN take themselves.
+# Messages of the CPU's allocator, oneDNN and C++. oneDNN also reports that it could not create a
+# primitive if there is no memory for its scratch space. On CUDA the error has its own type, except
+# for the allocations of cuBLAS and cuDNN.
 _WORDS = (
     "can't allocate memory",
     "not enough memory",
@@ -33,16 +31,16 @@ _LARGE_BYTES = 1 << 30
 
 
 class TooLittleMemoryError(ValueError):
-    """Not even the smallest part of a batch fits into memory."""
+    """Not even the smallest micro-batch fits into memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfMemory:
-    """A step that did not fit, and what was done about it."""
+    """A step that did not fit into memory, and the micro-batch tried next."""
 
-    step: int  # its number, counted from 0
-    micro_batch: int  # clips at once, which did not fit
-    next_micro_batch: int  # what is tried from here on
+    step: int  # counted from 0
+    micro_batch: int  # clips; did not fit
+    next_micro_batch: int  # clips; used from here on
     reason: str
 
 
@@ -53,11 +51,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what a step on the CPU frees, for the next step.
+    """Make the C library keep the memory that a step on the CPU frees for the next step.
 
-    glibc gives large blocks back to the system, which then hands them out again page by page: of
-    small3d's steps on 64 x 64 clips a quarter of the time. The process stays as large as it was at
-    its largest. Another C library is left as it is.
+    glibc returns large blocks to the system, and page faults then take a quarter of the time of
+    small3d's steps on 64 x 64 clips. The process keeps its peak size. No effect on other C
+    libraries.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -66,9 +64,9 @@ def keep_freed_memory() -> None:
 
 
 class StepStart:
-    """What a forward pass changes besides gradients: the model's buffers and the generators.
+    """A snapshot of what a forward pass changes: the model's buffers and the generators.
 
-    `remember` costs a copy of the running statistics, into memory that is taken once.
+    `remember` copies the running statistics into memory that is allocated once.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:

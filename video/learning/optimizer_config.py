@@ -1,4 +1,4 @@
-"""How a model's weights are fitted, the loop over the batches aside."""
+"""Configuration of a learner: optimizer, precision, schedule and regularization."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,11 +10,11 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """What params.yaml says under these names; 0 switches off what may be off."""
+    """The values of params.yaml by these names; 0 switches an optional feature off."""
 
     epochs: int
     batch_size: int  # clips
-    micro_batches: int  # parts of a batch that go through the model one after another
+    micro_batches: int  # micro-batches per batch
     precision: Precision  # of the forward pass; weights are always float32
     compile: bool
     learning_rate: float  # the schedule's peak
@@ -23,13 +23,13 @@ class OptimizerConfig:
     step_factor: float
     warmup_steps: int
     weight_decay: float
-    clip_norm: float  # of all gradients together
+    clip_norm: float  # max norm of all gradients together
     ema_decay: float
     frozen_epochs: int  # the first ones, in which only the head learns
     label_smoothing: float  # share
 
     def schedule_of(self, num_batches: int) -> Schedule:
-        """The learning rate over epochs of so many batches."""
+        """Return the learning rate schedule for epochs of `num_batches` batches."""
         return Schedule(
             name=self.schedule,
             peak=self.learning_rate,

@@ -1,4 +1,4 @@
-"""Arrays to a device, and one pass of prediction."""
+"""Prediction: transfer of batches to a device, and one pass over them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,12 +12,12 @@ from video.clips.loading import Allocate, Batch
 
 
 def on_device(array: NDArray[Any] | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Without a copy on the CPU; from there, as the bytes that it has."""
+    """Move an array to a device in its own dtype; without a copy on the CPU."""
     return torch.as_tensor(array).to(device, non_blocking=True)
 
 
 def batch_memory(device: torch.device) -> Allocate | None:
-    """How batches for `device` are allocated: for a GPU in memory that it can read by itself."""
+    """Return the allocator of batches for `device`: pinned memory for a GPU, else None."""
     if device.type != "cuda":
         return None
     return lambda shape: torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
@@ -27,7 +27,7 @@ def batch_memory(device: torch.device) -> Allocate | None:
 def predict(
     model: nn.Module, normalise: nn.Module, batches: Iterable[Batch], device: torch.device
 ) -> NDArray[np.float64]:
-    """Probabilities of shape (clips, classes) in the batches' order; the model is left in eval."""
+    """Return probabilities of shape (clips, classes), in order; leaves the model in eval mode."""
     model.eval()
     parts = []
     for batch in batches:

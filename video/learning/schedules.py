@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step, so that a place in a schedule is one number."""
+"""Learning rate schedules as functions of the step, without state."""
 
 import math
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ ScheduleName = Literal["constant", "cosine", "step"]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """A learning rate from its peak downwards, after a linear warm-up."""
+    """A learning rate that decreases from its peak, after a linear warm-up."""
 
     name: ScheduleName
     peak: float
     warmup_steps: int
-    num_steps: int  # in all; of cosine
-    drop_steps: int  # between two drops; of step
-    drop_factor: float  # of step
+    num_steps: int  # total; for cosine
+    drop_steps: int  # between two drops; for step
+    drop_factor: float  # for step
 
     def rate(self, step: int) -> float:
-        """Of the step of this number, counted from 0; cosine reaches 0 after the last one.
+        """Return the learning rate of step `step`, from 0; cosine reaches 0 after the last step.
 
-        In warm-up, step 0 takes 1 / `warmup_steps` of the peak, and each step as much more.
+        In warm-up, step 0 has 1 / `warmup_steps` of the peak, and each step as much more.
         """
         if step < self.warmup_steps:
             return self.peak * (step + 1) / self.warmup_steps
@@ -34,5 +34,5 @@ class Schedule:
 
 
 def depends_on_epochs(name: ScheduleName) -> bool:
-    """Whether another number of epochs changes the learning rate of the steps before the end."""
+    """Return whether another number of epochs changes the learning rate of earlier steps."""
     return name == "cosine"

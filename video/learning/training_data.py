@@ -1,4 +1,4 @@
-"""What a cell trains and validates on, and what training asks of it."""
+"""Training and validation clips of a cell: order, loss and online augmentation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,40 +16,40 @@ from video.learning.losses import WeightedCrossEntropy, class_weights
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingClips:
-    """`labels`: the classes in the order of the model's outputs."""
+    """The clips of a cell; `labels` are the classes in the order of the model's outputs."""
 
     train: ClipSet
     val: ClipSet
     labels: list[str]
 
     def batch_sizes(self, batch_size: int) -> list[int]:
-        """Of an epoch of training: the clips of each batch, the last of which may be smaller."""
+        """Return the number of clips of each batch of a training epoch."""
         return [len(rows) for rows in batch_rows(range(len(self.train)), batch_size)]
 
     def order(self, sampling: Sampling, *, seed: int, epoch: int) -> list[int]:
-        """The rows of `train` in an epoch's order."""
+        """Return the rows of `train` in the order of an epoch."""
         groups = self.train.table["group"].to_list()
         return sampling_order(sampling, self.train.targets, groups, seed=seed, epoch=epoch)
 
     def loss(self, *, balanced: bool, label_smoothing: float) -> WeightedCrossEntropy:
-        """`balanced`: weighted inversely to the classes' frequencies in `train`."""
+        """Return the loss; `balanced` weighs classes inversely to their frequency in `train`."""
         weights = torch.ones(len(self.labels))
         if balanced:
             weights = class_weights(self.train.targets, len(self.labels))
         return WeightedCrossEntropy(weights, label_smoothing)
 
     def paths(self, rows: Sequence[int]) -> list[str]:
-        """The videos of rows of `train`, each once."""
+        """Return the distinct video paths of rows of `train`."""
         return self.train.table[list(rows)]["video_path"].unique(maintain_order=True).to_list()
 
 
 def online_augmentation(
     recipe: AugmentationRecipe, videos: pl.Series, *, seed: int, epoch: int
 ) -> Augment:
-    """A new copy of every clip in every epoch: epoch e shows copy number e of each.
+    """Return the augmentation of an epoch: epoch e trains on copy number e of every clip.
 
-    A function of seed, epoch and clip alone, so that a resumed training sees the same. `videos`:
-    the sha256 of each row's video.
+    A pure function of seed, epoch and clip, so that a resumed training sees the same clips.
+    `videos`: the sha256 of each row's video.
     """
 
     def augment(clip: Clip, row: int) -> Clip:

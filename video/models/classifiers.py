@@ -1,8 +1,8 @@
-"""The classifiers: the project's own small one, and torchvision's.
+"""Classifiers by name: the project's own small one, and torchvision's.
 
-All take float of shape (batch, 3, frames, height, width), normalised by `Normalise`, and give
-logits of shape (batch, classes). Pooling is a mean over the last three axes, whose backward is
-deterministic on CUDA, where that of adaptive pooling is not.
+All take float of shape (batch, 3, frames, height, width), normalized by `Normalise`, and return
+logits of shape (batch, classes). Pooling is a mean over the last three axes: its backward is
+deterministic on CUDA, that of adaptive pooling is not.
 """
 
 import importlib
@@ -25,19 +25,19 @@ class Weights(Protocol):
 
 
 class ModelModule(Protocol):
-    """Functions of a module of video/models/, for each of its models by name."""
+    """The functions of a module in video/models/, for each of its models by name."""
 
     def build(self, name: str, shape: ModelShape) -> nn.Module:
         """Return the model with weights drawn from torch's generator."""
 
     def normalisation(self, name: str) -> tuple[Sequence[float], Sequence[float]]:
-        """Return mean and deviation of each channel, of pixels in [0, 1]."""
+        """Return mean and standard deviation of each channel, for pixels in [0, 1]."""
 
     def head(self, name: str) -> Sequence[str]:
         """Name the modules between pooled features and logits."""
 
     def published_weights(self, name: str) -> Weights | None:
-        """Return the weights of Kinetics-400, if there are any."""
+        """Return the weights for Kinetics-400, if published."""
 
 
 class UnsuitableShapeError(ValueError):
@@ -45,7 +45,7 @@ class UnsuitableShapeError(ValueError):
 
 
 class Normalise(nn.Module):
-    """uint8 clips of shape (batch, frames, height, width, 3) to the input of `model_name`.
+    """Normalization of uint8 clips (batch, frames, height, width, 3) to the input of `model_name`.
 
     Clips stay uint8 until they are on the device: a quarter of the bytes to read and to copy.
     """
@@ -65,7 +65,7 @@ class Normalise(nn.Module):
 
 
 def model_module(name: str) -> ModelModule:
-    """Import the module of a model; torchvision's takes 2 s, and small3d needs none of it."""
+    """Import the module of a model on demand; importing torchvision's takes 2 s."""
     return cast(ModelModule, importlib.import_module(MODULES[name]))
 
 
@@ -89,7 +89,7 @@ def build_model(name: str, shape: ModelShape) -> nn.Module:
 
 
 def pretrained_url(name: str) -> str | None:
-    """Return where the Kinetics-400 weights of a model are published; None if it has none."""
+    """Return the URL of a model's Kinetics-400 weights; None if it has none."""
     weights = model_module(name).published_weights(name)
     return None if weights is None else weights.url
 

@@ -1,4 +1,4 @@
-"""The models by name, and the module that each is in.
+"""Registry of the models by name, with the module of each.
 
 A module has the functions of `video.models.classifiers.ModelModule`. To add a model, write its
 module and name it here.

@@ -1,11 +1,11 @@
-"""What a model is built for."""
+"""The shape of a model's input and output."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """The clips that come in and the classes that go out."""
+    """The input clips and output classes of a model."""
 
     num_classes: int
     frames: int

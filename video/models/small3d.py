@@ -15,9 +15,8 @@ KINETICS_STD = (0.22803, 0.22145, 0.216989)
 class Small3D(nn.Module):
     """Three strided 3D convolutions over the differences of successive frames.
 
-    With `temporal_difference` off the frames themselves go in, for models that shall not be told
-    to look at motion. Pools by mean and amax: the pooling layers of 3D have no deterministic
-    gradient on CUDA.
+    Without `temporal_difference` the input is the frames themselves. Pools by mean and amax: the
+    3D pooling layers of torch have no deterministic gradient on CUDA.
     """
 
     def __init__(
@@ -40,9 +39,9 @@ class Small3D(nn.Module):
         self.head = nn.Linear(2 * third, num_classes)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Logits of shape (batch, num_classes).
+        """Return logits of shape (batch, num_classes).
 
-        clips: float of shape (batch, 3, frames, height, width), normalised to a standard deviation
+        clips: float of shape (batch, 3, frames, height, width), normalized to a standard deviation
         of about 1; frames >= 2, height and width >= 16.
         """
         if self.temporal_difference:
@@ -57,7 +56,7 @@ class Small3D(nn.Module):
 def _block(
     num_in: int, num_out: int, *, kernel: tuple[int, int, int], padding: tuple[int, int, int]
 ) -> nn.Sequential:
-    """Halves height and width, keeps the frames."""
+    """Return a convolution that halves height and width and keeps the number of frames."""
     return nn.Sequential(
         nn.Conv3d(num_in, num_out, kernel, stride=(1, 2, 2), padding=padding, bias=False),
         nn.BatchNorm3d(num_out),

@@ -1,1 +1,1 @@
-"""The report: pictures, content and the HTML page."""
+"""Report: pictures, content and the HTML page."""

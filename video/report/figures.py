@@ -1,8 +1,8 @@
 """Figures of the report: pure functions from numbers and frames to SVG text and images.
 
-An SVG is made to be put inside an HTML page: it names no colour of its own but asks the page's
-style for it (`--ink`, `--muted`, `--line`, `--card`, `--train`, `--val`, `--hit`, `--miss`), so
-that one drawing reads in a light and in a dark page. The same arguments give the same bytes.
+The SVGs are for inline use in an HTML page: their colours are variables of the page's style
+(`--ink`, `--muted`, `--line`, `--card`, `--train`, `--val`, `--hit`, `--miss`), so that one drawing
+suits a light and a dark page. The same arguments give the same bytes.
 """
 
 import io
@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 Limits = tuple[float, float]
 
-_FRAME_HEIGHT_PX = 128  # what a frame is brought near to: sharp when shown at half of it
+_FRAME_HEIGHT_PX = 128  # approximate: sharp when shown at half of it
 _FRAMES_PER_LINE = 8
 _GAP_PX = 2
 _GAP_GREY = 128  # seen on white and on black
 _JPEG_QUALITY = 90
 
-# matplotlib wants colours that it can parse: these stand for the page's, and are replaced in the
-# text that it writes.
+# matplotlib needs colours that it can parse: these are replaced by the page's in its output.
 _STAND_INS = {
     "#000001": "var(--ink)",
     "#000002": "var(--muted)",
@@ -58,10 +57,10 @@ class Curve:
 
 
 def curves_svg(curves: Sequence[Curve], *, y_limits: Limits | None, description: str) -> str:
-    """A line chart: train dashed, val solid, a marker on each best epoch.
+    """Draw a line chart: train dashed, val solid, a marker on each best epoch.
 
     y_limits come from `shared_limits`, so that charts side by side can be compared; the axis is
-    logarithmic where they ask for it. Without a finite value there is a sentence, no empty axes.
+    logarithmic if their ratio is large. Without a finite value a note replaces the empty axis.
     """
     # rcdefaults: a user's own matplotlibrc must not change the bytes.
     with matplotlib.rc_context():
@@ -90,7 +89,7 @@ def curves_svg(curves: Sequence[Curve], *, y_limits: Limits | None, description:
 
 
 def shared_limits(curves: Sequence[Curve]) -> Limits | None:
-    """Smallest and largest finite value of all curves; None when there is none."""
+    """Return the min and max of the finite values of all curves; None if there are none."""
     finite = [value for curve in curves for value in curve.values if math.isfinite(value)]
     return (min(finite), max(finite)) if finite else None
 
@@ -156,17 +155,17 @@ def _draw_best(axes: Axes, curve: Curve) -> None:
 
 
 def _for_inline_use(svg: str, description: str) -> str:
-    """matplotlib's SVG document as an element of an HTML page that holds others like it."""
+    """Turn matplotlib's SVG document into an element for a page that holds others like it."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    # A style element would rule the whole page, not this drawing alone.
+    # A style element would apply to the whole page.
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
     body = body.replace("xlink:href=", "href=")
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     body = body.replace("<g/>", "")
-    # The names of groups repeat from drawing to drawing; only those pointed at are of use, and
-    # these are hashes of what they name and of the description.
+    # Ids of groups repeat in every drawing; only referenced ones are needed, and these are hashes
+    # of their content and the description.
     used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", body))
     body = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", body)
     for stand_in, color in _STAND_INS.items():
@@ -186,11 +185,11 @@ def _svg_tag(name: str, attributes: str, description: str) -> str:
 def confusion_svg(
     confusion: Sequence[Sequence[int]], labels: Sequence[str], *, description: str
 ) -> str:
-    """A matrix of counts with their share of the row, which is the true class.
+    """Draw a matrix of counts with their share of the row, which is the true class.
 
-    The diagonal has one colour and every mistake another, as deep as the square root of the share:
-    mistakes are small shares, and they are the question. More than twelve classes leave no room
-    for numbers: there they stand in the tooltip of a square.
+    The diagonal has one colour and all mistakes another, with the square root of the share as
+    opacity, so that small shares of mistakes are visible. With more than twelve classes the numbers
+    are only in the tooltips.
     """
     num = len(labels)
     if len(confusion) != num or any(len(row) != num for row in confusion):
@@ -271,10 +270,10 @@ def _shortened(label: str, limit: int = 16) -> str:
 
 
 def strip_image(frames: Image) -> Image:
-    """Frames side by side, in lines of equal length, up to eight.
+    """Tile frames side by side, in lines of equal length, up to eight.
 
-    frames: uint8 RGB of shape (frames, height, width, 3), as the model saw them. Small ones grow
-    by a whole factor, so that every pixel stays a square; large ones are averaged down.
+    frames: uint8 RGB of shape (frames, height, width, 3), as the model saw them. Small ones are
+    enlarged by a whole factor, so that pixels stay square; large ones are averaged down.
     """
     shown = _shown(_checked(frames, "frames"))
     num_lines = math.ceil(len(shown) / _FRAMES_PER_LINE)
@@ -282,7 +281,7 @@ def strip_image(frames: Image) -> Image:
 
 
 def contact_sheet(clips: Sequence[Image]) -> Image:
-    """Clips one below the other, one line of frames each: a clip and its augmented copies.
+    """Stack clips, one line of frames each: a clip and its augmented copies.
 
     clips: equal shapes, each as `strip_image` takes them; of more than eight frames, eight are
     shown, evenly spaced.
@@ -297,7 +296,7 @@ def contact_sheet(clips: Sequence[Image]) -> Image:
 
 
 def jpeg_bytes(image: Image) -> bytes:
-    """image: uint8 RGB of shape (height, width, 3). Colour is stored at full resolution."""
+    """Encode uint8 RGB of shape (height, width, 3), with chroma at full resolution."""
     options = [
         cv2.IMWRITE_JPEG_QUALITY,
         _JPEG_QUALITY,

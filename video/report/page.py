@@ -1,8 +1,8 @@
-"""The report of an experiment as one HTML file: plain data in, the text of the page out.
+"""The report of an experiment: rendering of plain data as one HTML file.
 
-The page asks for nothing outside itself: style, drawings and images stand in it, and it runs no
-script. The same data gives the same bytes. A number that is missing or not finite is shown as
-such, also where it would hide in a mean: over folds, one bad value spoils the whole.
+The page is self-contained, with style, drawings and images inline, and runs no script. The same
+data gives the same bytes. A number that is missing or not finite is shown as such, also in a mean
+over folds, which it would otherwise be hidden in.
 """
 
 import base64
@@ -49,11 +49,8 @@ def render_page(page: ReportPage) -> str:
     )
 
 
-# --- numbers -------------------------------------------------------------------------------------
-
-
 def number(value: float | None) -> Markup:
-    """A measured value for reading, with all its digits in the markup.
+    """Format a measured value for reading, with all its digits in the markup.
 
     >>> number(0.81249)
     Markup('<data value="0.81249">0.812</data>')
@@ -71,11 +68,10 @@ def number(value: float | None) -> Markup:
 
 
 def over_folds(values: Mapping[int, float | None]) -> Markup:
-    """Mean and sample standard deviation of values by fold; of a single fold, its value.
+    """Format mean and sample standard deviation of values by fold; of a single fold, its value.
 
-    The value of a fold is its mean over seeds already, by `_over_seeds`.
-
-    A fold that is missing or not finite is named, and nothing is averaged around it.
+    The value of a fold is already its mean over seeds, by `_over_seeds`. Folds whose value is
+    missing or not finite are named, and there is no mean of the others.
     """
     if len(values) <= 1:
         return number(next(iter(values.values()), None))
@@ -84,7 +80,7 @@ def over_folds(values: Mapping[int, float | None]) -> Markup:
         mean, std = statistics.fmean(finite.values()), statistics.stdev(finite.values())
         return Markup('{} <span class="std">± {}</span>').format(number(mean), number(std))
     bad = [fold for fold in values if fold not in finite]
-    # A broken value tells more than an absent one.
+    # A broken value is more informative than a missing one.
     shown = next((values[fold] for fold in bad if values[fold] is not None), None)
     return Markup('{} <span class="std">{}</span>').format(number(shown), _folds(bad))
 
@@ -92,7 +88,7 @@ def over_folds(values: Mapping[int, float | None]) -> Markup:
 def _by_fold(
     cells: Sequence[CellResult], value: Callable[[CellResult], float | None]
 ) -> dict[int, float | None]:
-    """Of each fold the mean over its seeds."""
+    """Return the mean over seeds of each fold."""
     seeds: dict[int, list[float | None]] = {}
     for cell in cells:
         seeds.setdefault(cell.fold, []).append(value(cell))
@@ -100,12 +96,12 @@ def _by_fold(
 
 
 def _over_seeds(values: Sequence[float | None]) -> float | None:
-    """Their mean; where one is missing or not finite, that one: it would hide in a mean."""
+    """Return the mean, or the first value that is missing or not finite: a mean would hide it."""
     known = [value for value in values if value is not None]
     broken = [value for value in known if not math.isfinite(value)]
     if broken or len(known) < len(values):
         return broken[0] if broken else None
-    # A count that is the same with each seed stays one.
+    # A count that is equal for all seeds stays an integer.
     return known[0] if len(set(known)) == 1 else statistics.fmean(known)
 
 
@@ -119,11 +115,8 @@ def _folds(folds: Sequence[int]) -> str:
 
 
 def _percent(share: float) -> str:
-    """A place on a scale from 0 to 1, as a length of style."""
+    """Format a position on a scale from 0 to 1 as a CSS length."""
     return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
-
-
-# --- 1. how good ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +126,7 @@ class Verdict:
 
 
 def judge(headline: Headline, baselines: Sequence[Baseline]) -> Verdict:
-    """Is it more than luck, and more than what needs no video? In doubt: unsure."""
+    """Judge whether the score is above chance and above every baseline; in doubt, unsure."""
     value, interval = headline.value, headline.interval
     if not _is_known(value):
         return Verdict(tone="bad", text="There is no score, so nothing can be said.")
@@ -183,15 +176,12 @@ def _of_split(cells: Sequence[CellResult], split: str, metric: str) -> dict[int,
 
 
 def _num_videos(cells: Sequence[CellResult], split: str) -> str:
-    """One number where all folds agree, else the smallest and the largest."""
+    """Format one number if all folds agree, else min and max."""
     found = _of_split(cells, split, "num_videos").values()
     known = [num for num in found if num is not None]
     if not known or len(known) < len(found):
         return "–"
     return "–".join(f"{num:,.0f}" for num in sorted({min(known), max(known)}))
-
-
-# --- 2. curves -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +221,7 @@ def _curves(cells: Sequence[CellResult], *columns: str) -> list[figures.Curve]:
             epochs=cell.history["epoch"].to_list(),
             values=_column(cell.history, column),
             best_epoch=None if column == "train_loss" else cell.best_epoch,
-            # There is room for one number: of several folds and seeds, the fold's.
+            # There is room for one number: the fold if there are several, else the seed.
             tag=str(cell.fold if several_folds else cell.seed) if len(cells) > 1 else "",
         )
         for cell in cells
@@ -276,13 +266,10 @@ def _epoch_row(cell: CellResult, monitor: str) -> _EpochRow:
     )
 
 
-# --- 3. classes ----------------------------------------------------------------------------------
-
-
 def _confusion(
     model: str, cells: Sequence[CellResult], split: str, labels: Sequence[str]
 ) -> tuple[Markup | None, str]:
-    """The matrix summed over folds and seeds, and which folds that are; None without any."""
+    """Return the matrix summed over folds and seeds (None if none has one), and a note on it."""
     of = [(cell, cell.scores[split].confusion if split in cell.scores else None) for cell in cells]
     known = [(cell, rows) for cell, rows in of if rows is not None]
     absent = list(dict.fromkeys(cell.fold for cell, rows in of if rows is None))
@@ -311,9 +298,6 @@ def _of_class(
     return _by_fold(cells, value)
 
 
-# --- 4 and 5. clips ------------------------------------------------------------------------------
-
-
 def _picture(image: figures.Image, alt: str) -> Markup:
     data = base64.b64encode(figures.jpeg_bytes(image)).decode("ascii")
     height, width = image.shape[:2]
@@ -322,7 +306,7 @@ def _picture(image: figures.Image, alt: str) -> Markup:
 
 
 def _examples_by_label(page: ReportPage) -> dict[str, dict[str, list[Example]]]:
-    """Right and wrong ones by true label; a label that `labels` lacks comes last."""
+    """Group the examples by true label into right and wrong; labels not in `labels` come last."""
     names = dict.fromkeys([*page.labels, *(example.true_label for example in page.examples)])
     return {
         name: {

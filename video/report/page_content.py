@@ -1,4 +1,4 @@
-"""What the report's page shows, as plain data. None: not measured. NaN: measured, and broken."""
+"""The content of the report's page as plain data. None: not measured. NaN: measured, but broken."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from video.scoring.summary import Comparison
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScores:
-    """Scores of one class, in [0, 1]; None where nobody computed them."""
+    """Scores of one class, in [0, 1]; None if not computed."""
 
     precision: float | None
     recall: float | None
@@ -23,7 +23,7 @@ class ClassScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What was measured on one split. None: not measured. NaN: measured, and broken."""
+    """The scores on one split. None: not measured. NaN: measured, but broken."""
 
     accuracy: float | None
     balanced_accuracy: float | None
@@ -41,7 +41,7 @@ class CellResult:
     model: str
     fold: int
     seed: int
-    history: pl.DataFrame  # column epoch, and train_loss, val_loss and the monitor where logged
+    history: pl.DataFrame  # epoch, and train_loss, val_loss and the monitor if logged
     best_epoch: int | None
     scores: Mapping[str, Scores]  # by split
 
@@ -51,25 +51,25 @@ class Baseline:
     """A classifier without video, on the same videos."""
 
     name: str
-    description: str  # what it sees: "always the most frequent class of train"
+    description: str  # of its input: "always the most frequent class of train"
     scores: Mapping[str, Scores]  # by split
 
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """The test balanced accuracy of the chosen model, and how sure of it one can be."""
+    """The test balanced accuracy of the chosen model, and its uncertainty."""
 
     model: str
     value: float | None
     interval: tuple[float, float] | None  # 95 %
     method: str  # of value and interval: "fold 0; bootstrap over groups, 2,000 resamples"
     num_videos: int
-    num_groups: int | None  # what is independent of each other
+    num_groups: int | None  # independent samples
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One clip as the model saw it, with what the model said."""
+    """One clip as the model saw it, with its prediction."""
 
     frames: figures.Image  # uint8 RGB of shape (frames, height, width, 3)
     video: str  # its path in the index
@@ -116,7 +116,7 @@ class Quarantined:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportPage:
-    """Everything that the page shows. Text may hold any character: it is escaped."""
+    """The whole content of the page. Text may hold any character: it is escaped."""
 
     experiment: str
     description: str
@@ -130,17 +130,17 @@ class ReportPage:
     comparisons: Sequence[Comparison]  # of every two models on the same folds
     monitor: str  # the column of the histories that chose the best epoch
     examples: Sequence[Example]  # shown by true label, and within it in this order
-    examples_note: str  # which model, fold and split they are of
+    examples_note: str  # their model, fold and split
     counts: Sequence[SplitCount]
     augmented: Sequence[AugmentedClip]
     quarantine: Sequence[Quarantined]  # all of them; the page shows the first 50
     facts: Mapping[str, str]  # seed, versions, hash of the data, ...
     parameters: Mapping[str, object]  # by dotted key
-    command: str  # that makes all of it again
+    command: str  # that reproduces it
 
 
 def scores_from(metrics: Mapping[str, Any]) -> Scores:
-    """Scores of a metrics mapping as JSON holds it; an absent key or a null becomes None."""
+    """Return the scores in metrics read from JSON; an absent key or a null becomes None."""
     per_class = metrics.get("per_class") or {}
     return Scores(
         accuracy=metrics.get("accuracy"),

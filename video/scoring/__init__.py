@@ -1,1 +1,1 @@
-"""Scores: metrics, baselines, comparisons of models, the summary."""
+"""Metrics, baselines, comparisons of models, and the summary."""

@@ -1,4 +1,4 @@
-"""What a score must beat: predictions made without looking at a single pixel."""
+"""Baselines to beat: predictions made without a single pixel."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ METADATA = ("width", "height", "fps", "num_frames", "duration_sec", "bytes_per_f
 def majority_probabilities(
     train_targets: NDArray[np.int64], num_rows: int, num_classes: int
 ) -> NDArray[np.float64]:
-    """The training classes' shares for every row; shape (num_rows, num_classes)."""
+    """Return the class shares of training for every row; shape (num_rows, num_classes)."""
     counts = np.bincount(train_targets, minlength=num_classes)
     return np.tile(counts / counts.sum(), (num_rows, 1))
 
@@ -26,11 +26,11 @@ def metadata_probabilities(
     num_classes: int,
     seed: int,
 ) -> list[NDArray[np.float64]]:
-    """A random forest that sees only the container: METADATA of each video.
+    """Predict with a random forest that sees only METADATA of each video.
 
     The tables hold width, height, fps, num_frames, duration_sec and size_bytes. Returns
-    probabilities of shape (rows, num_classes) for each of `tables`. Classes weigh alike, so that
-    it is as good as it can be at balanced accuracy.
+    probabilities of shape (rows, num_classes) for each of `tables`. Classes have equal weight, for
+    the best balanced accuracy.
     """
     forest = RandomForestClassifier(
         n_estimators=300, min_samples_leaf=3, class_weight="balanced", random_state=seed, n_jobs=1

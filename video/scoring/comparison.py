@@ -1,7 +1,7 @@
-"""How sure a mean over folds is, and whether one model is better than another on the same folds.
+"""Uncertainty of means over folds, and tests between two models on the same folds.
 
-A figure on a fold is the mean over the seeds that the model was trained with on it: more seeds make
-it steadier, and are no more folds.
+The metric of a fold is the mean over the seeds trained on it: more seeds reduce its variance, and
+are not more folds.
 """
 
 import math
@@ -13,39 +13,39 @@ from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
 
-# Figures that are all one number may differ in their last digits, by rounding alone.
+# Equal metrics may differ in their last digits by rounding.
 NO_SPREAD = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A figure over two or more folds, of each the mean over its seeds."""
+    """A metric over two or more folds, each the mean over its seeds."""
 
     mean: float
-    std: float  # of the sample of folds: other videos, and what the mean leaves of other seeds
-    interval: tuple[float, float] | None  # of the mean, CONFIDENCE; None where nothing varies
+    std: float  # over folds: of other videos, and of seeds as far as their mean varies
+    interval: tuple[float, float] | None  # of the mean, CONFIDENCE; None if nothing varies
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A model's figure less another's, over the folds that both were measured on."""
+    """The difference of a metric between two models, over the folds that both have."""
 
     mean: float
-    std: float  # of the differences, a sample of folds
-    interval: tuple[float, float] | None  # of the mean, CONFIDENCE; None where nothing varies
+    std: float  # sample standard deviation over folds
+    interval: tuple[float, float] | None  # of the mean, CONFIDENCE; None if nothing varies
     t: float | None
     p: float | None  # two-sided
 
 
 def spread_over_folds(values: Sequence[float]) -> Spread:
-    """Mean, sample standard deviation and interval of a share in [0, 1] over two or more folds.
+    """Return mean, sample deviation and interval of a share in [0, 1] over two or more folds.
 
     The interval is Student's: mean ± t · std / √folds, with t of folds - 1 degrees of freedom
     ("The probable error of a mean", Biometrika 6, 1908), cut to [0, 1]. It takes the folds as
     independent. They share most of their training videos, so it is optimistic: no estimator of
     that variance is unbiased (Bengio and Grandvalet, "No unbiased estimator of the variance of
-    k-fold cross-validation", JMLR 5, 2004). Folds without any spread have none: it would have no
-    width, and be most sure of a model that calls all videos the same.
+    k-fold cross-validation", JMLR 5, 2004). It is None if nothing varies: an interval of width 0
+    would suggest certainty for a model that predicts one class for all videos.
     """
     mean, std = statistics.fmean(values), statistics.stdev(values)
     if std < NO_SPREAD:
@@ -55,9 +55,9 @@ def spread_over_folds(values: Sequence[float]) -> Spread:
 
 
 def std_over_seeds(values_by_fold: Sequence[Sequence[float]]) -> float:
-    """The standard deviation of single seeds around their fold's mean, pooled over the folds.
+    """Return the standard deviation of seeds around their fold's mean, pooled over the folds.
 
-    √(Σ (value - mean of its fold)² / Σ (seeds of a fold - 1)): what another seed alone changes, on
+    √(Σ (value - mean of its fold)² / Σ (seeds of a fold - 1)): the effect of the seed alone, on
     the same videos. It takes the folds as equally spread. At least one fold has two seeds.
     """
     squares = [
@@ -67,13 +67,13 @@ def std_over_seeds(values_by_fold: Sequence[Sequence[float]]) -> float:
 
 
 def difference_over_folds(differences: Sequence[float], *, val_per_train: float) -> Difference:
-    """The corrected resampled t-test of two or more paired validation figures.
+    """Apply the corrected resampled t-test to two or more paired validation metrics.
 
     t = mean / √((1/folds + n_val/n_train) · variance), with folds - 1 degrees of freedom: Nadeau
     and Bengio, "Inference for the generalization error", Machine Learning 52, 2003, section 5.1,
-    for folds as in Bouckaert and Frank (PAKDD 2004). The second term stands for the training
-    videos that the folds share, without which a difference is found too often. The interval is of
-    the same t, so it holds 0 where p > 0.05. Differences without any spread have no test.
+    for folds as in Bouckaert and Frank (PAKDD 2004). The second term accounts for the
+    training videos that the folds share; without it a difference is found too often. The interval
+    is of the same t, so it holds 0 if p > 0.05. There is no test if nothing varies.
 
     `val_per_train`: validation videos for each training video, n_val/n_train.
     """

@@ -1,6 +1,6 @@
-"""Metrics that a training can monitor, and which of two epochs is better.
+"""Metrics that training can monitor, and the comparison of two epochs by them.
 
-Counted here, for importing scikit-learn takes a second of every start of a training. The
+Computed here because importing scikit-learn adds a second to every start of a training. The
 definitions are scikit-learn's.
 """
 
@@ -13,7 +13,7 @@ SUMMARY = ("accuracy", "balanced_accuracy", "f1_macro", "loss")
 
 
 class NonFinitePredictionsError(ValueError):
-    """A model gives NaN or infinity; a metric made of that would hide it."""
+    """A model predicts NaN or infinity, which a metric would hide."""
 
 
 def summary_metrics(
@@ -61,14 +61,14 @@ def class_metrics(
     return precision, recall, 2 * right / (support + given).clip(1)
 
 
-def is_better(figures: Mapping[str, float], best: Mapping[str, float], metric: str) -> bool:
-    """Whether figures are better than the best so far, empty before there are any.
+def is_better(metrics: Mapping[str, float], best: Mapping[str, float], monitor: str) -> bool:
+    """Return whether `metrics` are better than the best so far; `best` is empty at first.
 
-    Of equals, which a small validation set often gives, the lower loss is better.
+    Ties, which are common with a small validation set, are broken by the lower loss.
     """
-    return not best or _rank(figures, metric) > _rank(best, metric)
+    return not best or _rank(metrics, monitor) > _rank(best, monitor)
 
 
-def _rank(figures: Mapping[str, float], metric: str) -> tuple[float, float]:
-    """Greater is better."""
-    return (-figures["loss"] if metric == "loss" else figures[metric], -figures["loss"])
+def _rank(metrics: Mapping[str, float], monitor: str) -> tuple[float, float]:
+    """Return a sort key; greater is better."""
+    return (-metrics["loss"] if monitor == "loss" else metrics[monitor], -metrics["loss"])

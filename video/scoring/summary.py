@@ -1,4 +1,4 @@
-"""One answer from many cells: which model is best, how good it is, and what looks wrong."""
+"""Summary of all cells: the best model, its metrics, comparisons and warnings."""
 
 import itertools
 import math
@@ -21,11 +21,11 @@ from video.scoring.monitored import SUMMARY
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a cell, a model trained on a fold with a seed.
+    """The results of a cell: a model trained on a fold with a seed.
 
-    name: what a reader calls it, with its seed where there are several; evaluation: "val" and
-    "test" by `metrics.classification_metrics`, and "baseline" with the same by name; history: a
-    row an epoch; predictions: a row a video, `probability_<label>` a class.
+    name: for display, with its seed if there are several; evaluation: "val" and "test" by
+    `metrics.classification_metrics`, and "baseline" with the same by name; history: one row per
+    epoch; predictions: one row per video, with `probability_<label>` per class.
     """
 
     model: str
@@ -40,36 +40,36 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The balanced accuracy of `first` less that of `second`, on the same folds."""
+    """The balanced accuracy of `first` minus that of `second`, on the same folds."""
 
     first: str
     second: str
     val: Difference
-    test: float  # mean difference; a test of it would speak of this one test set alone
+    test: float  # mean difference; a t-test of it would hold for this one test set only
 
 
-def broken_figures(cells: Sequence[Outcome]) -> list[str]:
-    """The cells' figures that are missing or no finite number; each would hide in a mean."""
+def non_finite_metrics(cells: Sequence[Outcome]) -> list[str]:
+    """List the metrics of cells that are missing or not finite; a mean would hide them."""
     return [
         f"{cell.name}: expected a finite {name} {metric}, got {value}; run evaluate again"
         for cell in cells
-        for name, figures in _figures(cell)
+        for name, metrics in _all_metrics(cell)
         for metric in SUMMARY
-        if not isinstance(value := figures.get(metric), int | float) or not math.isfinite(value)
+        if not isinstance(value := metrics.get(metric), int | float) or not math.isfinite(value)
     ]
 
 
-def _figures(cell: Outcome) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _all_metrics(cell: Outcome) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for split in ("val", "test"):
         yield split, cell.evaluation.get(split, {})
-        for name, figures in cell.evaluation.get("baseline", {}).items():
-            yield f"{split} (baseline {name})", figures.get(split, {})
+        for name, metrics in cell.evaluation.get("baseline", {}).items():
+            yield f"{split} (baseline {name})", metrics.get(split, {})
 
 
 def best_model(cells: Sequence[Outcome], monitor: str) -> str:
-    """The model with the best mean of the validation metric over folds; the first of equals.
+    """Return the model with the best mean of the validation metric over folds; the first of equals.
 
-    Chosen by validation alone: a choice made on the test set would flatter its score.
+    The test set has no part in it: a choice by test score would bias that score.
     """
     sign = -1.0 if monitor == "loss" else 1.0
     means = {
@@ -94,7 +94,7 @@ def by_fold(cells: Sequence[Outcome]) -> dict[int, list[Outcome]]:
 
 
 def fold_means(cells: Sequence[Outcome], split: str, metric: str) -> dict[int, float]:
-    """By fold, the mean of a figure over the seeds; of one seed, its very value."""
+    """Return the mean of a metric over the seeds, by fold; exact for one seed."""
     return {
         fold: statistics.fmean(cell.evaluation[split][metric] for cell in own)
         for fold, own in by_fold(cells).items()
@@ -102,9 +102,9 @@ def fold_means(cells: Sequence[Outcome], split: str, metric: str) -> dict[int, f
 
 
 def spreads(cells: Sequence[Outcome]) -> dict[str, dict[str, Spread]]:
-    """The balanced accuracy over folds by model and split; without a second fold, nothing.
+    """Return the spread of the balanced accuracy over folds, by model and split.
 
-    Of each fold the mean over its seeds counts, once.
+    Models with a single fold are left out. Each fold counts once, as the mean over its seeds.
     """
     return {
         model: {
@@ -117,8 +117,10 @@ def spreads(cells: Sequence[Outcome]) -> dict[str, dict[str, Spread]]:
 
 
 def seed_stds(cells: Sequence[Outcome]) -> dict[str, dict[str, float]]:
-    """The deviation of the balanced accuracy over the seeds within folds, by model and split;
-    without a second seed, nothing."""
+    """Return the deviation of the balanced accuracy over seeds within folds, by model and split.
+
+    Models with a single seed per fold are left out.
+    """
     return {
         model: {
             split: std_over_seeds(
@@ -135,9 +137,9 @@ def seed_stds(cells: Sequence[Outcome]) -> dict[str, dict[str, float]]:
 
 
 def comparisons(cells: Sequence[Outcome]) -> list[Comparison]:
-    """Every two models on the folds that both have; without two such folds, nothing.
+    """Compare every two models that share two or more folds, on these folds.
 
-    Of each fold the mean over its seeds is compared, whichever seeds those are.
+    The means over the seeds of each fold are compared, even if the seeds differ.
     """
     found = []
     for first, second in itertools.combinations(by_model(cells).values(), 2):
@@ -160,7 +162,7 @@ def comparisons(cells: Sequence[Outcome]) -> list[Comparison]:
 
 
 def _differences(first: Sequence[Outcome], second: Sequence[Outcome], split: str) -> list[float]:
-    """Of the folds that both have, in the order of the first."""
+    """Return the differences on the folds that both have, in the order of the first."""
     others = fold_means(second, split, "balanced_accuracy")
     return [
         value - others[fold]
@@ -172,23 +174,23 @@ def _differences(first: Sequence[Outcome], second: Sequence[Outcome], split: str
 def metrics_document(
     cells: Sequence[Outcome], model: str, counts: Mapping[str, int]
 ) -> dict[str, Any]:
-    """The content of metrics.json.
+    """Return the content of metrics.json.
 
-    `val` and `test` are the figures of `model`, means over its folds and seeds, of which all
-    models have the same; `baseline` are those of the baselines on the same test sets. With more
-    than one cell, `models` has of each model the mean; with more than one fold the sample standard
+    `val` and `test` are the metrics of `model`, means over its folds and seeds (all models have the
+    same ones); `baseline` are those of the baselines on the same test sets. With more than one
+    cell, `models` has the mean of each model; with more than one fold also the sample standard
     deviation over folds (of the means over seeds) and the interval of the mean; with more than one
-    seed the standard deviation over seeds within folds, pooled. With more than one fold,
-    `comparisons` has every two models on the same folds. (DVC makes a column of every number, but
-    none of a list.)
+    seed also the standard deviation over seeds within folds, pooled. With more than one fold,
+    `comparisons` has every two models on the same folds. (DVC shows every number as a column, but
+    not a list.)
     """
     own = by_model(cells)[model]
     baselines = own[0].evaluation["baseline"]
     document: dict[str, Any] = {
-        split: mean_figures([cell.evaluation[split] for cell in own]) for split in ("val", "test")
+        split: mean_metrics([cell.evaluation[split] for cell in own]) for split in ("val", "test")
     }
     document["baseline"] = {
-        name: mean_figures([cell.evaluation["baseline"][name]["test"] for cell in own])
+        name: mean_metrics([cell.evaluation["baseline"][name]["test"] for cell in own])
         for name in baselines
     }
     document["counts"] = dict(counts)
@@ -203,7 +205,7 @@ def metrics_document(
 
 
 def _spread_document(own: Sequence[Outcome], split: str) -> dict[str, Any]:
-    """The balanced accuracy of one model, with as much of its spread as its cells show."""
+    """Return the balanced accuracy of one model, with the spreads that its cells allow."""
     means = fold_means(own, split, "balanced_accuracy").values()
     document: dict[str, Any] = {"balanced_accuracy": statistics.fmean(means)}
     for over_folds in spreads(own).values():
@@ -215,10 +217,10 @@ def _spread_document(own: Sequence[Outcome], split: str) -> dict[str, Any]:
 
 
 def identical_predictions(cells: Sequence[Outcome]) -> list[str]:
-    """A warning for every two cells of a fold that say the same of every video.
+    """Return a warning for every two cells of a fold with identical predictions.
 
-    Two networks never do, down to the last digit. Of two models with one seed: one of them was not
-    trained, or both are one. Of one model with two seeds: the seed had no effect.
+    Two trained networks never agree to the last digit. For two models with one seed, one was not
+    trained, or both are the same; for one model with two seeds, the seed had no effect.
     """
     return [
         f"{first.name} and {second.name} have identical predictions; "
@@ -234,6 +236,6 @@ def identical_predictions(cells: Sequence[Outcome]) -> list[str]:
     ]
 
 
-def mean_figures(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The means of the SUMMARY figures."""
-    return {name: statistics.fmean(item[name] for item in figures) for name in SUMMARY}
+def mean_metrics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the means of the SUMMARY metrics."""
+    return {name: statistics.fmean(item[name] for item in metrics) for name in SUMMARY}

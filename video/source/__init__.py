@@ -1,1 +1,1 @@
-"""The user's videos: index, inspection, decoding."""
+"""Index, inspection and decoding of the user's videos."""

@@ -1,7 +1,7 @@
-"""Which stream of a file holds the pictures, and what tells its frames apart.
+"""The video stream of a file, and the properties that identify its frames.
 
-Shared by the full decode that inspects a file and by the one that reads a few frames of it: both
-must look at the same stream with the same eyes.
+Shared by the full decode that inspects a file and by the one that reads a few of its frames: both
+must choose the same stream and see the same frames.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ _CONVERTIBLE_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
 
 
 def decoder_versions() -> dict[str, str]:
-    """The versions that decide which bytes a video decodes to."""
+    """Return the library versions that determine the bytes of decoded frames."""
     libraries = {name: ".".join(map(str, number)) for name, number in av.library_versions.items()}
     return {"av": av.__version__} | {
         name: libraries[name] for name in ("libavcodec", "libavformat", "libswscale")
@@ -31,10 +31,10 @@ def decoder_versions() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameTiming:
-    """What a full decode of a file recorded of its frames, where that is enough to skip some.
+    """The record of a full decode that allows later reads to skip frames.
 
     pts: of every frame in display order, strictly increasing, in units of the stream's time base.
-    key_pts: of the frames at which decoding can begin, ascending, a part of `pts`.
+    key_pts: of the frames at which decoding can begin, ascending, a subset of `pts`.
     crc32: `frame_crc32` of every frame, as many as `pts`.
     """
 
@@ -45,7 +45,7 @@ class FrameTiming:
 
 
 def frame_timing(facts: Mapping[str, Any]) -> FrameTiming | None:
-    """The timing in a row of the facts of `inspect_video`; None if it was not proven."""
+    """Return the timing in a row of the facts of `inspect_video`; None if it was not proven."""
     if not facts["timing_proven"]:
         return None
     return FrameTiming(
@@ -83,8 +83,8 @@ def undecodable_codecs(container: av.container.InputContainer) -> list[str]:
     finally:
         av.logging.set_level(level)
     # "  Stream #0:0: Video: none (HIKV / 0x564B4948), none, 96x72, 338 kb/s"
-    told = dict(re.findall(r"^  Stream #0:(\d+)\b.*?: Video: ([^,\n]+)", dump, re.MULTILINE))
-    names = [told.get(str(stream.index), "none") for stream in unknown]
+    codec_of = dict(re.findall(r"^  Stream #0:(\d+)\b.*?: Video: ([^,\n]+)", dump, re.MULTILINE))
+    names = [codec_of.get(str(stream.index), "none") for stream in unknown]
     return [
         re.sub(r"\((.+ / 0x)", r"(codec tag \1", re.sub("^none", "unknown", name)) for name in names
     ]
@@ -103,10 +103,10 @@ def _has_decoder(stream: av.VideoStream) -> bool:
 def decoded_frames(
     packets: "Iterable[av.Packet[Any]]", stream: av.VideoStream
 ) -> Iterator[av.VideoFrame]:
-    """Decode the packets of `stream`, and at their end what the decoder has held back.
+    """Decode the packets of `stream`, then flush the decoder.
 
     An empty packet stands for a picture that was dropped or is shown again, and holds no frame. It
-    is left out: a decoder would take it for the end of the stream.
+    is skipped: a decoder would take it for the end of the stream.
     """
     for packet in packets:
         if packet.size and packet.stream.index == stream.index:
@@ -115,15 +115,15 @@ def decoded_frames(
 
 
 def rotation(frame: av.VideoFrame) -> int:
-    """The display matrix's rotation, counterclockwise, in whole quarter turns."""
+    """Return the rotation of the display matrix, counterclockwise: 0, 90, 180 or 270 degrees."""
     return round(frame.rotation / 90) % 4 * 90
 
 
 def frame_crc32(frame: av.VideoFrame) -> int:
-    """CRC-32 of every fourth row of a picture, its size, format, colours and rotation.
+    """Return the CRC-32 of every fourth row of a picture, its size, format, colours and rotation.
 
-    Wrong decoding shows in whole blocks, and codecs predict none of less than four rows of luma.
-    All rows would cost a fifth of decoding the frame.
+    Decoding errors affect whole blocks, and no codec predicts blocks of less than four rows of
+    luma. All rows would cost a fifth of decoding the frame.
     """
     crc = zlib.crc32(
         repr(
@@ -135,7 +135,7 @@ def frame_crc32(frame: av.VideoFrame) -> int:
         ).encode()
     )
     for number, plane in enumerate(frame.planes):
-        # What lies between the end of a row and the start of the next is left to chance.
+        # The padding between two rows is uninitialized.
         rows = plane_rows(plane)[::4, : _row_bytes(frame, number)]
         crc = zlib.crc32(np.ascontiguousarray(rows).data, crc)
     return crc
@@ -144,8 +144,8 @@ def frame_crc32(frame: av.VideoFrame) -> int:
 def plane_rows(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
     """Return the bytes of a plane, uint8 of shape (rows, bytes), the top row first.
 
-    A palette, whose line size is 0, is one row. A line size below 0 says that each row lies before
-    the one above it in memory, as in a bottom-up AVI file.
+    A palette, whose line size is 0, is one row. A negative line size means that the rows lie in
+    memory from bottom to top, as in a bottom-up AVI file.
     """
     if plane.line_size >= 0:
         whole = np.frombuffer(memoryview(plane), np.uint8)

@@ -1,8 +1,8 @@
 """Exact frames of a video file, by number.
 
-Frames are counted in a sequential decode, never sought: seeking by time or number gives other
-frames in many files. Where a full decode has recorded the frames, those in between are skipped,
-and each frame read is held against the record; whatever differs, the frames are counted after all.
+Frames are counted in a sequential decode, without seeking: seeking by time or number gives other
+frames in many files. If a full decode has recorded the frames, those in between are skipped, and
+each frame read is checked against the record; on any difference all frames are decoded and counted.
 """
 
 from bisect import bisect_right
@@ -45,11 +45,11 @@ _SCALING = (
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Frames, and what they cost.
+    """Decoded frames, and the cost of decoding them.
 
     clip: uint8 of shape (frames, height, width, 3), RGB.
-    num_decoded: how many frames the decoder gave.
-    doubt: why the timing could not be relied on, so that every frame was decoded; "" if it could.
+    num_decoded: number of frames that the decoder returned.
+    doubt: the reason to ignore the timing and decode every frame; "" if the timing was used.
     """
 
     clip: NDArray[np.uint8]
@@ -58,7 +58,7 @@ class Reading:
 
 
 class _TimingDoubtError(Exception):
-    """A file gives something else than what was recorded of it."""
+    """A file does not decode as recorded."""
 
 
 def read_frames(
@@ -73,8 +73,8 @@ def read_frames(
     """Decode the frames at `indices` (ascending, counted from 0, repeats allowed) as RGB.
 
     Returns uint8 of shape (len(indices), height, width, 3). `letterbox` keeps the whole picture
-    and pads with black; `crop` fills the frame and cuts what sticks out on two sides equally.
-    `timing` changes the time that it takes and no byte.
+    and pads with black; `crop` fills the frame and cuts the excess equally on both sides. `timing`
+    changes the time that it takes and no byte.
     Raises `ValueError` if the video ends before the last index.
     """
     return read(path, indices, height=height, width=width, fit=fit, timing=timing).clip
@@ -89,7 +89,7 @@ def read(
     fit: Fit,
     timing: FrameTiming | None,
 ) -> Reading:
-    """`read_frames` with an account of how the frames were read."""
+    """Read frames as `read_frames` does, and report how they were decoded."""
     doubt = "no timing was proven"
     if timing is not None:
         try:
@@ -123,7 +123,7 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
 def _read_by_timing(
     path: Path, indices: Sequence[int], height: int, width: int, fit: Fit, timing: FrameTiming
 ) -> Reading:
-    """Decode little more than what is asked for; raises when anything is not as recorded."""
+    """Decode few frames beyond `indices`; raise if the file differs from the record."""
     if not len(timing.pts) == len(timing.crc32) > max(indices) or min(indices) < 0:
         raise _TimingDoubtError(
             f"frames {min(indices)} to {max(indices)}, recorded {len(timing.crc32)} of "
@@ -159,14 +159,14 @@ def _sparsely_decoded(
     wanted: Sequence[int],
     key_pts: Sequence[int],
 ) -> Iterator[av.VideoFrame]:
-    """Decode so that the frames of the pts `wanted` come, and few others.
+    """Yield the frames of the pts in `wanted`, and few others.
 
-    Frames that no other refers to are skipped, and whole groups of pictures in which none is
-    wanted: their packets are read and dropped. That costs a thousandth of decoding them, and
-    unlike a seek it cannot end elsewhere.
+    Non-reference frames are skipped, and so are whole groups of pictures without a frame in
+    `wanted`: their packets are read and dropped. That costs a thousandth of decoding them, and
+    unlike a seek it cannot end at another frame.
     """
     context = stream.codec_context
-    # Some decoders (dav1d) look at skip_frame only when they are opened: then they skip none.
+    # Some decoders (dav1d) read skip_frame only when they are opened: these skip none.
     context.open(strict=False)
     unsent = set(wanted)
     passed = -1  # the last key frame sent, as its place in key_pts
@@ -194,7 +194,7 @@ def _sparsely_decoded(
             continue
         unsent.remove(packet.pts)
         if not unsent or next_start() > passed:
-            # The frames that the decoder holds back to put them in order.
+            # The frames that the decoder holds back for reordering.
             yield from stream.decode(None)
             if not unsent:
                 return
@@ -217,7 +217,7 @@ def _rgb(frame: av.VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
     make_convertible(frame)
     colorspace = frame.colorspace
     if colorspace in (Colorspace.DEFAULT, 2):  # 2: "unspecified"
-        # FFmpeg's own rule for files that do not say: BT.601.
+        # FFmpeg's own default: BT.601.
         colorspace = Colorspace.ITU601
     scaled = frame.reformat(
         width=width,
@@ -231,7 +231,7 @@ def _rgb(frame: av.VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def _centred(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Cut what is larger than the frame and pad with black what is smaller, around the centre."""
+    """Crop or pad with black to the size of the frame, around the centre."""
     top, left = (max(0, (picture.shape[i] - n) // 2) for i, n in ((0, height), (1, width)))
     picture = picture[top : top + height, left : left + width]
     missing_rows, missing_columns = height - picture.shape[0], width - picture.shape[1]

@@ -1,6 +1,6 @@
-"""What a full decode finds in a video, and the table that keeps it, so that none is decoded twice.
+"""Facts of a video from its full decode, and the table that keeps them for later runs.
 
-A row of that table is a function of the file's bytes, the suffix of its name (FFmpeg looks at it
+A row of that table is a function of the file's bytes, the suffix of its name (FFmpeg reads it
 too), the versions of the inspection and of the decoders, and the limits of the inspection.
 """
 
@@ -27,7 +27,7 @@ Content = tuple[str, str]  # sha256, and suffix in lower case
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFacts:
-    """What one full decode found.
+    """The result of one full decode.
 
     verdict: "ok"; "truncated" (it ends before its header says), "damaged" (frames flagged corrupt,
     or an error although nothing is known to be missing), "unreadable" (no container that FFmpeg
@@ -84,7 +84,7 @@ _LISTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class InspectionLimits:
-    """Of one video: wall-clock time of its decode, memory (10⁶ bytes), duration."""
+    """Limits of one video: wall-clock time of its decode, memory (10⁶ bytes), duration."""
 
     time_limit_sec: float
     memory_limit_mb: int
@@ -92,12 +92,12 @@ class InspectionLimits:
 
 
 def facts_table(facts: Iterable[VideoFacts]) -> pl.DataFrame:
-    """A row a video, in the given order, with the same types even where a column is empty."""
+    """Return one row per video, in the given order; the column types never vary."""
     return pl.DataFrame([asdict(found) for found in facts], schema=_columns(VideoFacts))
 
 
 def inspections_table(facts: dict[Content, VideoFacts], limits: InspectionLimits) -> pl.DataFrame:
-    """A row a content, in the order of the hashes: what was found, how, and within which limits."""
+    """Return one row per content, sorted by hash, with its inspection key and limits."""
     contents = sorted(facts)
     how = {"inspection": inspection_key()} | asdict(limits)
     schema = {"suffix": pl.String, "inspection": pl.String} | _columns(InspectionLimits)
@@ -108,9 +108,9 @@ def inspections_table(facts: dict[Content, VideoFacts], limits: InspectionLimits
 def known_facts(
     contents: Iterable[Content], table: pl.DataFrame, limits: InspectionLimits
 ) -> dict[Content, VideoFacts]:
-    """The facts in an earlier run's table that a decode under `limits` would find again.
+    """Return the facts of an earlier run that a decode under `limits` would find again.
 
-    What was found within limits is found within wider ones; what a limit ended, ends again at the
+    A complete inspection is valid under wider limits too; one that a limit ended is valid under the
     same limits only.
     """
     if table.schema != inspections_table({}, limits).schema:
@@ -129,7 +129,7 @@ def known_facts(
 
 
 def inspection_key() -> str:
-    """What decides, beside content and limits, what an inspection finds."""
+    """Return the versions that determine the result of an inspection, as JSON."""
     versions = {"inspection": INSPECTION_VERSION, "fingerprint": FINGERPRINT_VERSION}
     return json.dumps(versions | decoder_versions())
 
@@ -139,6 +139,6 @@ def _columns(kind: Any) -> dict[str, Any]:
 
 
 def _facts(row: dict[str, Any]) -> VideoFacts:
-    """The row as `inspect_video` returned it: a list was a tuple."""
+    """Restore the facts of a row as `inspect_video` returned them, with tuples for lists."""
     values = {field.name: row[field.name] for field in fields(VideoFacts)}
     return VideoFacts(**values | {name: tuple(values[name]) for name in _LISTS})

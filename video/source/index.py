@@ -15,8 +15,7 @@ import polars as pl
 
 from video.source.facts import VideoFacts
 
-# Names of the columns that later stages add; a column of the user's with such a name keeps its
-# content under `csv_<name>`.
+# Columns that later stages add; a user's column of such a name is renamed to `csv_<name>`.
 RESERVED = frozenset(field.name for field in fields(VideoFacts)) | frozenset(
     (
         *("row", "video_path", "label", "group", "linked_group", "split", "fold"),
@@ -25,12 +24,12 @@ RESERVED = frozenset(field.name for field in fields(VideoFacts)) | frozenset(
 )
 
 Fault = tuple[str, str]  # verdict and reason
-# Of a row with several faults, the verdict: what is not there cannot be anything else.
+# The first of these is the verdict of a row with several faults.
 _GRAVEST_FIRST = ["missing", "contradiction", "duplicate", "invalid"]
 
 
 class IndexFileError(ValueError):
-    """Why no row of the table can be used; `faults` has a sentence for each fault."""
+    """The table as a whole cannot be used; `faults` has one sentence per fault."""
 
     def __init__(self, *faults: str) -> None:
         super().__init__("\n".join(faults))
@@ -62,7 +61,7 @@ class Rejection:
 
 
 def read_index(content: bytes, columns: Columns) -> pl.DataFrame:
-    """The table's rows: `row, video_path, label, group` and the other columns, all as text.
+    """Return the rows: `row, video_path, label, group` and the other columns, all as text.
 
     An empty group is null: such a video is a group of its own.
     """
@@ -70,8 +69,8 @@ def read_index(content: bytes, columns: Columns) -> pl.DataFrame:
     wanted = {"path": columns.path, "label": columns.label, "group": columns.group}
     missing = [name for name in wanted.values() if name not in frame.columns]
     if missing:
-        # Without the group column copies of one video would stand in training and test: the
-        # table is refused, never taken as "every video is its own group".
+        # Without the group column, copies of one video could end up in training and test. So the
+        # table is refused, not taken as "every video is its own group".
         known = ", ".join(frame.columns)
         if len(frame.columns) == 1 and (mark := next((m for m in ";\t|" if m in known), "")):
             raise IndexFileError(
@@ -120,7 +119,7 @@ def check_rows(
 ) -> tuple[pl.DataFrame, list[Rejection]]:
     """Split the rows into those that name an existing file below `root`, and rejections.
 
-    A row is in one of the two, and once; a rejection's reason names all that is wrong with it.
+    Each row is in exactly one of the two; the reason of a rejection names all faults of the row.
     """
     repeated = _repeated(frame)
     rejections: list[Rejection] = []
@@ -145,14 +144,14 @@ def check_rows(
 
 
 def names_a_file(video_path: str, root: Path) -> bool:
-    """Whether a row's path leads to a file below `root`, whatever else is wrong with the row."""
+    """Return whether a path leads to a file below `root`, whatever other faults its row has."""
     return not _path_faults(video_path, root)
 
 
 def contradictory_copies(frame: pl.DataFrame, sha256: Sequence[str]) -> list[Rejection]:
-    """Rejections of the rows whose files are equal, as `sha256` says, but whose labels are not.
+    """Reject the rows whose files are equal by `sha256` but whose labels differ.
 
-    Nobody can say which label is right, so none of them is used.
+    The right label is unknown, so none of the rows is used.
     """
     table = frame.select("row", "video_path", "label").with_columns(
         sha256=pl.Series(sha256, dtype=pl.String)
@@ -197,7 +196,7 @@ def _parse(content: bytes) -> pl.DataFrame:
 
 
 def _unparsable(content: bytes, error: pl.exceptions.PolarsError) -> list[str]:
-    """An open quotation mark, or every row with too many fields; else the parser's words."""
+    """Describe an open quotation mark, else all rows with too many fields, else `error` itself."""
     text = content.decode("utf-8-sig")
     if text.count('"') % 2:
         lines = enumerate(text.splitlines(), start=1)
@@ -206,8 +205,8 @@ def _unparsable(content: bytes, error: pl.exceptions.PolarsError) -> list[str]:
             f"line {first}: expected quotation marks in pairs, got one without its second here or "
             "further down; quote the whole field and write a mark inside it twice"
         ]
-    said = " ".join(str(error).rpartition("Original error:")[2].replace("```", "").split())
-    return _long_rows(text) or [f"expected a CSV table, got one that does not parse: {said}"]
+    message = " ".join(str(error).rpartition("Original error:")[2].replace("```", "").split())
+    return _long_rows(text) or [f"expected a CSV table, got one that does not parse: {message}"]
 
 
 def _long_rows(text: str) -> list[str]:
@@ -227,8 +226,7 @@ def _long_rows(text: str) -> list[str]:
 def _path_faults(video_path: str, root: Path) -> list[Fault]:
     if not video_path:
         return [("invalid", "video_path is empty")]
-    # By the letter, not resolved: links below the root are the user's own doing, `data/mine` may
-    # itself be a link to a disk.
+    # Not resolved: links below the root are intended, as `data/mine` may be a link to a disk.
     if Path(video_path).is_absolute() or ".." in Path(video_path).parts:
         reason = f"video_path '{video_path}' leaves {root}; give a path below it, without '..'"
         return [("invalid", reason)]
@@ -252,10 +250,10 @@ def _label_faults(label: str, labels: Sequence[str]) -> list[Fault]:
 
 
 def _repeated(frame: pl.DataFrame) -> dict[int, list[Fault]]:
-    """The fault of each row that names a file that another row names, however it spells it.
+    """Return the fault of each row whose file another row names too, in whatever spelling.
 
-    With the same label the first row stays; `linked_groups` joins their groups. Where the labels
-    contradict each other nobody can say which is right, so none of them is used.
+    If the labels agree, the first row stays; `linked_groups` joins their groups. If they differ,
+    the right label is unknown, so none of the rows is used.
     """
     faults: dict[int, list[Fault]] = {}
     named = frame.filter(pl.col("video_path") != "")

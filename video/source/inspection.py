@@ -1,7 +1,7 @@
-"""Video files in, a verdict and the facts of each out.
+"""Inspection of video files: a verdict and the facts of each, from a full decode.
 
-What a container states is not believed: lengths come from a full decode by one thread; several
-videos at once use the cores better.
+The container's own statements are not relied on: lengths come from decoding every frame, on one
+thread, because several videos at once use the cores better.
 """
 
 import hashlib
@@ -38,11 +38,11 @@ _PLAYLISTS = frozenset({"concat", "dash", "hls"})
 
 @dataclass(kw_only=True)
 class _Record:
-    """What the packets and frames of one stream have shown so far.
+    """The packets and frames of one stream decoded so far.
 
-    error_text: what ended the decoding too early, "" if nothing did.
-    remark: on how the frames are read, "" if as any.
-    end_sec: when the content of the last packet ends, whatever its stream.
+    error_text: the error that ended the decoding early, "" if none did.
+    remark: on how the frames are read, "" if there is nothing to remark.
+    end_sec: end time of the last packet's content, in any stream.
     """
 
     error_text: str = ""
@@ -66,8 +66,7 @@ class _Record:
         if packet.size == 0:
             return  # no frame, see `decoded_frames`
         self.packet_pts.append(packet.pts)
-        # An edit list hides its frame, as where a video was cut between key frames and not encoded
-        # anew.
+        # Hidden by an edit list, as when a video was cut between key frames without re-encoding.
         self.num_hidden += packet.is_discard
         self.num_short += packet.size <= _MAX_UNCODED_BYTES
         if packet.pts is None:
@@ -98,7 +97,7 @@ class _Record:
         self.remark = make_convertible(frame) or self.remark
 
     def proves_timing(self) -> bool:
-        """Whether every packet gave the frame of its pts, and every frame has a pts of its own."""
+        """Return whether packets and frames match one to one, each with a pts of its own."""
         if self.in_doubt:
             return False
         return sorted(pts for pts in self.packet_pts if pts is not None) == self.frame_pts
@@ -107,8 +106,8 @@ class _Record:
 def inspect_video(path: Path, max_duration_sec: float = math.inf) -> VideoFacts:
     """Decode every frame of `path` once and report what is in it; never raises for a bad file.
 
-    Decoding stops at `max_duration_sec` of frames. Raises `MemoryError` when there is too little;
-    any other exception is an error of this program, and says nothing of the file.
+    Decoding stops at `max_duration_sec` of frames. Raises `MemoryError` if memory runs out; any
+    other exception is an error of this program, not a fault of the file.
     """
     try:
         with path.open("rb") as file:
@@ -142,7 +141,7 @@ def inspect_video(path: Path, max_duration_sec: float = math.inf) -> VideoFacts:
 
 
 def _likely_cause(path: Path) -> str:
-    """What a file that FFmpeg cannot open looks like, and the remedy; "" if like nothing known."""
+    """Guess why FFmpeg cannot open a file, and name the remedy; "" if unknown."""
     with path.open("rb") as file:
         head = file.read(512)
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
@@ -168,7 +167,7 @@ def _decode_fully(
     sha256: str,
     max_frames: float,
 ) -> VideoFacts | None:
-    """None if there are more than `max_frames`."""
+    """Return the facts of a full decode; None if there are more than `max_frames`."""
     record = _Record()
     fingerprint = Fingerprint(expected_frames=stream.frames)
     for frame in _frames(container, stream, record):
@@ -226,7 +225,7 @@ def _frames(
 ) -> Iterator[av.VideoFrame]:
     """Decode up to the end of the file or to its first error, which goes to the record.
 
-    Here alone is an exception taken for the file's: one of whoever takes the frames passes by.
+    Only exceptions raised in here are faults of the file; the consumer's own propagate.
     """
 
     def noted() -> "Iterator[av.Packet[av.stream.Stream]]":
@@ -247,8 +246,8 @@ def _frames(
 def _num_listed(path: Path, stream_index: int) -> int:
     """Count the packets of a stream that the index of the container says hold something.
 
-    The header of an AVI file counts also the pictures that the recorder dropped. 0 if there is no
-    such index, or if the end of an AVI file is missing, where the index of its last part would be.
+    The header of an AVI file also counts the pictures that the recorder dropped. 0 if there is no
+    such index, or if the end of an AVI file is missing, which holds the index of its last part.
     """
     if not _riff_is_whole(path):
         return 0
@@ -259,7 +258,7 @@ def _num_listed(path: Path, stream_index: int) -> int:
 def _riff_is_whole(path: Path) -> bool:
     """Return whether the file reaches the end of its last RIFF chunk; True if it has none.
 
-    A recorder that was cut off itself has not filled in the size: it says 0.
+    A recorder that was interrupted has left the size at 0.
     """
     place, size = 0, 1
     with path.open("rb") as file:
@@ -271,17 +270,17 @@ def _riff_is_whole(path: Path) -> bool:
 
 
 def _end_sec(packet: "av.Packet[av.stream.Stream]") -> float:
-    """When the packet's content ends; 0 if it does not say."""
+    """Return the end time of the packet's content; 0 if the packet has no pts."""
     if packet.pts is None:
         return 0.0
     return float((packet.pts + (packet.duration or 0)) * packet.time_base)
 
 
 def _stated_duration_sec(container: av.container.InputContainer) -> float:
-    """The duration in the header of a Matroska or WebM file, which states no number of frames.
+    """Return the duration in the header of a Matroska or WebM file, which states no frame count.
 
-    0 for other containers: where their header states none, FFmpeg's figure comes from what the
-    file still holds.
+    0 for other containers: without a duration in the header, FFmpeg derives one from the content
+    that is left in the file.
     """
     if "matroska" not in container.format.name or container.duration is None:
         return 0.0

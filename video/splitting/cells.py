@@ -1,4 +1,4 @@
-"""What a cell trains on, validates on and is tested on, past the gate between them."""
+"""The training, validation and test clips of a cell, after all checks for leakage."""
 
 import polars as pl
 
@@ -16,12 +16,12 @@ def cell_clips(
     near_duplicate_distance: float,
     copies: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
-    """The clips of the cell that validates on `fold`: TRAIN, VAL and TEST.
+    """Return the clips of the cell that validates on `fold`: TRAIN, VAL and TEST.
 
     With `copies`, the table of augmented clips, also those of the training videos, as COPIES. The
     copies of the validation videos are in no part of the cell, and no training clip may be one.
     `near_duplicate_distance` is the one that the splits were made with.
-    Raises `LeakageError` that names every kind of fault with the first pair at fault.
+    Raises `LeakageError`, which names the first pair for every kind of fault.
     """
     check_splits(splits, clips)
     # The group is the splits' own, in which copies of one content have been joined.
@@ -43,7 +43,7 @@ def cell_clips(
 
 
 def common_columns(*tables: pl.DataFrame) -> list[pl.DataFrame]:
-    """The tables with the columns that all of them have, in the first one's order."""
+    """Return the tables with the columns that they share, in the order of the first table."""
     names = [name for name in tables[0].columns if all(name in other.columns for other in tables)]
     return [table.select(names) for table in tables]
 

@@ -1,4 +1,4 @@
-"""Videos that show the same pictures although their bytes differ, found by their fingerprints."""
+"""Near-duplicates: videos with the same pictures but other bytes, found by fingerprint."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from video.splitting.fingerprints import WORDS_PER_HASH
 _HASHES = 16  # of each video that are compared, evenly spread over those it has
 _HASH_BITS = 64 * WORDS_PER_HASH
 
-# The first look takes the first of the two words of each hash, and lets pass what is within this
-# much more than the distance asked for.
+# The coarse pass compares the first of the two words of each hash, and keeps the pairs within this
+# much more than `max_distance`.
 _COARSE_MARGIN = 0.1
-_BLOCK = 256  # videos a side: the intermediate results of a block fit in the L2 cache
+_BLOCK = 256  # videos per side: the intermediate results of a block fit in the L2 cache
 _PAIRS_AT_ONCE = 8192
 
 
@@ -29,16 +29,15 @@ class Pair:
 
 
 def near_duplicates(fingerprints: Sequence[Sequence[int]], *, max_distance: float) -> list[Pair]:
-    """The pairs at a distance of at most `most`, by position; videos without hashes are in none.
+    """Find the pairs within `max_distance`, by position; videos without hashes are in none.
 
-    Every hash of one video is compared with the hash of the other closest to it; the distance is
-    the mean share of bits that differ, and of the two directions the smaller one, so that a part
-    of a video is close to the whole. 0 is the same pictures, 0.5 pictures that have nothing to do
-    with each other.
+    Every hash of one video is compared with the closest hash of the other. The distance is the mean
+    share of bits that differ, in the direction where it is smaller, so that a part of a video is
+    close to the whole. 0 means the same pictures, 0.5 unrelated ones.
 
-    Measured at 0.2 (the tests repeat part of it). Found: all 72 pairs of the
-    surveillance clips whose dHashes of frames 1, 10, 20 and 30 differ by 6 of 64 bits in the
-    mean, the furthest at 0.17; of 100 of these clips each made anew all that were re-encoded
+    Measured at 0.2 (the tests repeat part of it). Found: all 72 pairs of the surveillance clips
+    whose dHashes of frames 1, 10, 20 and 30 differ by 6 of 64 bits in the mean, the furthest at
+    0.17; of 100 of these clips, each transformed in turn, all that were re-encoded
     (H.264 crf 35), halved, brightened by a quarter, squeezed, letterboxed, thinned to 0.6 of the
     rate, without the first fifth, or cropped by 2 % at each edge, 96 of those cropped by 5 %, 6 by
     10 %, 1 mirrored; of the sample's pairs of authentic versions of one scene (all of the above at
@@ -69,7 +68,7 @@ def near_duplicates(fingerprints: Sequence[Sequence[int]], *, max_distance: floa
 
 
 def _evenly(words: Sequence[int]) -> NDArray[np.uint64]:
-    """Exactly `_HASHES` of a fingerprint's hashes, some of them repeated where it has fewer."""
+    """Return `_HASHES` evenly spaced hashes of a fingerprint; fewer are repeated."""
     hashes = np.array(words, np.uint64).reshape(-1, WORDS_PER_HASH)
     return hashes[np.arange(_HASHES) * len(hashes) // _HASHES]
 
@@ -77,10 +76,10 @@ def _evenly(words: Sequence[int]) -> NDArray[np.uint64]:
 def _candidates(
     hashes: NDArray[np.uint64], max_distance: float
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Positions of pairs that look close at a first, cheap look, in batches."""
+    """Yield the positions of the pairs that pass the coarse comparison, in batches."""
     coarse = np.ascontiguousarray(hashes[:, :, 0])
     num_hashes, num_videos = coarse.shape
-    most_bits = max_distance * num_hashes * 64
+    max_bits = max_distance * num_hashes * 64
     starts = range(0, num_videos, _BLOCK)
     for top in starts:
         for left in starts[top // _BLOCK :]:
@@ -93,7 +92,7 @@ def _candidates(
                     np.minimum(nearest[0][i], differing, out=nearest[0][i])
                     np.minimum(nearest[1][j], differing, out=nearest[1][j])
             bits = np.minimum(*(bits.sum(axis=0, dtype=np.uint16) for bits in nearest))
-            first, second = np.nonzero(bits <= most_bits)
+            first, second = np.nonzero(bits <= max_bits)
             first, second = first + top, second + left
             once = first < second
             first, second = first[once], second[once]
@@ -105,7 +104,7 @@ def _candidates(
 def _distances(
     hashes: NDArray[np.uint64], first: NDArray[np.intp], second: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """The distances of the pairs of videos at the positions `first` and `second`."""
+    """Return the distances of the pairs of videos at the positions `first` and `second`."""
     one, other = hashes[:, first], hashes[:, second]
     nearest = [np.full((_HASHES, len(first)), _HASH_BITS, np.uint8) for _ in range(2)]
     for i in range(_HASHES):

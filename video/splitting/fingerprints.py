@@ -1,9 +1,9 @@
-"""What a video looks like, in a few hashes that survive re-encoding: the input of duplicates.py.
+"""Perceptual hashes of a video that survive re-encoding: the input of duplicates.py.
 
 A hash has 128 bits: whether each cell of a coarse grey picture is darker than its neighbour to
 the right, and darker than the one below. Brightness, contrast, scale, aspect ratio, codec and
-rate change few of them. Black bars are cut off first, for they would make all pictures with bars
-alike, and pictures without contrast have no hash, for theirs would be noise.
+rate change few of them. Black bars are cut off first, because they would make all pictures with
+bars alike, and pictures without contrast have no hash, because it would be noise.
 """
 
 from typing import cast
@@ -21,7 +21,7 @@ SMALLEST_STEP = 4  # frames; a short video has fewer hashes instead of dearer on
 
 # Area averaging of the luma alone; the flags make swscale give the same bytes on every CPU.
 _SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-_SIDE_PX = 64  # of the pictures kept; wide and tall ones are squeezed alike
+_SIDE_PX = 64  # of the pictures kept, whatever the aspect ratio
 _CELLS = 8
 _BLACK_LEVEL = 24  # of 255; bars are darker, the noise of their encoding included
 _MIN_SHARE_LEFT = 4  # a quarter of either side; less is no picture with bars but a dark one
@@ -29,14 +29,15 @@ _MIN_CONTRAST = 4  # grey levels, standard deviation over the cells
 
 
 class Fingerprint:
-    """Fed with every frame of a video in turn, keeps evenly spread small pictures of it.
+    """The hashes of evenly spaced pictures of a video, which is fed in frame by frame.
 
     Kept are the frames 0, s, 2s, … with s the smallest power of two from `SMALLEST_STEP` on that
-    leaves at most `MAX_HASHES`, so at least half as many of a video of 64 frames or more. Their
-    number need not be known: `expected_frames`, what the header says, only saves scaling pictures
-    that would be dropped again. (One that promises too much costs hashes; it is `truncated`.)
+    leaves at most `MAX_HASHES`, so at least half as many for a video of 64 frames or more. The
+    number of frames need not be known: `expected_frames`, from the header, only saves scaling
+    pictures that would be dropped again. (Too large a number costs hashes; such a file is
+    `truncated`.)
 
-    Cost: 0.05 to 0.6 ms a picture; 4 % of the inspection of 60 frames, 1 to 4 % of that of 300.
+    Cost: 0.05 to 0.6 ms per picture; 4 % of the inspection of 60 frames, 1 to 4 % of that of 300.
     """
 
     def __init__(self, expected_frames: int = 0) -> None:
@@ -57,7 +58,7 @@ class Fingerprint:
         self._num_frames += 1
 
     def hashes(self) -> tuple[int, ...]:
-        """Two unsigned 64-bit words for each picture kept that has contrast, in order of time."""
+        """Return two unsigned 64-bit words per kept picture that has contrast, in order of time."""
         if not self._pictures:
             return ()
         words = picture_hashes(np.stack(self._pictures))
@@ -76,10 +77,10 @@ class Fingerprint:
 
 
 def picture_hashes(pictures: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Hashes of grey pictures of one video, uint8 of shape (pictures, side, side).
+    """Hash the grey pictures of one video, uint8 of shape (pictures, side, side).
 
-    Returns uint64 of shape (those with contrast, 2). Integers throughout (the floats hold whole
-    numbers below 2**53), so the same on every machine.
+    Returns uint64 of shape (pictures with contrast, 2). All arithmetic is on integers (the floats
+    hold whole numbers below 2**53), so the result is the same on every machine.
     """
     content = _without_bars(pictures).astype(np.float64)
     rows, columns = content.shape[1:]
@@ -114,7 +115,7 @@ def _bright_span(levels: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 def _averaged(pictures: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.float64]:
-    """Sums over `rows` x `columns` cells of equal area, each of as many pixels as the picture has.
+    """Sum over `rows` x `columns` cells of equal area, each of as many pixels as the picture has.
 
     Pixels on the border of two cells count in parts; all are counted `rows * columns` times, so
     that the parts are whole numbers.
@@ -124,7 +125,7 @@ def _averaged(pictures: NDArray[np.float64], rows: int, columns: int) -> NDArray
 
 
 def _overlaps(cells: int, pixels: int) -> NDArray[np.float64]:
-    """How much of each pixel lies in each cell along one axis, in units of 1 / `cells` pixel."""
+    """Return the overlap of each cell with each pixel on one axis, in 1 / `cells` pixel."""
     cell = np.arange(cells)[:, None] * pixels
     pixel = np.arange(pixels)[None, :] * cells
     overlap = np.minimum(cell + pixels, pixel + cells) - np.maximum(cell, pixel)

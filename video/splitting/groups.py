@@ -1,4 +1,4 @@
-"""Which videos belong together, whatever the names that they were given."""
+"""Groups of videos that belong together, whatever their group names in the index."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
@@ -7,11 +7,11 @@ import polars as pl
 
 
 def effective_groups(videos: pl.DataFrame, links: Iterable[tuple[int, int]] = ()) -> list[str]:
-    """The group of every row of `videos` (`sha256, group`), with what belongs together joined.
+    """Return the group of every row of `videos` (`sha256, group`) after joining linked groups.
 
-    `links` are pairs of rows that show the same. The same bytes under two group names join the
-    two groups; a video without a group is one of its own. The joined group takes the smallest of
-    its names, whatever the order of the rows.
+    `links` are pairs of rows that show the same pictures. The same bytes under two group names join
+    the two groups; a video without a group is a group of its own. A joined group takes the smallest
+    of its names, whatever the order of the rows.
     """
     contents = [f"video:{sha256[:16]}" for sha256 in videos["sha256"]]
     names = [
@@ -27,17 +27,16 @@ def effective_groups(videos: pl.DataFrame, links: Iterable[tuple[int, int]] = ()
 
 
 def linked_groups(index: pl.DataFrame, contents: Mapping[str, str]) -> pl.Series:
-    """The group of every row of the index (`video_path, group`), with those linked in it joined.
+    """Return the group of every row of the index (`video_path, group`) after joining linked groups.
 
-    Two groups that name one file, or two files of one content (sha256 by `video_path`, where it is
-    known), hold the same. It takes all rows: one that is rejected for naming a file twice, or with
-    two labels, links its groups all the same. Null for a video without a group, linked to none.
+    Two groups are linked if they name one file, or two files of one content (sha256 by
+    `video_path`, if known). Pass all rows: one that is rejected for naming a file twice, or with
+    two labels, links its groups all the same. Null for a video without a group and without links.
     """
     union = _Union()
     keys = []
     for path, group in index.select("video_path", "group").iter_rows():
-        # However a row spells the path.
-        key = f"path:{PurePosixPath(path)}"
+        key = f"path:{PurePosixPath(path)}"  # one spelling
         keys.append(key)
         if group is not None:
             union.join(f"group:{group}", key)

@@ -1,8 +1,8 @@
-"""The gate between the splits: nothing of a validation or test video may reach training.
+"""Checks for leakage: nothing of a validation or test video may reach training.
 
-It looks at what the loaders hold, not at what the splits promised, and fails closed: a table
-without groups or fingerprints cannot pass, nor can splits that do not tell of every clip exactly
-once.
+They examine the tables of the loaders, not the splits that these were made from, and fail closed:
+a table without groups or fingerprints cannot pass, nor can splits that do not list every clip
+exactly once.
 """
 
 from collections.abc import Iterable
@@ -13,8 +13,8 @@ from video.splitting.duplicates import near_duplicates
 
 IDENTITIES = ("group", "sha256", "clip_sha256")
 
-# Closer than this is the same footage, encoded or scaled anew (see duplicates.py): between it and
-# the distance that create_splits joins at lies what a person may have set apart on purpose.
+# Closer pairs are the same footage, re-encoded or rescaled (see duplicates.py). A person may have
+# put pairs between this and the distance of create_splits into different splits on purpose.
 SAME_FOOTAGE = 0.1
 
 AUGMENT_AGAIN = "run generate_augmentations again"
@@ -25,7 +25,7 @@ class LeakageError(ValueError):
 
 
 def check_splits(splits: pl.DataFrame, clips: pl.DataFrame) -> None:
-    """Raise `LeakageError` unless the splits give each clip's video one part, and no other video.
+    """Raise `LeakageError` unless the splits list the video of each clip once, and no others.
 
     `splits` has `video_path, sha256, group, fold` (null for test), `clips` the first three.
     """
@@ -42,8 +42,8 @@ def check_splits(splits: pl.DataFrame, clips: pl.DataFrame) -> None:
 def check_copies(copies: pl.DataFrame, splits: pl.DataFrame) -> None:
     """Raise `LeakageError` unless the augmented copies are of videos that train in some cell.
 
-    These are the videos outside the test set: all of them have copies, or none has. Otherwise the
-    copies were made for other splits.
+    These are the videos outside the test set: either all of them have copies, or none. Otherwise
+    the copies were made for other splits.
     """
     faults = _missing("augmented copies", copies, ("video_path", "sha256", "group"))
     if not faults:
@@ -69,8 +69,8 @@ def check_copies(copies: pl.DataFrame, splits: pl.DataFrame) -> None:
 def check_disjoint(parts: dict[str, pl.DataFrame]) -> None:
     """Raise `LeakageError` if two of the parts share a group, a video or a clip's bytes.
 
-    `parts` maps a split's name to its clips' table with `video_path` and IDENTITIES, where
-    `sha256` is that of the video which a clip, augmented or not, was made of.
+    `parts` maps a split's name to its table of clips with `video_path` and IDENTITIES; `sha256` is
+    that of the video which a clip, augmented or not, was made of.
     """
     faults: list[str] = []
     names = sorted(parts)
@@ -91,8 +91,8 @@ def check_disjoint(parts: dict[str, pl.DataFrame]) -> None:
 def check_pictures(parts: dict[str, pl.DataFrame], *, max_distance: float) -> None:
     """Raise `LeakageError` if two of the parts show the same footage, whatever its bytes and names.
 
-    `parts` maps a split's name to its clips' table with `video_path` and `fingerprint`; `most` is
-    the distance up to which `create_splits` joins, 0 where it does not look.
+    `parts` maps a split's name to its table of clips with `video_path` and `fingerprint`;
+    `max_distance` is the distance up to which `create_splits` joins videos, 0 if it joins none.
     """
     faults = [fault for name in parts for fault in _missing(name, parts[name], ("fingerprint",))]
     if faults:

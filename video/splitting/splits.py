@@ -1,25 +1,26 @@
-"""Which video is for training, validation or test: whole groups only, so that no copy leaks.
+"""Splits into training, validation and test by whole groups, so that no copy leaks.
 
 Every video outside the test set lies in one of k folds. The cell of fold k validates on that
-fold and trains on the others; `split` tells the roles in the cell of fold 0.
+fold and trains on the others; `split` holds the roles in the cell of fold 0.
 
-A split shall stay what it is when videos come and go, and be close to its shares; and it must
-follow from the videos and the parameters alone, for DVC's cache and a fresh clone know no earlier
-state. Dealing groups one by one to the emptiest part is close, but one new video can move all that
-come after it. So the part of a group is a hash of (`rebalance`, name of the group), compared with
-the shares: whatever else is in the table, it stays. Its closeness is chance, and therefore
-chosen: of some thousand integers `rebalance`, the best for a table is about as close as dealing (40
-groups of 6 videos into 6 parts: 2 to 3 % of a class too many or too few in the worst part).
+A split should not change when videos are added or removed, and should be close to its shares; and
+it must follow from the videos and the parameters alone, because DVC's cache and a fresh clone know
+no earlier state. Dealing groups one by one to the emptiest part is close, but one new video can
+move all groups after it. So the part of a group is a hash of (`rebalance`, name of the group),
+compared with the shares: it does not depend on the rest of the table. Its closeness is random, and
+therefore searched: of some thousand integers `rebalance`, the best for a table is about as close as
+dealing (40 groups of 6 videos into 6 parts: 2 to 3 % of a class too many or too few in the worst
+part).
 
-- `rebalance: 412`: growth moves nothing. What drifts is reported, beside the integer that would be
-  best now; writing that one is the explicit wish that groups move.
-- `rebalance: auto`: the best of `searched(...)` integers for this very table, so that a first split
-  needs no thought, for any data. It is as unstable as dealing: write the number that the
-  stage prints into params.yaml before anything is compared with a later state of the data.
+- `rebalance: 412`: new videos move no others. Drift is reported, beside the integer that would be
+  best now; to write that one into params.yaml is the explicit request to move groups.
+- `rebalance: auto`: the best of `searched(...)` integers for this table, a good first split of any
+  data. It is as unstable as dealing: write the number that the stage prints into params.yaml
+  before comparing with a later state of the data.
 
-More follows from the hash: the test set does not depend on `num_folds`, and a larger `test_share`
-takes groups from the folds and gives none back. The pipeline's seed is not in it, so that runs with
-other seeds are measured on the same videos.
+The test set does not depend on `num_folds`, and a larger `test_share` takes groups from the folds
+and gives none back. The pipeline's seed is not in the hash, so that runs with other seeds are
+measured on the same videos.
 
 Joined groups have the smallest name of those given, and so its part: a link found later moves the
 groups with the larger names there, and nothing else. A video without a group has the name of its
@@ -51,7 +52,7 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """The parts asked for: test, then `num_folds` folds that share the rest equally."""
+    """The requested parts: test, then `num_folds` folds that share the rest equally."""
 
     test_share: float
     num_folds: int
@@ -62,11 +63,11 @@ class Shares:
 
 @dataclass(frozen=True, kw_only=True)
 class Deviation:
-    """How far the worst part of a class is from its share, in shares of the class's videos.
+    """The distance of the worst part of a class from its share, in shares of the class's videos.
 
-    `bound` is what no split of these groups can beat: for each part by itself, the closest that
-    any set of whole groups comes to its share, and for the largest group, what is too much of it
-    in the largest part. All parts at once may be further off.
+    `bound` is a lower bound over all splits of these groups: for each part by itself, the closest
+    that any set of whole groups comes to its share, and for the largest group, its excess over the
+    largest part. All parts together may be further off.
     """
 
     name: str
@@ -77,7 +78,7 @@ class Deviation:
 
 
 def class_names(table: pl.DataFrame) -> list[str]:
-    """The classes in the order of the model's outputs, from the type of the label column."""
+    """Return the classes in the order of the model's outputs, from the type of the label column."""
     labels = table.schema["label"]
     if not isinstance(labels, pl.Enum):
         raise ValueError(f"expected a label column of type Enum, got {labels}; run load_data again")
@@ -89,7 +90,7 @@ def assign_splits(
 ) -> pl.DataFrame:
     """Add `split` and `fold` (null for test videos) to `videos` (`group` not null).
 
-    A row's part depends on its group's name and the parameters, on no other row.
+    The part of a row depends on the name of its group and the parameters, on no other row.
     """
     names = videos["group"].unique().sort().to_list()
     shares = Shares(test_share=test_share, num_folds=num_folds)
@@ -101,7 +102,7 @@ def assign_splits(
 
 
 def split_in_fold(fold: pl.Expr, cell: int) -> pl.Expr:
-    """The role of a video whose fold is `fold` in the training cell `cell`."""
+    """Return the role of a video of fold `fold` in the training cell `cell`."""
     return (
         pl.when(fold.is_null())
         .then(pl.lit(TEST))
@@ -112,7 +113,7 @@ def split_in_fold(fold: pl.Expr, cell: int) -> pl.Expr:
 
 
 def searched(num_groups: int) -> int:
-    """How many integers `best_rebalance` tries, from 0 on."""
+    """Return how many integers `best_rebalance` tries, from 0 on."""
     return min(_MAX_TRIALS, max(_MIN_TRIALS, _GROUP_TRIALS // max(1, num_groups)))
 
 
@@ -123,12 +124,12 @@ def best_rebalance(
     num_folds: int,
     stratify: Sequence[str] = (),
 ) -> int:
-    """The integer whose split of `videos` (`group`, `label`, `stratify`) is closest to the shares.
+    """Return the integer whose split of `videos` (`group`, `label`, `stratify`) fits best.
 
-    First counts that every part has every label, then the sum over parts and classes of squared
-    deviations over the number expected: few videos weigh no more for being few. Classes are the
-    labels and the pairs of a label and a value of one column of `stratify`. Ties: the smallest.
-    Time: 1 to 3 s, whatever the number of groups up to some thousands.
+    Criteria: first the number of labels missing in parts, then the sum over parts and classes of
+    the squared deviation divided by the expected number, so that small classes do not dominate.
+    Classes are the labels and the pairs of a label and a value of one column of `stratify`. The
+    smallest of equals. Time: 1 to 3 s for up to some thousand groups.
     """
     names, _, sizes = _class_sizes(videos, stratify)
     num_labels = videos["label"].n_unique()
@@ -151,7 +152,8 @@ def best_rebalance(
 def deviations(
     splits: pl.DataFrame, *, test_share: float, num_folds: int, stratify: Sequence[str] = ()
 ) -> list[Deviation]:
-    """The deviation of every class of `splits` (`group, label, fold`, `stratify`), labels first."""
+    """Return the deviation per class of `splits` (`group, label, fold`, `stratify`), labels first.
+    """
     names, classes, sizes = _class_sizes(splits, stratify)
     shares = np.array(Shares(test_share=test_share, num_folds=num_folds).of_parts())
     part_of = dict(splits.select("group", pl.col("fold").fill_null(-1) + 1).iter_rows())
@@ -176,7 +178,7 @@ def deviations(
 def _class_sizes(
     videos: pl.DataFrame, stratify: Sequence[str]
 ) -> tuple[list[str], list[str], NDArray[np.int64]]:
-    """Names of the groups and of the classes, and how many videos of a class a group has.
+    """Return the names of the groups and classes, and the number of videos in each pair.
 
     The sizes have the shape (groups, classes); labels come first, in order of their names.
     """
@@ -214,7 +216,7 @@ def _name_hashes(names: Sequence[str]) -> Words:
 
 
 def _parts(hashes: Words, rebalance: Words, shares: Shares) -> NDArray[np.int64]:
-    """The part (0: test) of every group for every rebalance: of shape (rebalance, groups)."""
+    """Return the part (0: test) of every group for every rebalance; shape (rebalance, groups)."""
     # The finaliser of splitmix64: every bit of the sum changes every bit of the result.
     mixed = hashes[None, :] + rebalance[:, None] * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -232,7 +234,7 @@ def _parts(hashes: Words, rebalance: Words, shares: Shares) -> NDArray[np.int64]
 def _counts(
     parts: NDArray[np.int64], sizes: NDArray[np.int64], num_parts: int
 ) -> NDArray[np.float64]:
-    """Videos in every part of every class: of shape (trials, parts, classes)."""
+    """Count the videos in every part of every class; shape (trials, parts, classes)."""
     weights = sizes.astype(np.float64)
     return np.stack([(parts == part).astype(np.float64) @ weights for part in range(num_parts)], 1)
 

@@ -1,4 +1,4 @@
-"""The clock of a video's window: that of the video, or one that was tampered with."""
+"""The clock of a video's window: that of the video, or a tampered one."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,11 +13,11 @@ BACKWARD_SPEED = 3.0
 
 
 def window_clock(planned: PlannedVideo, draws: RandomStreams) -> list[float]:
-    """What the clock of the window shows at each frame, in seconds of the video.
+    """Return the time of the window's clock at each frame, in seconds of the video.
 
     The tampered stretch is one interval of the duration, taken as a circle. Within it the clock
-    runs over the moments of that same interval, so that no moment is shown much more often than
-    in an untouched video.
+    covers the moments of that same interval, so that no moment is shown much more often than in an
+    authentic video.
     """
     times_sec = [index / planned.fps for index in range(planned.num_frames)]
     if planned.tampering == "none":
@@ -36,12 +36,12 @@ def window_clock(planned: PlannedVideo, draws: RandomStreams) -> list[float]:
 
 
 def _draw_blocks(draws: RandomStreams, tampering: Tampering, length_sec: float) -> list[int]:
-    """The order in which blocks of equal length are shown."""
+    """Draw the order in which blocks of equal length are shown."""
     block_sec = HOLD_SEC if tampering == "frozen" else BLOCK_SEC
     order = list(range(max(2, round(length_sec / block_sec))))
     if tampering != "repeated":
         return order
-    # The order with the largest smallest jump out of some: neighbours shall not stay neighbours.
+    # The order with the largest minimum jump, so that neighbours do not stay neighbours.
     orders = [draws.shuffled(order) for _ in range(32)]
     return max(orders, key=_smallest_jump)
 
@@ -53,7 +53,7 @@ def _smallest_jump(order: Sequence[int]) -> int:
 def _tampered(
     tampering: Tampering, elapsed_sec: float, length_sec: float, blocks: list[int]
 ) -> float:
-    """The moment of the tampered stretch, in [0, length_sec), shown `elapsed_sec` into it."""
+    """Return the moment, in [0, length_sec), shown `elapsed_sec` into the tampered stretch."""
     if tampering == "against":
         return (-BACKWARD_SPEED * elapsed_sec) % length_sec
     block_sec = length_sec / len(blocks)

@@ -1,4 +1,4 @@
-"""Writes small encoded video files whose bytes depend on nothing but what is passed in."""
+"""Encoding of small video files whose bytes depend on the arguments alone."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _EXACT_SCALING = int(
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFormat:
-    """One way to store a video: container, encoder and the span of its quantiser."""
+    """One way to store a video: container, encoder and the range of its quantizer."""
 
     container: str
     suffix: str
@@ -36,7 +36,7 @@ class VideoFormat:
     options: dict[str, str]
 
     def quantiser(self, quality: int) -> int:
-        """The encoder's own number for a quality of 0 (coarsest) to 100 (finest)."""
+        """Return the encoder's own number for a quality of 0 (coarsest) to 100 (finest)."""
         if not 0 <= quality <= 100:
             raise ValueError(f"quality: expected 0 to 100, got {quality}")
         return self.coarsest + (self.finest - self.coarsest) * quality // 100
@@ -97,7 +97,7 @@ def encode_video(
     """Encode frames to `path`, on one thread and without dates, versions or random identifiers.
 
     frames: at least one, all uint8 of one shape (height, width, 3), RGB, height and width even.
-    quality: 0 (coarsest) to 100 (finest), mapped to the span of quantisers of the codec.
+    quality: 0 (coarsest) to 100 (finest), mapped to the range of quantizers of the codec.
 
     The container follows `codec`, not the suffix of `path`, so that a caller may write to a
     temporary name first. A crash leaves a partial file: making it atomic is up to the caller.
@@ -109,7 +109,7 @@ def encode_video(
         stream = container.add_stream(
             video_format.encoder, rate=fps, options=_encoder_options(video_format, quality)
         )
-        assert isinstance(stream, av.VideoStream)  # for the type checker: encoders are of video
+        assert isinstance(stream, av.VideoStream)  # for the type checker
         stream.pix_fmt = video_format.pixel_format
         stream.codec_context.thread_count = 1
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
@@ -130,7 +130,7 @@ def _encoder_options(video_format: VideoFormat, quality: int) -> dict[str, str]:
     quantiser = str(video_format.quantiser(quality))
     options = {**video_format.options, video_format.quantiser_option: quantiser}
     if video_format.quantiser_option == "qmin":
-        # Equal limits fix the quantiser: rate control would let motion decide on the quality.
+        # Equal limits fix the quantizer: with rate control, quality would depend on motion.
         options["qmax"] = quantiser
     if video_format.encoder == "libvpx-vp9":
         options["b"] = "0"

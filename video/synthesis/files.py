@@ -11,7 +11,7 @@ _TRUNCATED_SHARE = 0.6
 
 
 def write_video(planned: PlannedVideo, root: Path) -> None:
-    """Write the file of one row below `root`; nothing where the plan wants it missing.
+    """Write the file of one row below `root`; nothing if the plan has it missing.
 
     Safe to call for many rows at once, in any order and from any process. A crash leaves a partial
     file at the final name: write to a directory that is renamed when it is complete.
@@ -20,7 +20,7 @@ def write_video(planned: PlannedVideo, root: Path) -> None:
         return
     path = root / planned.video_path
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A file of an earlier run may be a link to one that others hold too: replaced, not written to.
+    # A file of an earlier run may be a link into a cache: replace it, never write to it.
     path.unlink(missing_ok=True)
     if planned.fault == "not_a_video":
         path.write_bytes(_NOT_A_VIDEO)

@@ -1,4 +1,4 @@
-"""The frames of a video of the sample: its scene as one camera saw it."""
+"""The frames of a video of the sample: its scene as seen by one camera."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from video.synthesis.scenes import (
 
 
 def render_frames(planned: PlannedVideo) -> Iterator[Picture]:
-    """The frames of a video before it is encoded: uint8 of shape (height, width, 3), RGB."""
+    """Yield the frames of a video before encoding: uint8 of shape (height, width, 3), RGB."""
     share = planned.recipe.region_area_share
     scene = draw_scene(planned.seed, planned.scene, region_area_share=share)
     draws = RandomStreams(planned.seed, "version", planned.scene, planned.version)
@@ -42,7 +42,7 @@ def render_frames(planned: PlannedVideo) -> Iterator[Picture]:
 def _draw_crop(
     draws: RandomStreams, planned: PlannedVideo
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where the columns and rows of a version lie on the textures: float32 of (width,), (height,).
+    """Draw the positions of columns and rows on the textures: float32 of (width,), (height,).
 
     A version shows 92 to 100 % of the width of the reference, a little off its centre.
     """
@@ -60,7 +60,7 @@ def _look(
     rows: NDArray[np.float32],
     offset_px: tuple[float, float],
 ) -> Picture:
-    """The picture at columns and rows, both moved by an offset: uint8 of (rows, columns, ...)."""
+    """Sample the picture at columns and rows, moved by an offset: uint8 of (rows, columns, ...)."""
     map_x = np.broadcast_to(columns + np.float32(offset_px[0]), (len(rows), len(columns)))
     map_y = np.broadcast_to((rows + np.float32(offset_px[1]))[:, None], map_x.shape)
     seen = cv2.remap(
@@ -118,7 +118,7 @@ def _exposure_table(gain: float, offset: float) -> NDArray[np.uint8]:
 
 
 def _noise_table(sigma: float) -> NDArray[np.int16]:
-    """Gaussian noise of a uniform byte: the middle quantiles of 256 equal shares."""
+    """Return the Gaussian noise of each uniform byte: the middles of 256 equal shares."""
     if sigma == 0:
         return np.zeros(256, np.int16)
     normal = NormalDist(0, sigma)

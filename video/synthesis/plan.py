@@ -1,4 +1,4 @@
-"""Which videos the sample has, what is done to them, and which of them are faulty."""
+"""Plan of the sample: its videos, their tampering and their faults."""
 
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -21,7 +21,7 @@ PLATFORMS = ("phone", "webcam", "archive")
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRecipe:
-    """What the sample is made of; `plan_sample` refuses values outside of the ranges."""
+    """Parameters of the sample; `plan_sample` refuses values outside of the ranges."""
 
     num_scenes: int
     """Scenes, at least 2; the videos of one scene are one `dup_group`."""
@@ -47,8 +47,7 @@ class SampleRecipe:
 class PlannedVideo:
     """One row of the index and everything that `write_video` needs for its file.
 
-    A file's bytes follow from seed, recipe, scene and version alone, whatever is written before
-    or beside it.
+    A file's bytes follow from seed, recipe, scene and version alone, not from other files.
     """
 
     video_id: str
@@ -76,10 +75,10 @@ class PlannedVideo:
 
 
 def plan_sample(seed: int, recipe: SampleRecipe) -> list[PlannedVideo]:
-    """Every row of the index, ordered by `video_id`, the four faulty ones included.
+    """Plan every row of the index, ordered by `video_id`, the four faulty ones included.
 
-    One file will be missing, one cut off, one no video, and one the exact copy of another under a
-    name of its own (same group, same label). Codec, size, rate, duration and quality are drawn
+    One file will be missing, one truncated, one no video, and one the exact copy of another under
+    another name (same group, same label). Codec, size, rate, duration and quality are drawn
     without regard to the label.
     """
     _check_recipe(recipe)
@@ -92,7 +91,7 @@ def plan_sample(seed: int, recipe: SampleRecipe) -> list[PlannedVideo]:
 
 
 def index_row(planned: PlannedVideo) -> dict[str, str]:
-    """The columns of the index CSV: nothing in it, but `label`, tells the label."""
+    """Return the row of the index CSV; only `label` depends on the label."""
     return {
         "subset": planned.subset,
         "platform": planned.platform,
@@ -128,7 +127,7 @@ def _check_recipe(recipe: SampleRecipe) -> None:
 
 
 def _draw_labels(seed: int, recipe: SampleRecipe) -> list[list[Label]]:
-    """The label of each version of each scene, num_scenes lists of versions_per_scene."""
+    """Draw the labels of all versions, as num_scenes lists of versions_per_scene."""
     draws = RandomStreams(seed, "labels")
     num_mixed = round(recipe.num_scenes * recipe.mixed_scene_share)
     num_single = recipe.num_scenes - num_mixed
@@ -187,7 +186,7 @@ def _plan_video(
 
 
 def _named(video: PlannedVideo, name: str) -> PlannedVideo:
-    # A digest for a name: neither the name nor the order of the rows follows the labels.
+    # Named by a digest, so that neither names nor the order of the rows depend on the labels.
     video_id = blake2b(f"{video.seed}|{name}".encode(), digest_size=5).hexdigest()
     suffix = FORMATS[video.codec].suffix
     path = f"{video.subset}/{video.platform}/{video_id}{suffix}"
@@ -205,7 +204,7 @@ def _plan_faults(
         version = recipe.versions_per_scene + len(rows)
         video = _plan_video(seed, recipe, host.scene, version, host.label, fault)
         if fault != "missing":
-            # An .mp4 that is cut off has lost its table of contents: no reader can open it.
+            # A truncated .mp4 has lost its table of contents: no reader can open it.
             video = _named(replace(video, codec="h264"), fault)
         rows.append(video)
     return rows

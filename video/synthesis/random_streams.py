@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 1  # part of every key: raise it when the same seed shall give other videos
+VERSION = 1  # part of every key: raise it if the same seed gives other videos
 
 _T = TypeVar("_T")
 
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 class RandomStreams:
     """Reproducible draws named by a key.
 
-    Built on the raw words of Philox alone: numpy keeps those from release to release, but not the
+    Built on the raw words of Philox alone: numpy keeps those stable between releases, but not the
     methods of its generators.
     """
 
@@ -26,7 +26,7 @@ class RandomStreams:
         self._source = np.random.Philox(key=int.from_bytes(digest, "little"))
 
     def between(self, low: float, high: float) -> float:
-        """Uniform in [low, high)."""
+        """Draw a number uniformly from [low, high)."""
         return low + (high - low) * ((int(self._source.random_raw()) >> 11) * 2.0**-53)
 
     def section_as(self, options: Sequence[_T]) -> _T:
@@ -37,7 +37,7 @@ class RandomStreams:
         return [rest.pop(int(self.between(0, len(rest)))) for _ in options]
 
     def uniform_bytes(self, *shape: int) -> NDArray[np.uint8]:
-        """Uniform bytes, uint8 of the shape asked for."""
+        """Draw uniform bytes, uint8 of the given shape."""
         count = math.prod(shape)
         words = self._source.random_raw((count + 7) // 8)
         return words.astype("<u8").view(np.uint8)[:count].reshape(shape)

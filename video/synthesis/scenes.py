@@ -1,4 +1,4 @@
-"""What the videos of one scene have in common: two textures, a window, and how they move."""
+"""Scenes: the textures, window and motion that the videos of one scene share."""
 
 import math
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ CONTENT_GRAIN_PX = 12
 CAMERA_RADIUS_PX = (8.0, 11.0)
 CAMERA_PERIOD_SEC = (3.5, 4.5)
 DRIFT_PX_PER_SEC = 2.0
-# A step of about 0.3 s moves the content by about one grain, a jump across the path by two: as far
-# apart as pictures of this grain can be told.
+# A step of about 0.3 s moves the content by about one grain, a jump across the path by two: the
+# largest differences that pictures of this grain can show.
 MOTION_RADIUS_PX = (10.0, 12.0)
 MOTION_PERIOD_SEC = (2.0, 2.5)
-# At a constant pace the moments of a clip would lie evenly on the path, in any order they come in,
-# and tampered ones would not. An uneven pace makes the two sets of moments look alike.
+# At a constant pace the moments of a clip would lie evenly on the path, in any order, but tampered
+# ones would not. An uneven pace makes the two sets of moments look alike.
 MOTION_PACE_SWING = 0.35
 MOTION_PACE_PERIOD_SEC = (0.8, 1.6)
 
@@ -57,7 +57,7 @@ class Path2D:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What the versions of a scene have in common; pictures cover the reference and its margin."""
+    """The shared part of a scene's versions; pictures cover the reference and its margin."""
 
     background: Picture
     content: Picture
@@ -67,7 +67,7 @@ class Scene:
 
 
 def draw_scene(seed: int, scene: int, *, region_area_share: float) -> Scene:
-    """The scene of a number; `region_area_share` is the window's area over the reference's."""
+    """Draw a scene by number; `region_area_share` is the window's area over the reference's."""
     draws = RandomStreams(seed, "scene", scene)
     motion_radius_px = draws.between(*MOTION_RADIUS_PX)
     direction = draws.section_as((-1.0, 1.0))
@@ -102,7 +102,7 @@ def draw_scene(seed: int, scene: int, *, region_area_share: float) -> Scene:
 
 
 def _draw_texture(draws: RandomStreams, grain_px: int) -> Picture:
-    """Smooth coloured noise with some blobs, RGB, over the reference picture and its margin."""
+    """Draw smooth coloured noise with blobs, RGB, over the reference picture and its margin."""
     width = REFERENCE_WIDTH_PX + 2 * MARGIN_PX
     height = REFERENCE_HEIGHT_PX + 2 * MARGIN_PX
     shape = (height // grain_px + 2, width // grain_px + 2)
@@ -119,7 +119,7 @@ def _draw_texture(draws: RandomStreams, grain_px: int) -> Picture:
 
 
 def _with_contrast(picture: Picture, mean: int, deviation: int) -> Picture:
-    """Bring mean and standard deviation of all values to those given, in 8-bit levels."""
+    """Scale all values to the given mean and standard deviation, in 8-bit levels."""
     values = picture.astype(np.int64)  # sums of integers are exact in any order
     now_mean = int(values.sum()) / values.size
     now_deviation = math.sqrt(int((values * values).sum()) / values.size - now_mean**2)
@@ -133,7 +133,7 @@ def _blurred(picture: Picture, sigma_px: float) -> Picture:
 
 
 def _draw_window(draws: RandomStreams, area_share: float) -> Picture:
-    """Opacity of the window over the reference picture and its margin, feathered at its edges."""
+    """Draw the window's opacity over the reference picture and its margin, with feathered edges."""
     area_px = area_share * REFERENCE_WIDTH_PX * REFERENCE_HEIGHT_PX
     aspect = draws.between(0.85, 1.3)
     width = min(round(math.sqrt(area_px * aspect)), REFERENCE_WIDTH_PX - 16)
