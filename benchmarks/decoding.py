@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from video.clips.packs import uniform_indices
 from video.source import inspection
 from video.source.container import FrameTiming, frame_timing
-from video.source.decoding import read
+from video.source.decoding import read_frames
 from video.source.inspection import inspect_video
 from video.splitting.fingerprints import Fingerprint
 
@@ -136,11 +136,11 @@ def footage(size: tuple[int, int], num_frames: int) -> Iterator[NDArray[np.uint8
 
 
 def every_frame(path: Path, indices: Sequence[int], timing: FrameTiming | None) -> object:
-    return read(path, indices, height=SIDE, width=SIDE, fit="crop", timing=None).clip
+    return read_frames(path, indices, height=SIDE, width=SIDE, fit="crop", timing=None).clip
 
 
 def ours(path: Path, indices: Sequence[int], timing: FrameTiming | None) -> object:
-    reading = read(path, indices, height=SIDE, width=SIDE, fit="crop", timing=timing)
+    reading = read_frames(path, indices, height=SIDE, width=SIDE, fit="crop", timing=timing)
     assert timing is None or not reading.doubt, reading.doubt
     return reading.clip
 

@@ -120,7 +120,7 @@ def read_clip(task: Task) -> NDArray[np.uint8]:
             width=task.clips.width,
             fit=task.clips.fit,
             timing=task.timing,
-        )
+        ).clip
     except MemoryError:
         raise  # of the machine
     except Exception as error:

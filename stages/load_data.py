@@ -294,7 +294,7 @@ def frames_of(task: tuple[Path, int]) -> bytes:
     path, num_frames = task
     count, height, width = PICTURES
     indices = uniform_indices(num_frames, count)
-    clip = read_frames(path, indices, height=height, width=width, fit="letterbox", timing=None)
+    clip = read_frames(path, indices, height=height, width=width, fit="letterbox", timing=None).clip
     return pack_bytes(clip[np.newaxis])
 
 

@@ -48,13 +48,13 @@ from video.report.page_content import (
 from video.scoring.summary import (
     Outcome,
     best_model,
-    broken_figures,
     by_fold,
     by_model,
     comparisons,
     identical_predictions,
-    mean_figures,
+    mean_metrics,
     metrics_document,
+    non_finite_metrics,
     seed_stds,
     spreads,
 )
@@ -78,7 +78,7 @@ def main(inputs: StageInputs) -> None:
         raise PipelineError(*faults)
     splits = pl.read_parquet(SPLITS)
     cells = read_cells(named, splits)
-    if faults := broken_figures(cells):
+    if faults := non_finite_metrics(cells):
         raise PipelineError(*faults)
     model = best_model(cells, params.train.monitor)
     quarantine = pl.read_csv(QUARANTINE, infer_schema=False).cast({"row": pl.Int64})
@@ -278,7 +278,7 @@ def report_page(
                 description=description,
                 scores={
                     split: scores_from(
-                        mean_figures([cell.evaluation["baseline"][name][split] for cell in own])
+                        mean_metrics([cell.evaluation["baseline"][name][split] for cell in own])
                     )
                     for split in (VAL, TEST)
                 },

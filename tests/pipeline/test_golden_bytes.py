@@ -62,13 +62,15 @@ def test_the_pack_of_a_letterboxed_video() -> None:
     """video.source.decoding.DECODING_VERSION"""
     clip = read_frames(
         SQUARE, uniform_indices(24, 8), height=40, width=40, fit="letterbox", timing=None
-    )
+    ).clip
     assert digest(pack_bytes(clip[np.newaxis])) == "9234fa9a5769f23e"
 
 
 def test_the_pack_of_a_cropped_video() -> None:
     """video.source.decoding.DECODING_VERSION"""
-    clip = read_frames(SQUARE, uniform_indices(24, 8), height=40, width=40, fit="crop", timing=None)
+    clip = read_frames(
+        SQUARE, uniform_indices(24, 8), height=40, width=40, fit="crop", timing=None
+    ).clip
     assert digest(pack_bytes(clip[np.newaxis])) == "78ee32c3700546f2"
 
 

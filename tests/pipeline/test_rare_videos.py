@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tests.support.clone import ROOT, run_stage, set_params
 from video.source.container import frame_crc32, frame_timing
-from video.source.decoding import read, read_frames
+from video.source.decoding import read_frames
 from video.source.inspection import inspect_video
 from video.synthesis.encoding import encode_video
 
@@ -131,15 +131,15 @@ def assert_read_alike(path: Path, *, doubt: str = "") -> None:
     assert timing is not None
     everything = range(facts.num_frames)
     size = {"height": HEIGHT, "width": WIDTH}
-    sequential = read_frames(path, everything, **size, fit="crop", timing=None)
+    sequential = read_frames(path, everything, **size, fit="crop", timing=None).clip
     for index in everything:
-        skipping = read(path, [index], **size, fit="crop", timing=timing)
+        skipping = read_frames(path, [index], **size, fit="crop", timing=timing)
         assert skipping.doubt in ("", doubt.format(index))
         np.testing.assert_array_equal(skipping.clip[0], sequential[index])
 
 
 def shown(path: Path, indices: Sequence[int]) -> Picture:
-    return read_frames(path, indices, height=HEIGHT, width=WIDTH, fit="crop", timing=None)
+    return read_frames(path, indices, height=HEIGHT, width=WIDTH, fit="crop", timing=None).clip
 
 
 # --- no decoder --------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from video.augmentation.parameters import (
     Jitter,
     sample_parameters,
 )
-from video.augmentation.pixels import CUTOUT_GREY, Clip, apply_parameters
+from video.augmentation.pixels import CUTOUT_GRAY, Clip, apply_parameters
 from video.augmentation.random_streams import TRANSFORM_VERSION, RandomStreams
 
 OPERATIONS = [
@@ -144,7 +144,7 @@ def test_neighbouring_seeds_and_copies_are_no_shifts_of_each_other() -> None:
         for seed in range(12)
         for copy in range(12)
     ]
-    assert len({draws.raw("noise", 1).item() for draws in identities}) == 144
+    assert len({draws.stream("noise").random_raw() for draws in identities}) == 144
 
 
 def test_the_order_of_the_clips_changes_no_byte() -> None:
@@ -685,7 +685,9 @@ def test_hue_and_saturation_leave_grey_pixels_alone() -> None:
 
 
 def test_the_colour_transform_is_the_one_of_exact_integers() -> None:
-    pixels = DRAWS.raw("pixels", 30_000).astype("<u8").view(np.uint8).reshape(-1, 100, 3)
+    pixels = (
+        DRAWS.stream("pixels").random_raw(30_000).astype("<u8").view(np.uint8).reshape(-1, 100, 3)
+    )
     recipe = only("jitter", saturation_max=1.0, hue_max_turn=0.5)
     for parameters in sampled(recipe, copies=50):
         matrix = pixels_module._chroma_matrix(parameters.jitter)
@@ -752,7 +754,7 @@ def test_cutout_is_one_rectangle_of_grey() -> None:
     clip = np.full((2, 50, 80, 3), 7, np.uint8)
     cut = applied(clip, cutout=Cutout(0.3, 0.25, 0.5, 0.999))
     expected = clip.copy()
-    expected[:, 18:33, 60:80] = CUTOUT_GREY  # half-way down the room of 35 rows, at the right
+    expected[:, 18:33, 60:80] = CUTOUT_GRAY  # half-way down the room of 35 rows, at the right
     assert np.array_equal(cut, expected)
 
 

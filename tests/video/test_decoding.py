@@ -95,7 +95,9 @@ def bars(picture: Picture) -> tuple[int, int, int, int]:
 def test_the_frames_read_are_the_frames_asked_for(tmp_path: Path, codec: CodecName) -> None:
     path = write(tmp_path / "video", grey_frames(), codec)
 
-    clip = read_frames(path, [0, 1, 7, 12, 19], height=24, width=32, fit="letterbox", timing=None)
+    clip = read_frames(
+        path, [0, 1, 7, 12, 19], height=24, width=32, fit="letterbox", timing=None
+    ).clip
 
     assert numbers_of(clip) == [0, 1, 7, 12, 19]
 
@@ -123,7 +125,7 @@ def test_indices_count_decoded_frames_whatever_the_timestamps_say(name: str, hei
 
     clip = read_frames(
         TORTURE / name, indices, height=height, width=96, fit="letterbox", timing=None
-    )
+    ).clip
 
     np.testing.assert_array_equal(clip, np.stack([decoded[index] for index in indices]))
 
@@ -131,7 +133,9 @@ def test_indices_count_decoded_frames_whatever_the_timestamps_say(name: str, hei
 def test_an_index_asked_for_twice_gives_the_frame_twice(tmp_path: Path) -> None:
     path = write(tmp_path / "video.mp4", grey_frames(3))
 
-    clip = read_frames(path, [0, 1, 1, 1, 2, 2], height=24, width=32, fit="letterbox", timing=None)
+    clip = read_frames(
+        path, [0, 1, 1, 1, 2, 2], height=24, width=32, fit="letterbox", timing=None
+    ).clip
 
     assert numbers_of(clip) == [0, 1, 1, 1, 2, 2]
 
@@ -155,7 +159,7 @@ def test_the_same_file_gives_the_same_bytes_twice(tmp_path: Path, codec: CodecNa
     path = write(tmp_path / "video", noisy_frames(5), codec)
 
     first, second = (
-        read_frames(path, [0, 2, 4], height=31, width=45, fit="letterbox", timing=None)
+        read_frames(path, [0, 2, 4], height=31, width=45, fit="letterbox", timing=None).clip
         for _ in range(2)
     )
 
@@ -167,7 +171,7 @@ def test_colours_come_in_the_order_red_green_blue(tmp_path: Path) -> None:
     red[..., 0] = 200
     path = write(tmp_path / "video.mp4", [red] * 2)
 
-    picture = read_frames(path, [1], height=24, width=32, fit="letterbox", timing=None)[0]
+    picture = read_frames(path, [1], height=24, width=32, fit="letterbox", timing=None).clip[0]
 
     assert np.abs(picture.astype(int) - [200, 0, 0]).max() <= 6
 
@@ -195,7 +199,9 @@ def test_colours_follow_the_matrix_and_range_that_the_file_names(name: str) -> N
     green = (luma - red_weight * red - blue_weight * blue) / (1 - red_weight - blue_weight)
     expected = np.stack([red, green, blue], -1).clip(0, 255)
 
-    clip = read_frames(path, [0], height=frame.height, width=frame.width, fit="crop", timing=None)
+    clip = read_frames(
+        path, [0], height=frame.height, width=frame.width, fit="crop", timing=None
+    ).clip
 
     # The median, since at edges of colour readers differ in how they spread the chroma.
     assert np.median(np.abs(clip[0] - expected)) < 1.0
@@ -223,7 +229,9 @@ def test_letterbox_keeps_the_whole_picture_between_centred_bars(
 ) -> None:
     path = write(tmp_path / "video.mp4", [np.full((*source, 3), 200, np.uint8)])
 
-    clip = read_frames(path, [0], height=target[0], width=target[1], fit="letterbox", timing=None)
+    clip = read_frames(
+        path, [0], height=target[0], width=target[1], fit="letterbox", timing=None
+    ).clip
 
     assert bars(clip[0]) == expected
 
@@ -240,7 +248,7 @@ def test_crop_cuts_what_sticks_out_on_two_sides_equally(
         frame[:edge] = frame[-edge:] = 0
     path = write(tmp_path / "video.mp4", [frame])
 
-    clip = read_frames(path, [0], height=48, width=48, fit="crop", timing=None)
+    clip = read_frames(path, [0], height=48, width=48, fit="crop", timing=None).clip
 
     assert clip[0][2:-2, 2:-2].min() > 150
 
@@ -249,7 +257,7 @@ def test_crop_cuts_what_sticks_out_on_two_sides_equally(
 def test_crop_fills_every_size_without_a_bar(tmp_path: Path, height: int, width: int) -> None:
     path = write(tmp_path / "video.mp4", [np.full((48, 64, 3), 200, np.uint8)])
 
-    clip = read_frames(path, [0], height=height, width=width, fit="crop", timing=None)
+    clip = read_frames(path, [0], height=height, width=width, fit="crop", timing=None).clip
 
     assert clip.shape == (1, height, width, 3)
     assert clip.min() > 150
@@ -263,11 +271,11 @@ def test_a_rotated_video_is_read_upright(tmp_path: Path, rotation: int) -> None:
     turned = remuxed(plain, tmp_path / "turned.mp4", rotation=rotation)
 
     expected = np.rot90(
-        read_frames(plain, [0], height=48, width=48, fit="letterbox", timing=None)[0],
+        read_frames(plain, [0], height=48, width=48, fit="letterbox", timing=None).clip[0],
         rotation // 90,
     )
 
-    shown = read_frames(turned, [0], height=48, width=48, fit="letterbox", timing=None)[0]
+    shown = read_frames(turned, [0], height=48, width=48, fit="letterbox", timing=None).clip[0]
     assert inspect_video(turned).rotation == rotation
     assert np.abs(shown.astype(int) - expected).max() <= 2
 
@@ -285,7 +293,9 @@ def test_a_rotated_video_looks_as_in_a_player(name: str) -> None:
     height, width = shown.shape[0] // 4, shown.shape[1] // 4
     shown = cv2.resize(shown[..., ::-1], (width, height), interpolation=cv2.INTER_AREA)
 
-    clip = read_frames(TORTURE / name, [0], height=height, width=width, fit="crop", timing=None)
+    clip = read_frames(
+        TORTURE / name, [0], height=height, width=width, fit="crop", timing=None
+    ).clip
 
     assert np.abs(clip[0].astype(int) - shown).mean() < 4
 

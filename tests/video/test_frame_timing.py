@@ -19,7 +19,7 @@ from stages.load_data import video_table
 from tests.support.clone import ROOT, run_stage, set_params
 from video.clips.packs import uniform_indices
 from video.source.container import FrameTiming, frame_timing
-from video.source.decoding import Reading, read
+from video.source.decoding import Reading, read_frames
 from video.source.inspection import inspect_video
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -79,7 +79,7 @@ def proven_timing(path: Path) -> FrameTiming:
 
 
 def reading(path: Path, indices: Sequence[int], timing: FrameTiming | None) -> Reading:
-    return read(path, indices, height=40, width=48, fit="crop", timing=timing)
+    return read_frames(path, indices, height=40, width=48, fit="crop", timing=timing)
 
 
 def assert_same_bytes(path: Path, indices: Sequence[int], timing: FrameTiming | None) -> Reading:

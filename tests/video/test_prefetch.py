@@ -43,10 +43,9 @@ def numbers(batches: Prefetched) -> list[int]:
     return [int(batch.clips.max()) for batch in batches]
 
 
-@pytest.mark.parametrize("depth", range(1, DEPTH + 1))
 @pytest.mark.parametrize("count", [0, 1, 2, 9])
-def test_the_batches_come_in_their_order(count: int, depth: int) -> None:
-    assert numbers(Prefetched(Source(count).batches(), depth=depth)) == list(range(count))
+def test_the_batches_come_in_their_order(count: int) -> None:
+    assert numbers(Prefetched(Source(count).batches())) == list(range(count))
 
 
 def test_an_error_comes_where_its_batch_would_have() -> None:
@@ -107,9 +106,3 @@ def test_the_wait_is_what_the_caller_waited() -> None:
     for _ in busy:
         time.sleep(0.1)
     assert busy.waited_sec < 0.1
-
-
-@pytest.mark.parametrize("depth", [0, DEPTH + 1])
-def test_a_depth_without_buffers_is_refused(depth: int) -> None:
-    with pytest.raises(ValueError, match=f"depth: expected 1 to {DEPTH} batches, got {depth}"):
-        Prefetched(Source(1).batches(), depth=depth)

@@ -10,11 +10,11 @@ from video.scoring.monitored import SUMMARY
 from video.scoring.summary import (
     Outcome,
     best_model,
-    broken_figures,
     by_model,
     comparisons,
     identical_predictions,
     metrics_document,
+    non_finite_metrics,
 )
 
 
@@ -215,7 +215,7 @@ def test_counts_are_passed_on() -> None:
 
 
 def test_whole_figures_are_not_called_broken() -> None:
-    assert broken_figures(FOUR) == []
+    assert non_finite_metrics(FOUR) == []
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.5"])
@@ -223,7 +223,7 @@ def test_a_broken_figure_is_named_with_cell_split_and_value(value: Any) -> None:
     broken = cell("small", 1)
     broken.evaluation["test"]["loss"] = value
 
-    assert broken_figures([cell("small", 0), broken]) == [
+    assert non_finite_metrics([cell("small", 0), broken]) == [
         f"small fold 1 seed 0: expected a finite test loss, got {value}; run evaluate again"
     ]
 
@@ -232,7 +232,7 @@ def test_a_missing_figure_is_named() -> None:
     broken = cell("small", 1)
     del broken.evaluation["val"]["accuracy"]
 
-    assert broken_figures([broken]) == [
+    assert non_finite_metrics([broken]) == [
         "small fold 1 seed 0: expected a finite val accuracy, got None; run evaluate again"
     ]
 
@@ -241,7 +241,7 @@ def test_a_broken_figure_of_a_baseline_is_named() -> None:
     broken = cell("small", 1)
     broken.evaluation["baseline"]["majority"]["test"]["loss"] = math.nan
 
-    assert broken_figures([broken]) == [
+    assert non_finite_metrics([broken]) == [
         "small fold 1 seed 0: expected a finite test (baseline majority) loss, got nan; "
         "run evaluate again"
     ]
@@ -251,7 +251,7 @@ def test_a_split_without_figures_is_named() -> None:
     broken = cell("small", 1)
     del broken.evaluation["val"]
 
-    assert [fault.split(",")[0] for fault in broken_figures([broken])] == [
+    assert [fault.split(",")[0] for fault in non_finite_metrics([broken])] == [
         f"small fold 1 seed 0: expected a finite val {name}" for name in SUMMARY
     ]
 

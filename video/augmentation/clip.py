@@ -46,8 +46,8 @@ def augment_clip(
         ValueError: the clip, the hash or the copy number is not as described above.
     """
     _check_clip(clip)
-    draws = RandomStreams.of(seed=seed, video_sha256=video_sha256, copy=copy)
-    return apply_parameters(clip, sample_parameters(recipe, draws, len(clip)), draws)
+    streams = RandomStreams.of(seed=seed, video_sha256=video_sha256, copy=copy)
+    return apply_parameters(clip, sample_parameters(recipe, streams, len(clip)), streams)
 
 
 def _check_clip(clip: object) -> None:

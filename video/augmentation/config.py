@@ -52,7 +52,7 @@ class AugmentationRecipe:
 
     cutout_probability: Probability
     cutout_max_share: Annotated[float, Range(0, 1, "share of height and of width")]
-    """One rectangle of `CUTOUT_GREY`, at the same place in all frames, wholly inside the frame."""
+    """One rectangle of `CUTOUT_GRAY`, at the same place in all frames, wholly inside the frame."""
 
     elastic_probability: Probability
     elastic_max_px: Annotated[float, Range(0, 64, "pixels of the clip, along x and along y")]

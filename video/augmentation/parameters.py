@@ -48,35 +48,35 @@ class AugmentationParameters:
 
 
 def sample_parameters(
-    recipe: AugmentationRecipe, draws: RandomStreams, num_frames: int
+    recipe: AugmentationRecipe, streams: RandomStreams, num_frames: int
 ) -> AugmentationParameters:
     return AugmentationParameters(
-        source_frames=_sample_source_frames(recipe, draws, num_frames),
-        rotation_deg=_sample_rotation(recipe, draws),
-        affine=_sample_affine(recipe, draws),
-        flipped=_is_applied(recipe.flip_probability, "flip", draws),
+        source_frames=_sample_source_frames(recipe, streams, num_frames),
+        rotation_deg=_sample_rotation(recipe, streams),
+        affine=_sample_affine(recipe, streams),
+        flipped=_is_applied(recipe.flip_probability, "flip", streams),
         elastic_grid=recipe.elastic_grid,
         elastic_px=_sample_amount(
-            recipe.elastic_probability, recipe.elastic_max_px, "elastic", draws
+            recipe.elastic_probability, recipe.elastic_max_px, "elastic", streams
         ),
         blur_sigma_px=_sample_amount(
-            recipe.blur_probability, recipe.blur_max_sigma_px, "blur", draws
+            recipe.blur_probability, recipe.blur_max_sigma_px, "blur", streams
         ),
-        jitter=_sample_jitter(recipe, draws),
+        jitter=_sample_jitter(recipe, streams),
         noise_sigma=_sample_amount(
-            recipe.noise_probability, recipe.noise_max_sigma, "noise", draws
+            recipe.noise_probability, recipe.noise_max_sigma, "noise", streams
         ),
-        cutout=_sample_cutout(recipe, draws),
+        cutout=_sample_cutout(recipe, streams),
     )
 
 
-def _is_applied(probability: float, purpose: str, draws: RandomStreams) -> bool:
-    (gate,) = draws.uniforms(purpose, 1).tolist()
+def _is_applied(probability: float, purpose: str, streams: RandomStreams) -> bool:
+    (gate,) = streams.uniforms(purpose, 1).tolist()
     return bool(gate < probability)
 
 
-def _sample_amount(probability: float, limit: float, purpose: str, draws: RandomStreams) -> float:
-    gate, amount = draws.uniforms(purpose, 2).tolist()
+def _sample_amount(probability: float, limit: float, purpose: str, streams: RandomStreams) -> float:
+    gate, amount = streams.uniforms(purpose, 2).tolist()
     return float(limit * amount) if gate < probability else 0.0
 
 
@@ -84,15 +84,15 @@ def _either_way(limit: float, uniform: float) -> float:
     return limit * (2.0 * uniform - 1.0)
 
 
-def _sample_rotation(recipe: AugmentationRecipe, draws: RandomStreams) -> float:
-    gate, turn = draws.uniforms("rotation", 2).tolist()
+def _sample_rotation(recipe: AugmentationRecipe, streams: RandomStreams) -> float:
+    gate, turn = streams.uniforms("rotation", 2).tolist()
     if gate >= recipe.rotation_probability:
         return 0.0
     return _either_way(recipe.rotation_max_deg, turn)
 
 
-def _sample_affine(recipe: AugmentationRecipe, draws: RandomStreams) -> Affine:
-    gate, zoom, shear, right, down = draws.uniforms("affine", 5).tolist()
+def _sample_affine(recipe: AugmentationRecipe, streams: RandomStreams) -> Affine:
+    gate, zoom, shear, right, down = streams.uniforms("affine", 5).tolist()
     if gate >= recipe.affine_probability:
         return NO_AFFINE
     return Affine(
@@ -103,8 +103,8 @@ def _sample_affine(recipe: AugmentationRecipe, draws: RandomStreams) -> Affine:
     )
 
 
-def _sample_jitter(recipe: AugmentationRecipe, draws: RandomStreams) -> Jitter:
-    gate, brightness, contrast, saturation, hue = draws.uniforms("jitter", 5).tolist()
+def _sample_jitter(recipe: AugmentationRecipe, streams: RandomStreams) -> Jitter:
+    gate, brightness, contrast, saturation, hue = streams.uniforms("jitter", 5).tolist()
     if gate >= recipe.jitter_probability:
         return NO_JITTER
     return Jitter(
@@ -115,8 +115,8 @@ def _sample_jitter(recipe: AugmentationRecipe, draws: RandomStreams) -> Jitter:
     )
 
 
-def _sample_cutout(recipe: AugmentationRecipe, draws: RandomStreams) -> Cutout:
-    gate, height, width, top, left = draws.uniforms("cutout", 5).tolist()
+def _sample_cutout(recipe: AugmentationRecipe, streams: RandomStreams) -> Cutout:
+    gate, height, width, top, left = streams.uniforms("cutout", 5).tolist()
     if gate >= recipe.cutout_probability:
         return NO_CUTOUT
     limit = recipe.cutout_max_share
@@ -124,17 +124,17 @@ def _sample_cutout(recipe: AugmentationRecipe, draws: RandomStreams) -> Cutout:
 
 
 def _sample_source_frames(
-    recipe: AugmentationRecipe, draws: RandomStreams, num_frames: int
+    recipe: AugmentationRecipe, streams: RandomStreams, num_frames: int
 ) -> tuple[int, ...]:
     frames = list(range(num_frames))
-    if _is_applied(recipe.reversal_probability, "reversal", draws):
+    if _is_applied(recipe.reversal_probability, "reversal", streams):
         frames.reverse()
     # Playback faults come last: they act on the clip as it is shown.
     doubled = _sample_positions(
         recipe.frame_duplication_probability,
         recipe.frame_duplication_max_share,
         "frame duplication",
-        draws,
+        streams,
         num_frames,
     )
     for position in sorted(doubled, reverse=True):
@@ -144,7 +144,7 @@ def _sample_source_frames(
         recipe.frame_drop_probability,
         recipe.frame_drop_max_share,
         "frame drop",
-        draws,
+        streams,
         num_frames,
     )
     for position in sorted(dropped):
@@ -153,10 +153,10 @@ def _sample_source_frames(
 
 
 def _sample_positions(
-    probability: float, max_share: float, purpose: str, draws: RandomStreams, num_frames: int
+    probability: float, max_share: float, purpose: str, streams: RandomStreams, num_frames: int
 ) -> list[int]:
     """Sample at least one of the first `num_frames - 1` positions, if `max_share` allows one."""
-    gate, amount, *ranks = draws.uniforms(purpose, 1 + num_frames).tolist()
+    gate, amount, *ranks = streams.uniforms(purpose, 1 + num_frames).tolist()
     max_count = min(int(max_share * num_frames), num_frames - 1)
     if gate >= probability or max_count == 0:
         return []

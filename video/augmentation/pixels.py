@@ -20,7 +20,7 @@ from video.augmentation.random_streams import RandomStreams
 
 Clip = NDArray[np.uint8]  # of shape (frames, height, width, 3), RGB
 
-CUTOUT_GREY = 128  # fills the hole: the middle of the range, so that no class owns "black"
+CUTOUT_GRAY = 128  # fills the hole: the middle of the range, so that no class owns "black"
 MAX_SIDE_PX = 4096  # with the ranges of the recipe, every map coordinate then fits 16 bits
 
 _SUBPIXEL_BITS = 5  # the fractional bits of cv2.remap's fixed-point maps
@@ -30,19 +30,21 @@ _COEFFICIENT_STEPS = 512  # see _chroma_matrix
 _QUANTILE_STEPS = 4096  # see _normal_quantiles
 
 
-def apply_parameters(clip: Clip, parameters: AugmentationParameters, draws: RandomStreams) -> Clip:
-    """Return a new clip; noise and displacements are drawn from `draws`."""
+def apply_parameters(
+    clip: Clip, parameters: AugmentationParameters, streams: RandomStreams
+) -> Clip:
+    """Return a new clip; noise and displacements are drawn from `streams`."""
     # In place from here on, with little scratch: arrays of a clip's size are returned to the system
     # and faulted in again for every clip, which took a third of the whole time.
     augmented = np.take(clip, parameters.source_frames, axis=0)  # a C-contiguous copy
-    _change_alike(augmented, parameters, draws)
+    _change_alike(augmented, parameters, streams)
     if parameters.noise_sigma > 0:
-        _add_noise(augmented, parameters.noise_sigma, draws)
+        _add_noise(augmented, parameters.noise_sigma, streams)
     _cut_out(augmented, parameters.cutout)
     return augmented
 
 
-def _change_alike(clip: Clip, parameters: AugmentationParameters, draws: RandomStreams) -> None:
+def _change_alike(clip: Clip, parameters: AugmentationParameters, streams: RandomStreams) -> None:
     """Apply geometry, blur and colour, the same for all frames, to all frames at once.
 
     Meanwhile the frames are the channels of one picture. At 16 frames that saves a third of these
@@ -50,11 +52,11 @@ def _change_alike(clip: Clip, parameters: AugmentationParameters, draws: RandomS
     reads `picture` and writes `spare`; the clip itself is one of the two.
     """
     moves, blurs = _moves_pixels(parameters), parameters.blur_sigma_px > 0
-    recolours = parameters.jitter != NO_JITTER
-    if not (moves or blurs or recolours):
+    recolors = parameters.jitter != NO_JITTER
+    if not (moves or blurs or recolors):
         return
     height, width = clip.shape[1:3]
-    source_map = _source_map(parameters, draws, height, width) if moves else None
+    source_map = _source_map(parameters, streams, height, width) if moves else None
     for start in range(0, len(clip), _MAX_FRAMES_AS_CHANNELS):
         frames = clip[start : start + _MAX_FRAMES_AS_CHANNELS]
         rows = frames.reshape(len(frames), height * width, 3)
@@ -68,8 +70,8 @@ def _change_alike(clip: Clip, parameters: AugmentationParameters, draws: RandomS
         if blurs:
             _blur(picture, spare, parameters.blur_sigma_px)
             picture, spare = spare, picture
-        if recolours:
-            _recolour(picture, spare, parameters.jitter)
+        if recolors:
+            _recolor(picture, spare, parameters.jitter)
         if np.may_share_memory(picture, rows):
             columns[:] = picture.reshape(columns.shape)
         cv2.transpose(columns, dst=rows)
@@ -85,7 +87,7 @@ def _moves_pixels(parameters: AugmentationParameters) -> bool:
 
 
 def _source_map(
-    parameters: AugmentationParameters, draws: RandomStreams, height: int, width: int
+    parameters: AugmentationParameters, streams: RandomStreams, height: int, width: int
 ) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
     """Return the source of each output pixel, as the fixed-point maps of cv2.remap.
 
@@ -93,20 +95,20 @@ def _source_map(
     the same bits with every instruction set; a matrix product (BLAS) or cv2.warpAffine does not.
     """
     scale, shear_deg, translate_x_share, translate_y_share = parameters.affine
-    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
-    x = np.arange(width) - (centre_x + translate_x_share * width)
-    y = (np.arange(height) - (centre_y + translate_y_share * height))[:, np.newaxis]
+    center_x, center_y = (width - 1) / 2, (height - 1) / 2
+    x = np.arange(width) - (center_x + translate_x_share * width)
+    y = (np.arange(height) - (center_y + translate_y_share * height))[:, np.newaxis]
 
     # The inverse of "scale, shear along x, rotate", about the centre, with y pointing down.
     sine, cosine = _sine_cosine(parameters.rotation_deg)
     shear = _tangent(shear_deg)
-    source_x = ((cosine - shear * sine) * x + (-sine - shear * cosine) * y) / scale + centre_x
-    source_y = (sine * x + cosine * y) / scale + centre_y
+    source_x = ((cosine - shear * sine) * x + (-sine - shear * cosine) * y) / scale + center_x
+    source_y = (sine * x + cosine * y) / scale + center_y
 
     if parameters.elastic_px > 0:
-        shift = parameters.elastic_px * _smooth_field(parameters.elastic_grid, draws, height, width)
-        source_x += shift[0]
-        source_y += shift[1]
+        field = _smooth_field(parameters.elastic_grid, streams, height, width)
+        source_x += parameters.elastic_px * field[0]
+        source_y += parameters.elastic_px * field[1]
     if parameters.flipped:
         source_x = (width - 1) - source_x
 
@@ -139,13 +141,15 @@ def _tangent(angle_deg: float) -> float:
     return sine / cosine
 
 
-def _smooth_field(cells: int, draws: RandomStreams, height: int, width: int) -> NDArray[np.float64]:
+def _smooth_field(
+    cells: int, streams: RandomStreams, height: int, width: int
+) -> NDArray[np.float64]:
     """Return displacements along x and y, float64 of shape (2, height, width) in [-1, 1).
 
     Random at the nodes of a grid of `cells` x `cells`, interpolated by 3t^2 - 2t^3, whose slope is
     0 at the nodes, so that there is no crease.
     """
-    uniforms = draws.uniforms("elastic nodes", 2 * (cells + 1) ** 2)
+    uniforms = streams.uniforms("elastic nodes", 2 * (cells + 1) ** 2)
     nodes = (2 * uniforms - 1).reshape(2, cells + 1, cells + 1)
     row, down = _eased_positions(cells, height)
     rows = nodes[:, row] * (1 - down)[:, np.newaxis] + nodes[:, row + 1] * down[:, np.newaxis]
@@ -177,7 +181,7 @@ def _blur(picture: Clip, target: Clip, sigma_px: float) -> None:
     cv2.GaussianBlur(picture, (0, 0), sigma_px, dst=target, borderType=cv2.BORDER_REFLECT_101)
 
 
-def _recolour(picture: Clip, scratch: Clip, jitter: Jitter) -> None:
+def _recolor(picture: Clip, scratch: Clip, jitter: Jitter) -> None:
     levels = (np.arange(256) - 127.5) * (1 + jitter.contrast) + 127.5 + 255 * jitter.brightness
     pixels, toned = (array.reshape(len(array), -1, 3) for array in (picture, scratch))
     cv2.LUT(pixels, np.rint(levels).clip(0, 255).astype(np.uint8), dst=toned)
@@ -205,10 +209,10 @@ def _chroma_matrix(jitter: Jitter) -> NDArray[np.float64]:
     return np.hstack((steps, offset)) / _COEFFICIENT_STEPS
 
 
-def _add_noise(clip: Clip, sigma: float, draws: RandomStreams) -> None:
+def _add_noise(clip: Clip, sigma: float, streams: RandomStreams) -> None:
     """Add noise in place: each random byte picks one of 256 equal shares, up to 2.9 sigma."""
     values = np.rint(sigma * _normal_quantiles()).astype(np.int16)
-    stream = draws.stream("noise values")
+    stream = streams.stream("noise values")
     # With its highest bit flipped, a byte is its value - 128 as int8, and saturates where the byte
     # would: OpenCV adds two arrays of int8 8 times as fast as uint8 and int16.
     clip ^= 128
@@ -247,4 +251,4 @@ def _cut_out(clip: Clip, cutout: Cutout) -> None:
     width = round(cutout.width_share * num_columns)
     top = int(cutout.top_share * (num_rows - height + 1))
     left = int(cutout.left_share * (num_columns - width + 1))
-    clip[:, top : top + height, left : left + width] = CUTOUT_GREY
+    clip[:, top : top + height, left : left + width] = CUTOUT_GRAY

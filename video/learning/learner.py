@@ -104,7 +104,7 @@ class Learner:
             isinstance(part, nn.SyncBatchNorm) for part in norms
         )
         # Batch normalization has no variance of one value.
-        self._fewest = 2 if norms and not self._shares_statistics else 1
+        self._min_clips = 2 if norms and not self._shares_statistics else 1
         self.start_epoch(0)
 
     @property
@@ -148,7 +148,7 @@ class Learner:
         micro-batch is left to try. With float16, an infinite gradient of a finite loss is no error:
         the step is skipped and the scale of the loss halved.
         """
-        self._step_start.remember()
+        self._step_start.save()
         loss = self._gradients(batch)
         try:
             loss = self._all_reduced(loss)
@@ -156,7 +156,7 @@ class Learner:
                 raise NonFiniteLossError(f"the loss is {loss}")
             self._clip()
         except Exception:
-            self._forget()
+            self._rewind()
             raise
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
@@ -203,7 +203,7 @@ class Learner:
                     raise
                 reason = str(error).partition("\n")[0]
             # Outside of `except`, where the traceback would keep the tensors of the step alive.
-            self._forget()
+            self._rewind()
             if self._shares_statistics:
                 raise TooLittleMemoryError(
                     f"a step with {self.micro_batch} clips at once: expected memory for it, got "
@@ -212,13 +212,13 @@ class Learner:
                 )
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            self._take_smaller_parts(len(batch.clips), reason)
+            self._halve_micro_batch(len(batch.clips), reason)
 
     def _accumulate(self, batch: Batch) -> float:
         total_weight = self._loss.total_weight(batch.labels)
         labels = batch.labels[batch.share]
         losses: list[torch.Tensor] = []
-        for part in self._parts(len(labels), len(batch.labels)):
+        for part in self._micro_batches(len(labels), len(batch.labels)):
             clips = self.normalise(on_device(batch.clips[part], self.device))
             targets = on_device(self._loss.targets(labels[part]), self.device)
             with self._precision():
@@ -257,9 +257,9 @@ class Learner:
         return values[0]
 
     def _num_shares(self, num_clips: int) -> int:
-        return max(1, min(self._peers.size, num_clips // self._fewest))
+        return max(1, min(self._peers.size, num_clips // self._min_clips))
 
-    def _parts(self, num_clips: int, num_whole: int) -> list[slice]:
+    def _micro_batches(self, num_clips: int, num_whole: int) -> list[slice]:
         """Cut this rank's shard into micro-batches of about equal size.
 
         None has fewer clips than the model takes; the number is that of the other ranks, if the
@@ -270,7 +270,7 @@ class Learner:
         largest = -(-num_whole // self._num_shares(num_whole))
         extra = num_whole == self._options.batch_size + 1
         count = -(-(largest - extra) // self.micro_batch)
-        count = max(1, min(count, num_clips // self._fewest))
+        count = max(1, min(count, num_clips // self._min_clips))
         cuts = [num_clips * i // count for i in range(count + 1)]
         return [slice(start, end) for start, end in itertools.pairwise(cuts)]
 
@@ -294,17 +294,17 @@ class Learner:
         if self._options.clip_norm:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self._options.clip_norm, norm)
 
-    def _forget(self) -> None:
+    def _rewind(self) -> None:
         """Restore the state of the start of the step."""
         self._optimizer.zero_grad(set_to_none=True)
         self._step_start.restore()
 
-    def _take_smaller_parts(self, num_clips: int, reason: str) -> None:
+    def _halve_micro_batch(self, num_clips: int, reason: str) -> None:
         tried = min(self.micro_batch, num_clips)
-        smaller = max(tried // 2, self._fewest)
+        smaller = max(tried // 2, self._min_clips)
         if smaller >= tried:
             raise TooLittleMemoryError(
-                f"a step with {tried} clips at once, of which the model needs {self._fewest}: "
+                f"a step with {tried} clips at once, of which the model needs {self._min_clips}: "
                 f"expected memory for it, got none ({reason}); take smaller clips, a smaller "
                 "model, or a machine with more memory"
             )

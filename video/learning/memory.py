@@ -66,7 +66,7 @@ def keep_freed_memory() -> None:
 class StepStart:
     """A snapshot of what a forward pass changes: the model's buffers and the generators.
 
-    `remember` copies the running statistics into memory that is allocated once.
+    `save` copies the running statistics into memory that is allocated once.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
@@ -74,7 +74,7 @@ class StepStart:
         self._buffers = list(model.buffers())
         self._copies = [torch.empty_like(buffer) for buffer in self._buffers]
 
-    def remember(self) -> None:
+    def save(self) -> None:
         _copy(self._copies, self._buffers)
         self._rng = torch.get_rng_state()
         if self._device.type == "cuda":

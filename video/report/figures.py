@@ -27,7 +27,7 @@ Limits = tuple[float, float]
 _FRAME_HEIGHT_PX = 128  # approximate: sharp when shown at half of it
 _FRAMES_PER_LINE = 8
 _GAP_PX = 2
-_GAP_GREY = 128  # seen on white and on black
+_GAP_GRAY = 128  # seen on white and on black
 _JPEG_QUALITY = 90
 
 # matplotlib needs colours that it can parse: these are replaced by the page's in its output.
@@ -333,7 +333,7 @@ def _tile(frames: Image, *, columns: int) -> Image:
     lines = math.ceil(num / columns)
     sheet = np.full(
         (lines * (height + _GAP_PX) - _GAP_PX, columns * (width + _GAP_PX) - _GAP_PX, 3),
-        _GAP_GREY,
+        _GAP_GRAY,
         dtype=np.uint8,
     )
     for index, frame in enumerate(frames):

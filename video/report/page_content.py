@@ -1,7 +1,7 @@
 """The content of the report's page as plain data. None: not measured. NaN: measured, but broken."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import polars as pl
@@ -142,20 +142,9 @@ class ReportPage:
 def scores_from(metrics: Mapping[str, Any]) -> Scores:
     """Return the scores in metrics read from JSON; an absent key or a null becomes None."""
     per_class = metrics.get("per_class") or {}
-    return Scores(
-        accuracy=metrics.get("accuracy"),
-        balanced_accuracy=metrics.get("balanced_accuracy"),
-        f1_macro=metrics.get("f1_macro"),
-        loss=metrics.get("loss"),
-        num_videos=metrics.get("num_videos"),
-        per_class={
-            label: ClassScores(
-                precision=of.get("precision"),
-                recall=of.get("recall"),
-                f1=of.get("f1"),
-                support=of.get("support"),
-            )
-            for label, of in per_class.items()
-        },
-        confusion=metrics.get("confusion"),
-    )
+    values: dict[str, Any] = {field.name: metrics.get(field.name) for field in fields(Scores)}
+    values["per_class"] = {
+        label: ClassScores(**{field.name: scores.get(field.name) for field in fields(ClassScores)})
+        for label, scores in per_class.items()
+    }
+    return Scores(**values)

@@ -69,27 +69,14 @@ def read_frames(
     width: int,
     fit: Fit,
     timing: FrameTiming | None,
-) -> NDArray[np.uint8]:
+) -> Reading:
     """Decode the frames at `indices` (ascending, counted from 0, repeats allowed) as RGB.
 
-    Returns uint8 of shape (len(indices), height, width, 3). `letterbox` keeps the whole picture
-    and pads with black; `crop` fills the frame and cuts the excess equally on both sides. `timing`
+    The clip has len(indices) frames of `height` x `width`. `letterbox` keeps the whole picture and
+    pads with black; `crop` fills the frame and cuts the excess equally on both sides. `timing`
     changes the time that it takes and no byte.
     Raises `ValueError` if the video ends before the last index.
     """
-    return read(path, indices, height=height, width=width, fit=fit, timing=timing).clip
-
-
-def read(
-    path: Path,
-    indices: Sequence[int],
-    *,
-    height: int,
-    width: int,
-    fit: Fit,
-    timing: FrameTiming | None,
-) -> Reading:
-    """Read frames as `read_frames` does, and report how they were decoded."""
     doubt = "no timing was proven"
     if timing is not None:
         try:
@@ -210,7 +197,7 @@ def _fitted(frame: av.VideoFrame, height: int, width: int, fit: Fit) -> NDArray[
     scaled = [max(1, round(side * scale)) for side in upright]
     scaled_height, scaled_width = scaled if turns % 2 == 0 else scaled[::-1]
     picture = np.rot90(_rgb(frame, scaled_height, scaled_width), turns)
-    return _centred(picture, height, width)
+    return _centered(picture, height, width)
 
 
 def _rgb(frame: av.VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
@@ -230,7 +217,7 @@ def _rgb(frame: av.VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
     return plane_rows(scaled.planes[0])[:, : 3 * width].reshape(height, width, 3)
 
 
-def _centred(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def _centered(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Crop or pad with black to the size of the frame, around the centre."""
     top, left = (max(0, (picture.shape[i] - n) // 2) for i, n in ((0, height), (1, width)))
     picture = picture[top : top + height, left : left + width]

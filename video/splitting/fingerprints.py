@@ -17,7 +17,7 @@ FINGERPRINT_VERSION = 1
 
 WORDS_PER_HASH = 2  # of 64 bits
 MAX_HASHES = 32
-SMALLEST_STEP = 4  # frames; a short video has fewer hashes instead of dearer ones
+MIN_STEP = 4  # frames; a short video has fewer hashes instead of dearer ones
 
 # Area averaging of the luma alone; the flags make swscale give the same bytes on every CPU.
 _SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -31,7 +31,7 @@ _MIN_CONTRAST = 4  # grey levels, standard deviation over the cells
 class Fingerprint:
     """The hashes of evenly spaced pictures of a video, which is fed in frame by frame.
 
-    Kept are the frames 0, s, 2s, … with s the smallest power of two from `SMALLEST_STEP` on that
+    Kept are the frames 0, s, 2s, … with s the smallest power of two from `MIN_STEP` on that
     leaves at most `MAX_HASHES`, so at least half as many for a video of 64 frames or more. The
     number of frames need not be known: `expected_frames`, from the header, only saves scaling
     pictures that would be dropped again. (Too large a number costs hashes; such a file is
@@ -41,7 +41,7 @@ class Fingerprint:
     """
 
     def __init__(self, expected_frames: int = 0) -> None:
-        self._step = SMALLEST_STEP
+        self._step = MIN_STEP
         while _kept(expected_frames, self._step) > MAX_HASHES:
             self._step *= 2
         self._pictures: list[NDArray[np.uint8]] = []
@@ -65,7 +65,7 @@ class Fingerprint:
         return tuple(int(word) for word in words.ravel())
 
     def _small(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        grey = self._scaler.reformat(
+        gray = self._scaler.reformat(
             frame,
             width=_SIDE_PX,
             height=_SIDE_PX,
@@ -73,7 +73,7 @@ class Fingerprint:
             interpolation=_SCALING,
             threads=1,
         )
-        return cast(NDArray[np.uint8], grey.to_ndarray())
+        return cast(NDArray[np.uint8], gray.to_ndarray())
 
 
 def picture_hashes(pictures: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -14,9 +14,9 @@ part).
 
 - `rebalance: 412`: new videos move no others. Drift is reported, beside the integer that would be
   best now; to write that one into params.yaml is the explicit request to move groups.
-- `rebalance: auto`: the best of `searched(...)` integers for this table, a good first split of any
-  data. It is as unstable as dealing: write the number that the stage prints into params.yaml
-  before comparing with a later state of the data.
+- `rebalance: auto`: the best of `num_trials(...)` integers for this table, a good first split. It
+  is as unstable as dealing: write the number that the stage prints into params.yaml before
+  comparing with a later state of the data.
 
 The test set does not depend on `num_folds`, and a larger `test_share` takes groups from the folds
 and gives none back. The pipeline's seed is not in the hash, so that runs with other seeds are
@@ -51,17 +51,6 @@ Words = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shares:
-    """The requested parts: test, then `num_folds` folds that share the rest equally."""
-
-    test_share: float
-    num_folds: int
-
-    def of_parts(self) -> list[float]:
-        return [self.test_share] + [(1.0 - self.test_share) / self.num_folds] * self.num_folds
-
-
-@dataclass(frozen=True, kw_only=True)
 class Deviation:
     """The distance of the worst part of a class from its share, in shares of the class's videos.
 
@@ -93,8 +82,8 @@ def assign_splits(
     The part of a row depends on the name of its group and the parameters, on no other row.
     """
     names = videos["group"].unique().sort().to_list()
-    shares = Shares(test_share=test_share, num_folds=num_folds)
-    parts = _parts(_name_hashes(names), np.array([rebalance], np.uint64), shares)[0]
+    integers = np.array([rebalance], np.uint64)
+    parts = _parts(_name_hashes(names), integers, test_share, num_folds)[0]
     part_of = dict(zip(names, parts.tolist(), strict=True))
     part = pl.Series("part", [part_of[group] for group in videos["group"]], dtype=pl.Int64)
     fold = pl.when(part > 0).then(part - 1)
@@ -112,7 +101,7 @@ def split_in_fold(fold: pl.Expr, cell: int) -> pl.Expr:
     )
 
 
-def searched(num_groups: int) -> int:
+def num_trials(num_groups: int) -> int:
     """Return how many integers `best_rebalance` tries, from 0 on."""
     return min(_MAX_TRIALS, max(_MIN_TRIALS, _GROUP_TRIALS // max(1, num_groups)))
 
@@ -126,21 +115,21 @@ def best_rebalance(
 ) -> int:
     """Return the integer whose split of `videos` (`group`, `label`, `stratify`) fits best.
 
-    Criteria: first the number of labels missing in parts, then the sum over parts and classes of
-    the squared deviation divided by the expected number, so that small classes do not dominate.
+    The criteria are first the number of labels missing in parts, then the sum over parts and
+    classes of the squared deviation divided by the expected number, so that small classes do not
+    dominate.
     Classes are the labels and the pairs of a label and a value of one column of `stratify`. The
     smallest of equals. Time: 1 to 3 s for up to some thousand groups.
     """
     names, _, sizes = _class_sizes(videos, stratify)
     num_labels = videos["label"].n_unique()
-    shares = Shares(test_share=test_share, num_folds=num_folds)
-    expected = np.outer(shares.of_parts(), sizes.sum(axis=0))
+    expected = np.outer(_shares(test_share, num_folds), sizes.sum(axis=0))
     hashes = _name_hashes(names)
-    trials, at_once = searched(len(names)), max(1, _TRIALS_AT_ONCE // len(names))
+    trials, at_once = num_trials(len(names)), max(1, _TRIALS_AT_ONCE // len(names))
     best = (np.inf, np.inf, -1)
     for start in range(0, trials, at_once):
         tried = np.arange(start, min(start + at_once, trials), dtype=np.uint64)
-        counts = _counts(_parts(hashes, tried, shares), sizes, len(expected))
+        counts = _counts(_parts(hashes, tried, test_share, num_folds), sizes, len(expected))
         empty = (counts[:, :, :num_labels] == 0).sum(axis=(1, 2))
         # Rounded, so that the order in which a machine adds cannot decide between equals.
         strays = np.round(((counts - expected) ** 2 / expected).sum(axis=(1, 2)), 6)
@@ -152,10 +141,12 @@ def best_rebalance(
 def deviations(
     splits: pl.DataFrame, *, test_share: float, num_folds: int, stratify: Sequence[str] = ()
 ) -> list[Deviation]:
-    """Return the deviation per class of `splits` (`group, label, fold`, `stratify`), labels first.
+    """Return the deviation by class of `splits` (`group, label, fold`, `stratify`).
+
+    Labels come first, then the pairs of a label and a value of a column of `stratify`.
     """
     names, classes, sizes = _class_sizes(splits, stratify)
-    shares = np.array(Shares(test_share=test_share, num_folds=num_folds).of_parts())
+    shares = _shares(test_share, num_folds)
     part_of = dict(splits.select("group", pl.col("fold").fill_null(-1) + 1).iter_rows())
     parts = np.array([[part_of[name] for name in names]])
     counts = _counts(parts, sizes, len(shares))[0]
@@ -169,7 +160,7 @@ def deviations(
                 videos=total,
                 worst=float(off.max()),
                 part=int(off.argmax()),
-                bound=_bound(sizes[:, column].tolist(), shares.tolist()),
+                bound=_bound(sizes[:, column].tolist(), shares),
             )
         )
     return found
@@ -207,6 +198,11 @@ def _class_columns(videos: pl.DataFrame, stratify: Sequence[str]) -> Iterator[li
         ]
 
 
+def _shares(test_share: float, num_folds: int) -> list[float]:
+    """Return the share of each part: test, then the folds, which share the rest equally."""
+    return [test_share] + [(1.0 - test_share) / num_folds] * num_folds
+
+
 def _name_hashes(names: Sequence[str]) -> Words:
     keys = [f"{SPLITS_VERSION}|{name}".encode() for name in names]
     return np.array(
@@ -215,7 +211,7 @@ def _name_hashes(names: Sequence[str]) -> Words:
     )
 
 
-def _parts(hashes: Words, rebalance: Words, shares: Shares) -> NDArray[np.int64]:
+def _parts(hashes: Words, rebalance: Words, test_share: float, num_folds: int) -> NDArray[np.int64]:
     """Return the part (0: test) of every group for every rebalance; shape (rebalance, groups)."""
     # The finaliser of splitmix64: every bit of the sum changes every bit of the result.
     mixed = hashes[None, :] + rebalance[:, None] * np.uint64(0x9E3779B97F4A7C15)
@@ -224,8 +220,8 @@ def _parts(hashes: Words, rebalance: Words, shares: Shares) -> NDArray[np.int64]
     mixed = mixed ^ (mixed >> np.uint64(31))
     # The upper half decides on test, the lower one on the fold, so that neither moves the other.
     high, low = mixed >> np.uint64(32), mixed & np.uint64(0xFFFFFFFF)
-    folds = (low * np.uint64(shares.num_folds)) >> np.uint64(32)
-    is_test = high < np.uint64(round(shares.test_share * 2**32))
+    folds = (low * np.uint64(num_folds)) >> np.uint64(32)
+    is_test = high < np.uint64(round(test_share * 2**32))
     return cast(NDArray[np.int64], np.where(is_test, np.uint64(0), folds + np.uint64(1))).astype(
         np.int64
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from video.synthesis.plan import PlannedVideo, Tampering
-from video.synthesis.random_streams import RandomStreams
+from video.synthesis.random_streams import RandomStream
 
 # Holds and blocks are about as long as the time between two of eight frames of a clip.
 HOLD_SEC = 0.5
@@ -12,7 +12,7 @@ BLOCK_SEC = 0.25
 BACKWARD_SPEED = 3.0
 
 
-def window_clock(planned: PlannedVideo, draws: RandomStreams) -> list[float]:
+def window_clock(planned: PlannedVideo, stream: RandomStream) -> list[float]:
     """Return the time of the window's clock at each frame, in seconds of the video.
 
     The tampered stretch is one interval of the duration, taken as a circle. Within it the clock
@@ -24,8 +24,8 @@ def window_clock(planned: PlannedVideo, draws: RandomStreams) -> list[float]:
         return times_sec
     duration_sec = planned.duration_sec
     length_sec = planned.recipe.tampered_time_share * duration_sec
-    start_sec = draws.between(0, duration_sec)
-    blocks = _draw_blocks(draws, planned.tampering, length_sec)
+    start_sec = stream.between(0, duration_sec)
+    blocks = _draw_blocks(stream, planned.tampering, length_sec)
     clock: list[float] = []
     for time_sec in times_sec:
         elapsed_sec = (time_sec - start_sec) % duration_sec
@@ -35,14 +35,14 @@ def window_clock(planned: PlannedVideo, draws: RandomStreams) -> list[float]:
     return clock
 
 
-def _draw_blocks(draws: RandomStreams, tampering: Tampering, length_sec: float) -> list[int]:
+def _draw_blocks(stream: RandomStream, tampering: Tampering, length_sec: float) -> list[int]:
     """Draw the order in which blocks of equal length are shown."""
     block_sec = HOLD_SEC if tampering == "frozen" else BLOCK_SEC
     order = list(range(max(2, round(length_sec / block_sec))))
     if tampering != "repeated":
         return order
     # The order with the largest minimum jump, so that neighbours do not stay neighbours.
-    orders = [draws.shuffled(order) for _ in range(32)]
+    orders = [stream.shuffled(order) for _ in range(32)]
     return max(orders, key=_smallest_jump)
 
 

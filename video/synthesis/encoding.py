@@ -30,12 +30,12 @@ class VideoFormat:
     suffix: str
     encoder: str
     pixel_format: str
-    quantiser_option: str
+    quantizer_option: str
     coarsest: int
     finest: int
     options: dict[str, str]
 
-    def quantiser(self, quality: int) -> int:
+    def quantizer(self, quality: int) -> int:
         """Return the encoder's own number for a quality of 0 (coarsest) to 100 (finest)."""
         if not 0 <= quality <= 100:
             raise ValueError(f"quality: expected 0 to 100, got {quality}")
@@ -48,7 +48,7 @@ FORMATS: dict[CodecName, VideoFormat] = {
         suffix=".mp4",
         encoder="libx264",
         pixel_format="yuv420p",
-        quantiser_option="qp",
+        quantizer_option="qp",
         coarsest=28,
         finest=20,
         options={"preset": "veryfast", "x264-params": "threads=1:lookahead-threads=1"},
@@ -58,7 +58,7 @@ FORMATS: dict[CodecName, VideoFormat] = {
         suffix=".avi",
         encoder="mpeg4",
         pixel_format="yuv420p",
-        quantiser_option="qmin",
+        quantizer_option="qmin",
         coarsest=7,
         finest=3,
         options={},
@@ -68,7 +68,7 @@ FORMATS: dict[CodecName, VideoFormat] = {
         suffix=".webm",
         encoder="libvpx-vp9",
         pixel_format="yuv420p",
-        quantiser_option="crf",
+        quantizer_option="crf",
         coarsest=38,
         finest=24,
         options={"deadline": "realtime", "cpu-used": "8", "row-mt": "0", "lag-in-frames": "0"},
@@ -78,7 +78,7 @@ FORMATS: dict[CodecName, VideoFormat] = {
         suffix=".mov",
         encoder="mjpeg",
         pixel_format="yuvj420p",
-        quantiser_option="qmin",
+        quantizer_option="qmin",
         coarsest=9,
         finest=4,
         options={},
@@ -127,11 +127,11 @@ def encode_video(
 
 
 def _encoder_options(video_format: VideoFormat, quality: int) -> dict[str, str]:
-    quantiser = str(video_format.quantiser(quality))
-    options = {**video_format.options, video_format.quantiser_option: quantiser}
-    if video_format.quantiser_option == "qmin":
+    quantizer = str(video_format.quantizer(quality))
+    options = {**video_format.options, video_format.quantizer_option: quantizer}
+    if video_format.quantizer_option == "qmin":
         # Equal limits fix the quantizer: with rate control, quality would depend on motion.
-        options["qmax"] = quantiser
+        options["qmax"] = quantizer
     if video_format.encoder == "libvpx-vp9":
         options["b"] = "0"
     return options

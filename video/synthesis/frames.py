@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from video.synthesis.clocks import window_clock
 from video.synthesis.plan import PlannedVideo
-from video.synthesis.random_streams import RandomStreams
+from video.synthesis.random_streams import RandomStream
 from video.synthesis.scenes import (
     MARGIN_PX,
     REFERENCE_HEIGHT_PX,
@@ -24,33 +24,33 @@ def render_frames(planned: PlannedVideo) -> Iterator[Picture]:
     """Yield the frames of a video before encoding: uint8 of shape (height, width, 3), RGB."""
     share = planned.recipe.region_area_share
     scene = draw_scene(planned.seed, planned.scene, region_area_share=share)
-    draws = RandomStreams(planned.seed, "version", planned.scene, planned.version)
-    columns, rows = _draw_crop(draws, planned)
+    stream = RandomStream(planned.seed, "version", planned.scene, planned.version)
+    columns, rows = _draw_crop(stream, planned)
     window = _Window.seen_through(scene.window, columns, rows)
-    exposure = _exposure_table(draws.between(0.9, 1.1), draws.between(-12, 12))
+    exposure = _exposure_table(stream.between(0.9, 1.1), stream.between(-12, 12))
     noise = _noise_table(planned.recipe.noise_sigma)
     times_sec = [index / planned.fps for index in range(planned.num_frames)]
-    clock_sec = window_clock(planned, draws)
+    clock_sec = window_clock(planned, stream)
     for time_sec, window_time_sec in zip(times_sec, clock_sec, strict=True):
         frame = _look(scene.background, columns, rows, scene.camera.at(time_sec))
         window.paint(frame, scene.content, scene.motion.at(window_time_sec))
         frame = exposure[frame]
-        grain = noise[draws.uniform_bytes(planned.height, planned.width)]
+        grain = noise[stream.uniform_bytes(planned.height, planned.width)]
         yield np.clip(frame + grain[:, :, None], 0, 255).astype(np.uint8)
 
 
 def _draw_crop(
-    draws: RandomStreams, planned: PlannedVideo
+    stream: RandomStream, planned: PlannedVideo
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Draw the positions of columns and rows on the textures: float32 of (width,), (height,).
 
     A version shows 92 to 100 % of the width of the reference, a little off its centre.
     """
-    step_px = draws.between(0.92, 1.0) * REFERENCE_WIDTH_PX / planned.width
-    centre_x_px = MARGIN_PX + REFERENCE_WIDTH_PX / 2 + draws.between(-3, 3)
-    centre_y_px = MARGIN_PX + REFERENCE_HEIGHT_PX / 2 + draws.between(-3, 3)
-    columns = centre_x_px + (np.arange(planned.width) - (planned.width - 1) / 2) * step_px
-    rows = centre_y_px + (np.arange(planned.height) - (planned.height - 1) / 2) * step_px
+    step_px = stream.between(0.92, 1.0) * REFERENCE_WIDTH_PX / planned.width
+    center_x_px = MARGIN_PX + REFERENCE_WIDTH_PX / 2 + stream.between(-3, 3)
+    center_y_px = MARGIN_PX + REFERENCE_HEIGHT_PX / 2 + stream.between(-3, 3)
+    columns = center_x_px + (np.arange(planned.width) - (planned.width - 1) / 2) * step_px
+    rows = center_y_px + (np.arange(planned.height) - (planned.height - 1) / 2) * step_px
     return columns.astype(np.float32), rows.astype(np.float32)
 
 

@@ -5,7 +5,7 @@ from hashlib import blake2b
 from typing import Literal
 
 from video.synthesis.encoding import FORMATS, CodecName
-from video.synthesis.random_streams import RandomStreams
+from video.synthesis.random_streams import RandomStream
 
 Label = Literal["authentic", "tampered"]
 Tampering = Literal["none", "frozen", "repeated", "against"]
@@ -92,15 +92,8 @@ def plan_sample(seed: int, recipe: SampleRecipe) -> list[PlannedVideo]:
 
 def index_row(planned: PlannedVideo) -> dict[str, str]:
     """Return the row of the index CSV; only `label` depends on the label."""
-    return {
-        "subset": planned.subset,
-        "platform": planned.platform,
-        "video_id": planned.video_id,
-        "video_path": planned.video_path,
-        "label": planned.label,
-        "dup_group": planned.dup_group,
-        "codec": planned.codec,
-    }
+    columns = ("subset", "platform", "video_id", "video_path", "label", "dup_group", "codec")
+    return {name: getattr(planned, name) for name in columns}
 
 
 def _check_recipe(recipe: SampleRecipe) -> None:
@@ -128,7 +121,7 @@ def _check_recipe(recipe: SampleRecipe) -> None:
 
 def _draw_labels(seed: int, recipe: SampleRecipe) -> list[list[Label]]:
     """Draw the labels of all versions, as num_scenes lists of versions_per_scene."""
-    draws = RandomStreams(seed, "labels")
+    stream = RandomStream(seed, "labels")
     num_mixed = round(recipe.num_scenes * recipe.mixed_scene_share)
     num_single = recipe.num_scenes - num_mixed
     num_tampered = round(num_single * recipe.tampered_share)
@@ -139,8 +132,8 @@ def _draw_labels(seed: int, recipe: SampleRecipe) -> list[list[Label]]:
         count = round(wanted * (index + 1)) - round(wanted * index)
         counts.append(min(max(count, 1), recipe.versions_per_scene - 1))
     return [
-        draws.shuffled(_labels_of(count, recipe.versions_per_scene))
-        for count in draws.shuffled(counts)
+        stream.shuffled(_labels_of(count, recipe.versions_per_scene))
+        for count in stream.shuffled(counts)
     ]
 
 
@@ -153,15 +146,15 @@ def _labels_of(num_tampered: int, num_versions: int) -> list[Label]:
 def _plan_video(
     seed: int, recipe: SampleRecipe, scene: int, version: int, label: Label, fault: Fault
 ) -> PlannedVideo:
-    draws = RandomStreams(seed, "plan", scene, version)
-    codec = draws.section_as(CODECS)
-    fps = draws.section_as(FRAMES_PER_SEC)
-    width, height = draws.section_as(SIZES_PX)
-    duration_sec = draws.between(recipe.min_duration_sec, recipe.max_duration_sec)
-    quality = int(draws.between(0, 101))
-    tampering = draws.section_as(TAMPERINGS)
-    subset = RandomStreams(seed, "subset", scene).section_as(SUBSETS)
-    platform = draws.section_as(PLATFORMS)
+    stream = RandomStream(seed, "plan", scene, version)
+    codec = stream.choice(CODECS)
+    fps = stream.choice(FRAMES_PER_SEC)
+    width, height = stream.choice(SIZES_PX)
+    duration_sec = stream.between(recipe.min_duration_sec, recipe.max_duration_sec)
+    quality = int(stream.between(0, 101))
+    tampering = stream.choice(TAMPERINGS)
+    subset = RandomStream(seed, "subset", scene).choice(SUBSETS)
+    platform = stream.choice(PLATFORMS)
     video = PlannedVideo(
         video_id="",
         video_path="",
@@ -196,8 +189,8 @@ def _named(video: PlannedVideo, name: str) -> PlannedVideo:
 def _plan_faults(
     seed: int, recipe: SampleRecipe, planned: list[PlannedVideo]
 ) -> list[PlannedVideo]:
-    draws = RandomStreams(seed, "faults")
-    copied, *hosts = draws.shuffled(planned)[:4]
+    stream = RandomStream(seed, "faults")
+    copied, *hosts = stream.shuffled(planned)[:4]
     faults: list[Fault] = ["missing", "truncated", "not_a_video"]
     rows = [_named(replace(copied, fault="copy"), "copy")]
     for fault, host in zip(faults, hosts, strict=True):

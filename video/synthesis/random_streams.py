@@ -13,7 +13,7 @@ VERSION = 1  # part of every key: raise it if the same seed gives other videos
 _T = TypeVar("_T")
 
 
-class RandomStreams:
+class RandomStream:
     """Reproducible draws named by a key.
 
     Built on the raw words of Philox alone: numpy keeps those stable between releases, but not the
@@ -29,7 +29,7 @@ class RandomStreams:
         """Draw a number uniformly from [low, high)."""
         return low + (high - low) * ((int(self._source.random_raw()) >> 11) * 2.0**-53)
 
-    def section_as(self, options: Sequence[_T]) -> _T:
+    def choice(self, options: Sequence[_T]) -> _T:
         return options[int(self.between(0, len(options)))]
 
     def shuffled(self, options: Sequence[_T]) -> list[_T]:

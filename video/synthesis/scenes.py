@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from video.synthesis.random_streams import RandomStreams
+from video.synthesis.random_streams import RandomStream
 
 # Lengths below are in pixels of the reference picture; a version maps its own pixels onto it.
 REFERENCE_WIDTH_PX, REFERENCE_HEIGHT_PX = 160, 120
@@ -68,53 +68,53 @@ class Scene:
 
 def draw_scene(seed: int, scene: int, *, region_area_share: float) -> Scene:
     """Draw a scene by number; `region_area_share` is the window's area over the reference's."""
-    draws = RandomStreams(seed, "scene", scene)
-    motion_radius_px = draws.between(*MOTION_RADIUS_PX)
-    direction = draws.section_as((-1.0, 1.0))
-    camera_radius_px = draws.between(*CAMERA_RADIUS_PX)
+    stream = RandomStream(seed, "scene", scene)
+    motion_radius_px = stream.between(*MOTION_RADIUS_PX)
+    direction = stream.choice((-1.0, 1.0))
+    camera_radius_px = stream.between(*CAMERA_RADIUS_PX)
     return Scene(
-        background=_draw_texture(draws, BACKGROUND_GRAIN_PX),
-        content=_draw_texture(draws, CONTENT_GRAIN_PX),
-        window=_draw_window(draws, region_area_share),
+        background=_draw_texture(stream, BACKGROUND_GRAIN_PX),
+        content=_draw_texture(stream, CONTENT_GRAIN_PX),
+        window=_draw_window(stream, region_area_share),
         camera=Path2D(
             radius_x_px=camera_radius_px,
-            radius_y_px=camera_radius_px * draws.between(0.8, 1.0),
-            period_sec=draws.between(*CAMERA_PERIOD_SEC) * draws.section_as((-1.0, 1.0)),
-            phase=draws.between(0, 2 * math.pi),
+            radius_y_px=camera_radius_px * stream.between(0.8, 1.0),
+            period_sec=stream.between(*CAMERA_PERIOD_SEC) * stream.choice((-1.0, 1.0)),
+            phase=stream.between(0, 2 * math.pi),
             pace_swing=0.0,
             pace_period_sec=1.0,
             pace_phase=0.0,
-            drift_x_px_per_sec=draws.between(-DRIFT_PX_PER_SEC, DRIFT_PX_PER_SEC),
-            drift_y_px_per_sec=draws.between(-DRIFT_PX_PER_SEC, DRIFT_PX_PER_SEC),
+            drift_x_px_per_sec=stream.between(-DRIFT_PX_PER_SEC, DRIFT_PX_PER_SEC),
+            drift_y_px_per_sec=stream.between(-DRIFT_PX_PER_SEC, DRIFT_PX_PER_SEC),
         ),
         motion=Path2D(
             radius_x_px=motion_radius_px,
-            radius_y_px=motion_radius_px * draws.between(0.9, 1.0),
-            period_sec=draws.between(*MOTION_PERIOD_SEC) * direction,
-            phase=draws.between(0, 2 * math.pi),
+            radius_y_px=motion_radius_px * stream.between(0.9, 1.0),
+            period_sec=stream.between(*MOTION_PERIOD_SEC) * direction,
+            phase=stream.between(0, 2 * math.pi),
             pace_swing=MOTION_PACE_SWING,
-            pace_period_sec=draws.between(*MOTION_PACE_PERIOD_SEC),
-            pace_phase=draws.between(0, 2 * math.pi),
+            pace_period_sec=stream.between(*MOTION_PACE_PERIOD_SEC),
+            pace_phase=stream.between(0, 2 * math.pi),
             drift_x_px_per_sec=0.0,
             drift_y_px_per_sec=0.0,
         ),
     )
 
 
-def _draw_texture(draws: RandomStreams, grain_px: int) -> Picture:
+def _draw_texture(stream: RandomStream, grain_px: int) -> Picture:
     """Draw smooth coloured noise with blobs, RGB, over the reference picture and its margin."""
     width = REFERENCE_WIDTH_PX + 2 * MARGIN_PX
     height = REFERENCE_HEIGHT_PX + 2 * MARGIN_PX
     shape = (height // grain_px + 2, width // grain_px + 2)
     # Mostly brightness, some colour: encoders keep colour at a quarter of the resolution.
     cells = (
-        2 * draws.uniform_bytes(*shape, 1).astype(np.uint16) + draws.uniform_bytes(*shape, 3)
+        2 * stream.uniform_bytes(*shape, 1).astype(np.uint16) + stream.uniform_bytes(*shape, 3)
     ) // 3
     picture = np.asarray(cv2.resize(cells.astype(np.uint8), (width, height)), np.uint8)
     for _ in range(6):
-        centre = (int(draws.between(0, width)), int(draws.between(0, height)))
-        colour = [int(draws.between(20, 235)) for _ in range(3)]
-        cv2.circle(picture, centre, int(draws.between(4, grain_px)), colour, thickness=-1)
+        center = (int(stream.between(0, width)), int(stream.between(0, height)))
+        color = [int(stream.between(20, 235)) for _ in range(3)]
+        cv2.circle(picture, center, int(stream.between(4, grain_px)), color, thickness=-1)
     return _with_contrast(_blurred(picture, grain_px / 3), mean=128, deviation=42)
 
 
@@ -132,14 +132,14 @@ def _blurred(picture: Picture, sigma_px: float) -> Picture:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma_px), np.uint8)
 
 
-def _draw_window(draws: RandomStreams, area_share: float) -> Picture:
+def _draw_window(stream: RandomStream, area_share: float) -> Picture:
     """Draw the window's opacity over the reference picture and its margin, with feathered edges."""
     area_px = area_share * REFERENCE_WIDTH_PX * REFERENCE_HEIGHT_PX
-    aspect = draws.between(0.85, 1.3)
+    aspect = stream.between(0.85, 1.3)
     width = min(round(math.sqrt(area_px * aspect)), REFERENCE_WIDTH_PX - 16)
     height = min(round(math.sqrt(area_px / aspect)), REFERENCE_HEIGHT_PX - 16)
-    left = MARGIN_PX + int(draws.between(8, REFERENCE_WIDTH_PX - 7 - width))
-    top = MARGIN_PX + int(draws.between(8, REFERENCE_HEIGHT_PX - 7 - height))
+    left = MARGIN_PX + int(stream.between(8, REFERENCE_WIDTH_PX - 7 - width))
+    top = MARGIN_PX + int(stream.between(8, REFERENCE_HEIGHT_PX - 7 - height))
     opacity = np.zeros(
         (REFERENCE_HEIGHT_PX + 2 * MARGIN_PX, REFERENCE_WIDTH_PX + 2 * MARGIN_PX), np.uint8
     )
