@@ -1,24 +1,24 @@
-"""What augmenting a clip costs with everything on, beside other tools and beside copying it.
+"""Cost of augmenting a clip with everything on, compared with other tools and with a copy.
 
     python -m benchmarks.augmentation [--rounds 5]
 
 CPU time of one thread, medians over interleaved rounds, each tool in a process of its own.
-albumentations (or AlbumentationsX, which has the same module) and kornia take part where they are
+albumentations (or AlbumentationsX, which has the same module) and kornia take part if they are
 installed. Clips are uint8, 16 frames of 112x112 px; all probabilities are 1, the limits are those
 of params.yaml, and each tool applies one draw to all frames of a clip:
 
-- Rotation and affine are one step for the peers; "ours" also drops, doubles and reverses frames,
-  which none of them does.
-- Bilinear everywhere; the mirrored border where a tool has one (torchvision fills with grey).
-- The peers' blur has 3 or 5 taps, ours at most 5; their elastic field is their own cheapest one.
-- torchvision gets its fastest mixture: a TxCxHxW uint8 tensor, in channels_last for the blur.
-- kornia gets and gives floats: the conversions are not counted.
+- Rotation and affine are one step for the other tools; "ours" also drops, doubles and reverses
+  frames, which none of them does.
+- Bilinear everywhere; the mirrored border if a tool has one (torchvision fills with grey).
+- The others' blur has 3 or 5 taps, ours at most 5; their elastic field is their own cheapest one.
+- torchvision gets its fastest layout: a TxCxHxW uint8 tensor, in channels_last for the blur.
+- kornia takes and returns floats: the conversions are not counted.
 
-"as it is" is the allocator as a process finds it: large arrays go back to the system and are
-faulted in again. With "memory kept" they do not, as in a process that has freed a larger array
-before. That is the best case for all; which one holds depends on what else a process does.
+"as it is" is the default allocator: large arrays are returned to the system and faulted in again.
+With "memory kept" they are not, as in a process that has freed a larger array before. That is the
+best case for all tools; which one holds depends on the rest of the process.
 
-Limits: in both, 4 times albumentations' and 8 times torchvision's clips a second.
+Limits: in both, 4 times albumentations' and 8 times torchvision's clips per second.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def described(tool: str) -> str:
 
 
 def recipe(operations: str) -> AugmentationRecipe:
-    """The limits of params.yaml, with probability 1 for one of OPERATIONS or for everything."""
+    """Return the limits of params.yaml, with probability 1 for one of OPERATIONS or for all."""
     values = load_yaml(Path("params.yaml"))["augment"]
     names = {field.name for field in dataclasses.fields(AugmentationRecipe)}
     own = {
@@ -124,7 +124,7 @@ def recipe(operations: str) -> AugmentationRecipe:
 
 @cache
 def clips() -> list[Clip]:
-    """Coloured squares that move, softened as video is."""
+    """Draw clips of coloured squares that move, blurred as video is."""
     generator = np.random.default_rng(0)
     made: list[Clip] = []
     for _ in range(NUM_CLIPS):
@@ -279,7 +279,7 @@ MAKERS: dict[str, Callable[[str], Task]] = {
 def measured(
     tools: list[str], operations: Sequence[str], rounds: int, allocator: str
 ) -> dict[str, dict[str, float]]:
-    """CPU milliseconds a clip, by operation and tool."""
+    """Return the CPU milliseconds per clip, by operation and tool."""
     settings = ENVIRONMENT | ALLOCATORS[allocator]
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)  # glibc reads it when a process starts
@@ -314,7 +314,7 @@ def measured(
 
 
 def cpu_ms(tool: str, operations: str) -> float:
-    """In the tool's process: CPU milliseconds of all its threads for a clip."""
+    """Return the CPU milliseconds per clip of all threads; runs in the tool's process."""
     task = made(tool, operations)
     started = time.process_time()
     number = 0
@@ -336,7 +336,7 @@ def made(tool: str, operations: str) -> Task:
 
 def print_whole(costs: dict[str, dict[str, float]]) -> None:
     print(f"\nEverything on, {FRAMES}x{SIDE}x{SIDE}x3, one thread, with the allocator …")
-    heads = [f"{name}: CPU ms a clip | clips/s | times ours" for name in costs]
+    heads = [f"{name}: CPU ms per clip | clips/s | times ours" for name in costs]
     print("| tool | " + " | ".join(heads) + " |\n|" + " --- |" * (1 + 3 * len(costs)))
     for tool in next(iter(costs.values())):
         cells = [
@@ -348,7 +348,7 @@ def print_whole(costs: dict[str, dict[str, float]]) -> None:
 
 def print_operations(costs: dict[str, dict[str, float]]) -> None:
     tools = [tool for tool in next(iter(costs.values())) if tool != "memcpy"]
-    print("\nOne operation alone, CPU ms a clip, memory kept")
+    print("\nOne operation alone, CPU ms per clip, memory kept")
     print("| operation | " + " | ".join(tools) + " |\n|" + " --- |" * (1 + len(tools)))
     for name, cost in costs.items():
         print(f"| {name} | " + " | ".join(f"{cost[tool]:.2f}" for tool in tools) + " |")
@@ -356,17 +356,17 @@ def print_operations(costs: dict[str, dict[str, float]]) -> None:
 
 def print_limits(costs: dict[str, dict[str, float]]) -> None:
     print()
-    for tool, least in LIMITS.items():
+    for tool, limit in LIMITS.items():
         for allocator, cost in costs.items():
             if tool in cost:
                 ratio = cost[tool] / cost["ours"]
-                word = "reached" if ratio >= least else "NOT REACHED"
+                word = "reached" if ratio >= limit else "NOT REACHED"
                 print(
-                    f"{least} times the clips/s of {described(tool)}, {allocator}: "
+                    f"{limit} times the clips/s of {described(tool)}, {allocator}: "
                     f"{word}, {ratio:.2f} times"
                 )
             else:
-                print(f"{least} times the clips/s of {tool}: not measured")
+                print(f"{limit} times the clips/s of {tool}: not measured")
                 break
 
 

@@ -1,10 +1,10 @@
-"""A plain training loop over batches in memory, which the train stage is measured against.
+"""Plain training loop over batches in memory: the reference for the speed of the train stage.
 
     python -m benchmarks.bare_loop [--keep-freed-memory]
 
 Forward, loss, backward and AdamW on the batches of epoch 0, without tracker, ledger, checkpoints or
-validation. Runs where the train stage has run, and prints the seconds of each epoch as JSON. With
-`--keep-freed-memory` it keeps the memory that a step has freed, as the stage does.
+validation. Run it after the train stage; it prints the seconds of each epoch as JSON. With
+`--keep-freed-memory` it keeps the memory that a step frees, as the stage does.
 """
 
 import argparse

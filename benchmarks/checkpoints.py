@@ -1,20 +1,19 @@
-"""What saving a state of 400 MB costs the training loop, what the train stage costs beside a bare
-loop, and how long it takes to be back.
+"""Cost of saving a state of 400 MB, of the train stage beside a bare loop, and of resuming.
 
     python -m benchmarks.checkpoints [--rounds 5] [--parts saving,training,resuming]
 
 Wall-clock time, so it needs a quiet machine; the rounds are interleaved, medians are printed.
 
 - Saving: the state of r3d_18 with AdamW, 33.2 million weights and twice as many moments. "Stall" is
-  how long the call keeps the loop from its next step, "total" until the file is safe. Beside them
-  the limits: a copy of as many bytes into memory that is there, and a plain write of them with
-  fsync. "Loop" is what a loop of small matrix products lost while the file was written.
-- Training: the clips a second of the stage, with tracker, ledger and a checkpoint every 30 s and
-  after every epoch, and of a plain loop (`benchmarks.bare_loop`) over batches in memory: as torch
-  comes, and keeping freed memory as the stage does.
+  the time of the call in the training loop, "total" the time until the file is durable. Beside them
+  the limits: a copy of as many bytes into allocated memory, and a plain write of them with fsync.
+  "Loop" is the time that a loop of small matrix products loses while the file is written.
+- Training: the clips per second of the stage, with tracker, ledger and a checkpoint every 30 s and
+  after every epoch, and of a plain loop (`benchmarks.bare_loop`) over batches in memory, with
+  torch's defaults and keeping freed memory as the stage does.
 - Resuming: from the start of the process until the first step of a resumed run begins, and the time
-  that importing torch and loading that very file takes in a process of its own. Of small3d, and of
-  r3d_18, which has to import torchvision besides.
+  to import torch and load the same file in a process of its own. For small3d, and for r3d_18, which
+  also imports torchvision.
 
 Limits: a stall of twice the copy; a total of 1.2 times the write; 0.98 of the bare loop; 1 s.
 """
@@ -75,7 +74,7 @@ def saving(rounds: int) -> None:
     state = r3d_state()
     tensors = [tensor.flatten() for group in state.values() for tensor in group.values()]
     content = torch.cat(tensors).numpy().view(np.uint8)
-    savers = {"ours": ours(), **peers()}
+    savers = {"ours": ours(), **other_savers()}
     spent: dict[str, list[tuple[float, ...]]] = {}
     with tempfile.TemporaryDirectory() as directory:
         for number in range(rounds + 1):
@@ -96,7 +95,7 @@ def saving(rounds: int) -> None:
 
 
 def r3d_state() -> dict[str, dict[str, torch.Tensor]]:
-    """Weights of the shapes of r3d_18, and the two moments that AdamW keeps of each."""
+    """Return weights with the shapes of r3d_18, and AdamW's two moments of each."""
     from torchvision.models.video import r3d_18
 
     weights = {name: tensor.detach() for name, tensor in r3d_18().state_dict().items()}
@@ -138,7 +137,7 @@ def ours() -> Saver:
     return save
 
 
-def peers() -> dict[str, Saver]:
+def other_savers() -> dict[str, Saver]:
     found: dict[str, Saver] = {
         "torch.save, fsync, rename": blocking(save_torch, durable=True),
         "torch.save": blocking(save_torch, durable=False),
@@ -159,7 +158,7 @@ def peers() -> dict[str, Saver]:
 
 
 def blocking(save: Callable[[Path, dict[str, Any]], None], *, durable: bool) -> Saver:
-    """The loop waits for all of it."""
+    """Return a saver that blocks the loop until the file is written."""
 
     def timed(directory: Path, state: dict[str, Any]) -> tuple[float, float]:
         began = time.perf_counter()
@@ -227,7 +226,7 @@ def async_save(*, staged: bool) -> Saver:
 
 
 def loop_loss(directory: Path, state: dict[str, Any], save: Saver) -> tuple[float, ...]:
-    """Seconds that a loop loses while a thread writes, the call itself left out."""
+    """Return the seconds that a loop loses while a thread writes, without the call itself."""
     settle()
     undisturbed = products()
     manager = CheckpointManager(directory, keep_epochs=0, every_sec=0.0)
@@ -249,7 +248,7 @@ def products() -> float:
 
 
 def settle() -> None:
-    """Let the disk finish what was written before."""
+    """Wait until the disk has finished earlier writes."""
     os.sync()
 
 
@@ -298,7 +297,7 @@ def training(rounds: int) -> None:
     for name, seconds in bare.items():
         ratio = statistics.median(b / s for b, s in zip(seconds, stage, strict=True))
         print(f"bare loop {name}: {statistics.median(seconds):.1f} s")
-        verdict("speed", ratio, LIMIT_TRAINING, "of it", least=True)
+        verdict("speed", ratio, LIMIT_TRAINING, "of it", is_min=True)
 
 
 TRAINING: dict[str, Any] = {
@@ -353,8 +352,7 @@ RESUMING: dict[str, Any] = {
 
 
 def until_step(root: Path, model: str, more: int) -> tuple[float, float]:
-    """Start the stage, stop it after so many steps; seconds until the first had ended, and that
-    the last of them took."""
+    """Stop the stage after `more` steps; return the seconds until the first, and of the last."""
     began = time.time()
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.train", "--model", model, "--fold", "0", "--seed", "0"],
@@ -376,7 +374,7 @@ def until_step(root: Path, model: str, more: int) -> tuple[float, float]:
 
 
 def prepared(directory: Path, changes: dict[str, Any]) -> Path:
-    """A clone in which all up to training has run."""
+    """Return a clone in which all stages before training have run."""
     root = directory / "clone"
     root.mkdir()
     copy_repository(root)
@@ -411,9 +409,9 @@ def medians(rows: list[tuple[float, ...]]) -> list[float]:
     return [statistics.median(column) for column in zip(*rows, strict=True)]
 
 
-def verdict(name: str, value: float, limit: float, unit: str, *, least: bool = False) -> None:
-    reached = value >= limit if least else value <= limit
-    bound = "at least" if least else "at most"
+def verdict(name: str, value: float, limit: float, unit: str, *, is_min: bool = False) -> None:
+    reached = value >= limit if is_min else value <= limit
+    bound = "at least" if is_min else "at most"
     print(f"{name}: {value:.2f} {unit}, {bound} {limit}: {'reached' if reached else 'MISSED'}")
 
 

@@ -1,11 +1,11 @@
-"""What 16 uniform frames at 112x112 cost, beside other readers; and the memory of a long video.
+"""Cost of reading 16 uniform frames at 112x112, beside other readers, and memory of a long video.
 
     python -m benchmarks.decoding [--rounds 5]
 
 CPU time of this process, one thread, medians over interleaved rounds. torchcodec and decord2 take
-part where they are installed (torchcodec looks for FFmpeg's libraries in LD_LIBRARY_PATH). "Ours"
-reads with the timing that `load_data` records, and "inspect" is the decode that records it; what
-its fingerprint and its checksums of frames take is clocked call by call, in runs of their own.
+part if they are installed (torchcodec looks for FFmpeg's libraries in LD_LIBRARY_PATH). "Ours"
+reads with the timing that `load_data` records, and "inspect" is the decode that records it; its
+fingerprint and its checksums of frames are timed per call, in separate runs.
 
 Limits: at most 0.80 of decoding every frame for H.264 with B-frames, 0.50 with a key frame every
 12 frames; faster than OpenCV, torchcodec and decord2 at 480p for every codec; 100 MB at 1080p.
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def names_of_videos() -> list[str]:
-    """With the surveillance clips at hand, each video once more with real pictures."""
+    """Name the videos; with the surveillance clips at hand, each also with real pictures."""
     return [*VIDEOS, *(f"{name}{REAL}" for name in VIDEOS if SCFD.is_dir())]
 
 
@@ -107,7 +107,7 @@ def write(
 
 
 def texture(size: tuple[int, int], num_frames: int) -> Iterator[NDArray[np.uint8]]:
-    """A texture that moves in a curve below noise of its own in each frame."""
+    """Yield a texture that moves in a curve, with independent noise in each frame."""
     height, width = size
     generator = np.random.default_rng(0)
     tiles = generator.integers(40, 216, (height // 8 + 20, width // 8 + 20, 3), np.uint8)
@@ -120,7 +120,7 @@ def texture(size: tuple[int, int], num_frames: int) -> Iterator[NDArray[np.uint8
 
 
 def footage(size: tuple[int, int], num_frames: int) -> Iterator[NDArray[np.uint8]]:
-    """Surveillance clips one after another, those with the most pixels first, at this size."""
+    """Yield the frames of the surveillance clips, the largest first, resized to `size`."""
     index = pl.read_csv(SCFD / "index_full.csv").sort("height", "video_path", descending=True)
     for name in index["video_path"]:
         with av.open(str(SCFD / name)) as container:
@@ -146,7 +146,7 @@ def ours(path: Path, indices: Sequence[int], timing: FrameTiming | None) -> obje
 
 
 def opencv(path: Path, indices: Sequence[int], timing: FrameTiming | None) -> object:
-    """Grab every frame, retrieve those wanted: the exact way."""
+    """Grab every frame and retrieve those at `indices`, which is exact."""
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     pictures, wanted = [], set(indices)
     for number in range(indices[-1] + 1):
@@ -176,7 +176,7 @@ def decord2(path: Path, indices: Sequence[int], timing: FrameTiming | None) -> o
 
 
 def resized(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middle square at the size asked for."""
+    """Return the middle square, resized to SIDE."""
     height, width = picture.shape[:2]
     left = (width - height) // 2
     square = np.ascontiguousarray(picture[:, left : left + height])
@@ -203,7 +203,7 @@ def available_readers() -> dict[str, Reader]:
 def compare(
     path: Path, readers: dict[str, Reader], options: argparse.Namespace
 ) -> dict[str, float]:
-    """CPU milliseconds of each reader, and of the inspection; NaN for one that cannot read it."""
+    """Return CPU milliseconds of each reader and of the inspection; NaN if it cannot read it."""
     facts = inspect_video(path)
     timing = frame_timing(asdict(facts))
     indices = uniform_indices(facts.num_frames, NUM_SAMPLED)
@@ -234,16 +234,16 @@ def compare(
 def print_table(costs: dict[str, dict[str, float]]) -> None:
     names = list(next(iter(costs.values())))
     readers = [name for name in names if name != "inspect"]
-    print("\nCPU ms a video, in brackets the ratio to every frame")
+    print("\nCPU ms per video, in brackets the ratio to every frame")
     print("| video | " + " | ".join(names) + " | limit |\n|" + " --- |" * (len(names) + 2))
     for video, spent in costs.items():
         whole = spent["every frame"]
         cells = [f"{spent[name]:.0f} ({spent[name] / whole:.2f})" for name in names]
-        peers = [name for name in readers if name not in ("every frame", "ours")]
-        slower = [name for name in peers if spent[name] <= spent["ours"]] if "480p" in video else []
-        most = LIMITS.get(video.removesuffix(REAL))
-        held = not slower and (most is None or spent["ours"] <= most * whole)
-        limit = "" if most is None else f"{most:.2f} "
+        others = [name for name in readers if name not in ("every frame", "ours")]
+        slower = [name for name in others if "480p" in video and spent[name] <= spent["ours"]]
+        share = LIMITS.get(video.removesuffix(REAL))
+        held = not slower and (share is None or spent["ours"] <= share * whole)
+        limit = "" if share is None else f"{share:.2f} "
         word = "held" if held else "MISSED" + "".join(f", slower than {name}" for name in slower)
         print(f"| {video} | " + " | ".join(cells) + f" | {limit}{word} |")
 
@@ -252,15 +252,15 @@ def print_table(costs: dict[str, dict[str, float]]) -> None:
 
 
 def real_videos() -> dict[str, list[Path]]:
-    """Every tenth of the surveillance clips, where they are."""
+    """Return every tenth of the surveillance clips, if present."""
     paths = sorted(SCFD.glob("*/*.mp4"))[::10]
     return {f"{len(paths)} real clips": paths} if paths else {}
 
 
 def print_shares(videos: dict[str, list[Path]], options: argparse.Namespace) -> None:
-    """What part of the inspection's CPU time the fingerprint and the frames' CRC-32 take."""
+    """Print the shares of fingerprint and CRC-32 in the CPU time of the inspection."""
     print("\nParts of inspect, by CPU time")
-    print("| video | frames | CPU ms a video | fingerprint | CRC-32 of the frames |")
+    print("| video | frames | CPU ms per video | fingerprint | CRC-32 of the frames |")
     print("|" + " --- |" * 5)
     for name, paths in videos.items():
         rounds = [inspected_in_parts(paths) for _ in range(options.rounds + 1)][1:]
@@ -271,7 +271,7 @@ def print_shares(videos: dict[str, list[Path]], options: argparse.Namespace) -> 
 
 
 def inspected_in_parts(paths: Sequence[Path]) -> tuple[float, float, float]:
-    """CPU seconds of the inspection, of the fingerprint in it and of the CRC-32 in it."""
+    """Return the CPU seconds of the inspection, of its fingerprint and of its CRC-32."""
     with (
         clocked(Fingerprint, "add") as adding,
         clocked(Fingerprint, "hashes") as hashing,
@@ -286,7 +286,7 @@ def inspected_in_parts(paths: Sequence[Path]) -> tuple[float, float, float]:
 
 @contextmanager
 def clocked(owner: object, name: str) -> Iterator[list[float]]:
-    """The CPU seconds of each call of the function `name` of a class or module, within."""
+    """Record the CPU seconds of each call of `name`, a function of a class or module."""
     function = getattr(owner, name)
     spent: list[float] = []
 
@@ -307,7 +307,7 @@ def clocked(owner: object, name: str) -> Iterator[list[float]]:
 
 
 def print_memory(directory: Path) -> None:
-    """Peak memory above that after the imports, each reader in a process of its own."""
+    """Print the peak memory above that after the imports, each reader in its own process."""
     path = directory / "long.mp4"
     options = {"g": "250", "preset": "ultrafast", "bf": "2"}
     write(path, "libx264", options, texture((1080, 1920), 30 * FPS))
@@ -335,7 +335,7 @@ def print_peak(name: str, video: str) -> None:
 
 
 def peak_mb() -> float:
-    """Of this program alone: the peak that getrusage gives may be that of the one that began it."""
+    """Return the peak memory of this process; getrusage may include that of its parent."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

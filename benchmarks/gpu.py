@@ -1,4 +1,4 @@
-"""What needs a GPU: speed of training beside one resident batch, and the promises, on CUDA.
+"""Measurements that need a GPU: speed of training beside one resident batch, and the promises.
 
     python -m benchmarks.gpu [--parts throughput,copies,memory,scaler,resume,locks] [--json FILE]
 
@@ -10,12 +10,12 @@ Wall-clock time, under 8 minutes on an H100. Needs one GPU; no DVC, git or netwo
   "learner" `Learner.step` on one batch in memory; "packs" the same from files, read ahead by
   `Prefetched`, as the train stage does.
 - copies: a batch from pinned and from pageable memory to the device.
-- memory: a step that does not fit, in a process that may take only so much of the device, and the
-  weights after it, which must be those of a learner that began with the smaller parts.
+- memory: a step that does not fit, in a process with limited memory on the device, and the weights
+  after it, which must be those of a learner that began with the smaller micro-batches.
 - scaler: float16, an infinite gradient, state saved and loaded: both go on with equal bits.
 - resume: the train stage on the sample, once undisturbed and once killed (SIGKILL) at random
   moments after its first checkpoint until it is done; model, history and logged rows must be equal.
-- locks: two trainers at once on one GPU; the second waits and says for whom.
+- locks: two trainers at once on one GPU; the second waits and logs the owner.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def attempted(measure: Callable[[], Results]) -> Results | str:
-    """Return what is measured, or the error: the other measurements are worth their time."""
+    """Return the measurement, or its error, so that the others still run."""
     try:
         return measure()
     except Exception as error:  # noqa: BLE001
@@ -159,7 +159,7 @@ def _throughput_of(name: str, options: argparse.Namespace) -> Results:
 
 
 def set_deterministic(value: bool) -> None:
-    """Switch between torch's defaults and what `make_deterministic` asks for."""
+    """Switch between torch's defaults and the settings of `make_deterministic`."""
     torch.set_deterministic_debug_mode("error" if value else "default")
     torch.backends.cudnn.deterministic = value
 
@@ -274,7 +274,7 @@ def copies(options: argparse.Namespace) -> Results:
 
 
 def memory(options: argparse.Namespace) -> Results:
-    """Compare a learner that ran out of memory with one that began with the smaller parts."""
+    """Compare a learner that ran out of memory with one that began with smaller micro-batches."""
     device = torch.device(options.device)
     with tempfile.TemporaryDirectory() as directory:
         clips = random_clips(Path(directory), (16, 112, 112, 3), count=64)
@@ -311,7 +311,7 @@ def draw_again(device: torch.device) -> None:
 
 
 def digest(state: Any) -> str:
-    """Return the sha256 of what a state holds; no memory of the device is part of it."""
+    """Return the sha256 of the values in a state, whatever their device."""
     buffer = io.BytesIO()
     torch.save(on_cpu(state), buffer)
     return hashlib.sha256(buffer.getvalue()).hexdigest()
@@ -327,7 +327,7 @@ def on_cpu(value: Any) -> Any:
 
 
 def scaler(options: argparse.Namespace) -> Results:
-    """Save and load a float16 learner after a step that was left out, and compare both after it."""
+    """Save and load a float16 learner after a skipped step, and compare both after the next."""
     device = torch.device(options.device)
     precision = "float16" if device.type == "cuda" else "bfloat16"
     with tempfile.TemporaryDirectory() as directory:
@@ -457,7 +457,7 @@ def killed_and_whole(root: Path, model: str, values: dict[str, Any]) -> Results:
 
 
 def published(root: Path, cell: Cell) -> dict[str, Any]:
-    """Return what a training left, and set its runs aside, so that the next one begins anew."""
+    """Return the published files of a training, and move its runs away for a new start."""
     (log,) = root.glob("runs/*/*/metrics.jsonl")
     rows = read_metrics(log).drop("time")
     found = {

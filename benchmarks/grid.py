@@ -3,8 +3,8 @@
     python -m benchmarks.grid [--models 7] [--folds 5] [--seeds 3]
 
 Takes `init_model`, `train` and `evaluate` from dvc.yaml with their deps, params and outs, replaces
-their commands by ones that only write the outs, and runs `dvc repro` in a new repository. What is
-left is DVC: it hashes the deps of each stage, and writes all of dvc.lock at the end of each.
+their commands by ones that only write the outs, and runs `dvc repro` in a new repository. The
+rest is DVC: it hashes the deps of each stage, and writes all of dvc.lock at the end of each.
 
 Limit: 231 stages (7 models, 5 folds, 3 seeds) in 120 s.
 """

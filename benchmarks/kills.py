@@ -1,4 +1,4 @@
-"""200 kills at random moments, over four ways of running a training: nothing may differ.
+"""Test of 200 kills at random moments, over four ways of running a training.
 
     python -m benchmarks.kills [--kills 200] [--per-run 5] [--json FILE]
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def run_mode(mode: str, runs: list[Run], options: argparse.Namespace) -> None:
-    """As many runs as it takes for the mode's share of the kills, and of those in saves."""
+    """Add runs until the mode has its share of the kills, and of those in saves."""
     wanted = -(-options.kills // len(options.modes))
     if not lacking(mode, runs, wanted):
         return
@@ -72,7 +72,7 @@ def run_mode(mode: str, runs: list[Run], options: argparse.Namespace) -> None:
             while number := lacking(mode, runs, wanted):
                 killed = num_kills(of_mode(mode, runs))
                 parts = PARTS if killed < wanted else [SAVE]
-                # Of its own for every run, so that one that goes on does not begin again.
+                # One per run, so that a continued benchmark does not repeat the moments.
                 generator = random.Random(f"{options.seed} {mode} {len(of_mode(mode, runs))}")
                 moments = draw_moments(
                     min(number, options.per_run), parts, mode, timeline, generator
@@ -108,7 +108,7 @@ def killed_and_compared(
 
 
 def lacking(mode: str, runs: Sequence[Run], wanted: int) -> int:
-    """How many kills the mode still lacks, if only of those in saves."""
+    """Return how many kills the mode still lacks, in total or in saves."""
     kills = [kill for run in of_mode(mode, runs) for kill in run["kills"]]
     saves = sum(kill["part"] == SAVE for kill in kills)
     return max(wanted - len(kills), math.ceil(wanted * SAVES_SHARE) - int(saves), 0)
@@ -151,11 +151,11 @@ def print_table(runs: Sequence[Run], options: argparse.Namespace) -> None:
         print(f"orphaned trainers: {len(orphans)}, ended after at most {max(orphans):.1f} s")
     saves = sum(kill["part"] == SAVE for run in runs for kill in run["kills"])
     differ = [fault for run in runs for fault in run["differences"]]
-    least = num_kills(runs) * SAVES_SHARE
+    min_saves = num_kills(runs) * SAVES_SHARE
     print(f"\nidentical after every kill: {'reached' if not differ else 'NOT reached'}")
     print(
-        f"kills inside a save: {saves}, at least {least:.0f}: "
-        f"{'reached' if saves >= least else 'NOT reached'}"
+        f"kills inside a save: {saves}, at least {min_saves:.0f}: "
+        f"{'reached' if saves >= min_saves else 'NOT reached'}"
     )
     for fault in differ:
         print(f"  {fault}")

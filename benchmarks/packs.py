@@ -1,21 +1,20 @@
-"""What it takes to get from raw files to packs with real DVC and real stages, and again after one
-video has changed; and what a second worker gains.
+"""Time from raw files to packs with DVC and the stages, also after a change of one video.
 
     python -m benchmarks.packs [--rounds 5] [--videos DIRECTORY]
 
-Wall-clock time, so it needs a quiet machine with two cores; the CPU time of all processes stands
-beside it, the load is printed. DIRECTORY holds the 300 surveillance clips with their index.csv
+Wall-clock time, so it needs a quiet machine with two cores; the CPU time of all processes and the
+load are printed. DIRECTORY holds the 300 surveillance clips with their index.csv
 (by default ../shared/real/scfd; another directory needs the same columns). Every round works in a
 new clone of the working tree with a cold DVC; files are in the page cache.
 
 - Raw files to packs: `dvc repro create_splits create_dataset` of a clone that has run nothing.
-- One replaced: one clip is encoded anew, then `dvc repro create_dataset`. DVC's own share is the
+- One replaced: one clip is re-encoded, then `dvc repro create_dataset`. DVC's own share is the
   same command on the same state a second time, with nothing to do, and md5 of all files once.
 - Workers: the stages as processes on 100 videos, outside DVC, so that nothing is found in its
   cache: every third surveillance clip (2 s of 240 lines or so), and 100 videos of 10 s at 480p
-  (four encoded, each 25 times with some bytes behind it that no decoder reads). Less "fixed": the
-  same with two clips and one worker, which is Python's start, imports and tables. The start of the
-  second worker's processes counts.
+  (four encodings, each 25 times with some trailing bytes that no decoder reads). "Fixed" is
+  subtracted: the same with two clips and one worker, which is Python's start, imports and tables.
+  The start of the second worker's processes counts.
 
 Limits: 60 s; 5 s beyond DVC's own share; 1.8 times as fast with two workers.
 """
@@ -55,7 +54,7 @@ WHOLE, REPLACED, NOTHING, HASHING = (
 )
 LIMIT_WHOLE_SEC, LIMIT_REPLACED_SEC, LIMIT_WORKERS = 60, 5, 1.8
 STAGES = ("load_data", "create_dataset")
-FEWEST, CLIPS, LONG = "fewest", "clips", "480p"
+SMALLEST, CLIPS, LONG = "smallest", "clips", "480p"
 
 Spent = dict[str, list[tuple[float, float]]]  # by step: wall and CPU seconds of each round
 
@@ -101,7 +100,7 @@ def time_pipeline(root: Path, videos: Path, spent: Spent) -> None:
 
 
 def clone(root: Path) -> None:
-    """The working tree as it is, uncommitted changes included."""
+    """Copy the working tree, uncommitted changes included."""
     names = run("git", "ls-files", "--cached", "--others", "--exclude-standard", root=ROOT)
     for name in names.splitlines():
         if (ROOT / name).is_file() and name not in NOT_TAKEN:
@@ -125,7 +124,7 @@ def encode_anew(data: Path) -> None:
 
 
 def by_size(data: Path) -> list[Path]:
-    """The videos of the index, the smallest first."""
+    """Return the videos of the index, the smallest first."""
     names = pl.read_csv(data / "index.csv")["video_path"]
     return sorted((data / name for name in names), key=lambda path: path.stat().st_size)
 
@@ -137,12 +136,13 @@ def time_workers(root: Path, videos: Path, spent: Spent) -> None:
         if label_directory.is_dir():
             (root / "data/videos" / label_directory.name).symlink_to(label_directory.resolve())
     size = pl.Series([(videos / name).stat().st_size for name in index["video_path"]])
-    fewest = index.with_columns(size=size).sort("size").unique("label", keep="first")
-    tables = {FEWEST: fewest, CLIPS: index.gather_every(3), LONG: long_videos(root / "data/videos")}
+    two_clips = index.with_columns(size=size).sort("size").unique("label", keep="first")
+    long = long_videos(root / "data/videos")
+    tables = {SMALLEST: two_clips, CLIPS: index.gather_every(3), LONG: long}
     for name, table in tables.items():
         table.write_csv(root / f"data/videos/{name}.csv")
         for workers in (1, 2):
-            if (name, workers) != (FEWEST, 2):
+            if (name, workers) != (SMALLEST, 2):
                 time_stages(root, name, workers, spent)
 
 
@@ -184,7 +184,7 @@ def timed(step: str, spent: Spent) -> Iterator[None]:
 
 
 def cpu_sec() -> float:
-    """Of this process and of all that have ended below it."""
+    """Return the CPU seconds of this process and of all its ended children."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
@@ -194,7 +194,7 @@ def dvc(*arguments: str, root: Path) -> None:
 
 
 def run(*command: str, root: Path) -> str:
-    """The output; SystemExit, with all of it, if the command fails."""
+    """Return the output; `SystemExit` with all output if the command fails."""
     root.mkdir(parents=True, exist_ok=True)
     result = subprocess.run(
         command, cwd=root, env=environment(root), text=True, capture_output=True, check=False
@@ -205,7 +205,7 @@ def run(*command: str, root: Path) -> str:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """DVC's marks of this repository's own runs left out, and its notes kept beside the clone."""
+    """Return the environment without DVC's variables, and with a site cache for the clone."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
     return clean | {
         "DVC_SITE_CACHE_DIR": str(root.parent / "dvc-site"),
@@ -234,7 +234,7 @@ def set_params(directory: Path, *, workers: int, index: str, root: str) -> None:
 
 
 def print_steps(spent: Spent) -> None:
-    print("\n| step | wall s: median | least | most | CPU s: median |\n|" + " --- |" * 5)
+    print("\n| step | wall s: median | min | max | CPU s: median |\n|" + " --- |" * 5)
     for step, times in spent.items():
         walls = [wall for wall, _ in times]
         cpu = statistics.median(cpu for _, cpu in times)
@@ -260,7 +260,7 @@ def print_workers(spent: Spent) -> None:
     print("\n| stage | videos | fixed s | 1 worker s | 2 workers s | whole stage | less fixed |")
     print("|" + " --- |" * 7)
     for stage in STAGES:
-        fixed = wall_sec(spent, f"{stage}, {FEWEST}, workers: 1")
+        fixed = wall_sec(spent, f"{stage}, {SMALLEST}, workers: 1")
         for name in (CLIPS, LONG):
             one, two = (wall_sec(spent, f"{stage}, {name}, workers: {count}") for count in (1, 2))
             ratio = (one - fixed) / (two - fixed)

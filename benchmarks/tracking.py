@@ -1,25 +1,24 @@
-"""What logging a scalar costs and what a kill leaves of it, beside other trackers; then reading.
+"""Cost of logging a scalar, its survival of a kill, beside other trackers, and cost of reading.
 
     python -m benchmarks.tracking [--rounds 5] [--rows 10000000] [--kills 3]
 
-Logging: 5 scalars a step; microseconds a scalar, CPU time of all threads of the process and time on
-the clock, medians over interleaved rounds, each tool in a process of its own and with what it keeps
-in a queue written out at the end of each round. Trackers take part where they are installed. W&B
-and trackio leave a part of the work to another process or a later time, which is not counted in
-their favour or against them: it is not seen.
+Logging: 5 scalars per step; microseconds per scalar, CPU time of all threads of the process and
+wall-clock time, medians over interleaved rounds, each tool in a process of its own and with its
+queue flushed at the end of each round. Trackers take part if they are installed. W&B and trackio
+leave a part of the work to another process or a later time, which is not measured.
 
-- "one os.write of msgspec rows" is the least that a log of JSON lines can cost that is written in
-  every step; "one os.write of a prebuilt block" leaves out the encoding too.
-- MLflow writes to SQLite, a batch a step; its own default.
+- "one os.write of msgspec rows" is the minimum cost of a log of JSON lines that is written in every
+  step; "one os.write of a prebuilt block" is that without the encoding.
+- MLflow writes to SQLite, its own default, one batch per step.
 
-Kills: a process logs 200 steps, says so after each, and is killed with SIGKILL at the last. What a
-new process finds of the 1,000 scalars. No tool is told to flush: `log` has returned, that is all.
-Where it does not find them after a normal end either, the count says nothing about the tool.
+Kills: a process logs 200 steps, prints a line after each, and is killed with SIGKILL at the last.
+Then a new process counts the scalars that it finds of 1,000. No tool is asked to flush: `log` has
+returned, no more. If a normal end loses scalars too, the count says nothing about the tool.
 
 Reading: a log of --rows rows; the best metric, and the whole log as a frame, beside
 `polars.read_ndjson` with the schema.
 
-Limits: 2 µs of CPU a scalar, 1.6 times one os.write of msgspec rows; the whole frame in 1.5 times
+Limits: 2 µs of CPU per scalar, 1.6 times one os.write of msgspec rows; the whole frame in 1.5 times
 Polars' own time.
 """
 
@@ -239,7 +238,7 @@ def found_wandb(directory: Path) -> int:
 
 
 def leveldb_records(log: bytes) -> Iterator[bytes]:
-    """The whole records of a log in LevelDB's format, in blocks of 32 KiB after W&B's header."""
+    """Yield the whole records of a log in LevelDB's format: 32 KiB blocks after W&B's header."""
     whole, first, middle, last = 1, 2, 3, 4
     offset, record = 7, b""
     while offset + 7 <= len(log):
@@ -312,7 +311,7 @@ TOOLS: dict[str, tuple[tuple[str, ...], Callable[[Path], Writer], Callable[[Path
 
 
 def logging_costs(tools: list[str], rounds: int) -> dict[str, tuple[float, float]]:
-    """Microseconds a scalar by tool: of CPU, and on the clock."""
+    """Return microseconds per scalar by tool: of CPU, and wall-clock."""
     spent: dict[str, list[tuple[float, float]]] = {tool: [] for tool in tools}
     pools = {tool: ProcessPoolExecutor(1, mp_context=get_context("spawn")) for tool in tools}
     with tempfile.TemporaryDirectory(prefix="tracking-", ignore_cleanup_errors=True) as base:
@@ -346,14 +345,14 @@ def directory_of(base: Path, tool: str) -> Path:
 
 
 def end_pool(pool: ProcessPoolExecutor) -> None:
-    """Without the tool's own end, which uploads, prints or waits."""
+    """Kill the pool, without the tool's own shutdown, which uploads, prints or waits."""
     for process in list(pool._processes.values()):
         process.kill()
     pool.shutdown()
 
 
 def cost_us(tool: str, directory: Path) -> tuple[float, float]:
-    """In the tool's process: microseconds of CPU and on the clock for a scalar."""
+    """Return microseconds per scalar, of CPU and wall-clock; runs in the tool's process."""
     log, flush = started(tool, directory)
     first = step = next_step[0]
     cpu, wall = time.process_time(), time.perf_counter()
@@ -380,7 +379,7 @@ def started(tool: str, directory: Path) -> Writer:
 
 
 def print_logging(costs: dict[str, tuple[float, float]]) -> None:
-    print(f"\nLogging {len(NAMES)} scalars a step, µs a scalar")
+    print(f"\nLogging {len(NAMES)} scalars per step, µs per scalar")
     print("| writer | CPU µs | times ours | wall µs | times ours |\n|" + " --- |" * 5)
     own_cpu, own_wall = costs["ours"]
     for tool, (cpu, wall) in costs.items():
@@ -411,12 +410,12 @@ print("found", TOOLS[sys.argv[1]][2](Path(sys.argv[2])))
 
 
 def kills(tool: str, times: int) -> list[int]:
-    """How many scalars a new process finds after a normal end, then after so many kills."""
+    """Count the scalars that a new process finds after a normal end and after each kill."""
     return [found_after("end", tool), *(found_after("kill", tool) for _ in range(times))]
 
 
 def found_after(what: str, tool: str) -> int:
-    """-1 if what is left cannot be read."""
+    """Return the number of scalars found after an end or a kill; -1 if unreadable."""
     environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
     with tempfile.TemporaryDirectory(prefix="tracking-", ignore_cleanup_errors=True) as base:
         directory = directory_of(Path(base), tool)
@@ -463,7 +462,7 @@ def print_kills(found: dict[str, list[int]]) -> None:
 
 
 def reading_costs(num_rows: int, rounds: int) -> dict[str, float]:
-    """Seconds on the clock, medians."""
+    """Return the median wall-clock seconds of each way of reading."""
     with tempfile.TemporaryDirectory(prefix="tracking-") as base:
         log = Path(base) / "metrics.jsonl"
         write_log(log, num_rows)
@@ -532,7 +531,7 @@ def print_limits(costs: dict[str, tuple[float, float]], seconds: dict[str, float
     whole, polars = seconds["whole frame, ours"], seconds["whole frame, polars.read_ndjson"]
     print()
     for limit, value, what in (
-        (LIMIT_CPU_US, cpu, "µs of CPU a scalar"),
+        (LIMIT_CPU_US, cpu, "µs of CPU per scalar"),
         (LIMIT_TIMES_WRITE, times_write, "times the CPU of one os.write of msgspec rows"),
         (LIMIT_TIMES_POLARS, whole / polars, "times Polars' own time for the whole frame"),
     ):
