@@ -14,14 +14,16 @@ import time
 import torch
 
 from mlops.determinism import make_deterministic
-from mlops.inputs import stage_inputs
+from mlops.files.checkpoint_file import load_checkpoint
+from mlops.params import section_as
 from mlops.processes.group import ProcessGroup
-from mlops.processes.signals import StopFlag
 from stages.params import read_params
 from stages.paths import Cell
-from stages.train import TrainingContext, build_learner, load_clips
+from stages.train import load_clips
+from video.learning.building import build_learner
 from video.learning.losses import class_weights
 from video.learning.memory import keep_freed_memory
+from video.learning.optimizer_config import OptimizerConfig
 
 CELL = Cell(model="small3d", fold=0, seed=0)
 
@@ -34,15 +36,16 @@ def main() -> None:
     params = read_params()
     make_deterministic(0, num_threads=params.train.num_threads)
     clips = load_clips(params, CELL.fold, near_duplicate_distance=0.0)
-    setting = TrainingContext(
-        cell=CELL,
-        params=params,
+    learner = build_learner(
+        CELL.model,
+        load_checkpoint(CELL.initial_weights),
+        section_as(params.train, OptimizerConfig),
+        clips,
+        class_weights=params.train.class_weights,
+        sync_batch_norm=False,
         device=torch.device("cpu"),
-        group=ProcessGroup(),
-        stop=StopFlag(),
-        inputs=stage_inputs("train"),
+        peers=ProcessGroup(),
     )
-    learner, _ = build_learner(setting, clips)
     model, normalise = learner.model, learner.normalise
     loss_of = torch.nn.CrossEntropyLoss(class_weights(clips.train.targets, len(clips.labels)))
     optimizer = torch.optim.AdamW(

@@ -14,9 +14,8 @@ from mlops.files import atomic
 from mlops.files.checkpoint_file import load_checkpoint
 from mlops.inputs import StageInputs
 from mlops.processes.devices import claimed_devices
-from mlops.processes.parent import watch_parent
+from mlops.processes.parent import stop_flag
 from mlops.processes.progress import track
-from mlops.processes.signals import StopFlag
 from mlops.stage import parse_options, run_stage
 from stages.params import check_cell, read_params
 from stages.paths import CLIPS, PACKS, SPLITS, Cell
@@ -37,8 +36,7 @@ SPLIT = (VAL, TEST)
 
 def main(inputs: StageInputs) -> None:
     cell = Cell(**vars(parse_options(__doc__, model=str, fold=int, seed=int)))
-    stop = StopFlag()
-    watch_parent(lambda: stop.set("the end of the process that started it"))
+    stop = stop_flag()
     params = read_params()
     check_cell(cell, params)
     make_deterministic(

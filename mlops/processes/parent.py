@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlops.processes.signals import StopFlag
+
 # Between a stage and the program that started it; DVC starts its stages through one.
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 
@@ -76,6 +78,13 @@ def watch_parent(on_death: Callable[[], None], *, every_sec: float = 1.0) -> boo
 
     threading.Thread(target=watch, name="watch_parent", daemon=True).start()
     return True
+
+
+def stop_flag() -> StopFlag:
+    """Return a flag that is set by signals and by the end of what started this process."""
+    stop = StopFlag()
+    watch_parent(lambda: stop.set("the end of the process that started it"))
+    return stop
 
 
 def signal_with_parent(number: int) -> None:

@@ -15,7 +15,7 @@ from mlops.files.yaml_text import load_yaml
 from mlops.inputs import undeclared_imports
 from mlops.recorded.dvc_yaml import data_tables
 from mlops.run.identity import imported_sources
-from stages import paths, train
+from stages import identity, paths
 from stages.paths import Cell
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +36,10 @@ MAX_CODE_PATHS = (
 
 # Sections that change no result and are in no stage's params.
 UNDECLARED_SECTIONS = {"runtime", "experiment"}
+
+# Modules of `stages` that are no scripts: of all stages, and of the one stage that imports it.
+SHARED = {"params", "paths"}
+HELPERS = {"identity": "train"}
 
 # What each layer may import of the repository, and which modules of `stages` besides.
 MAY_IMPORT = {
@@ -72,6 +76,11 @@ def script(stage: str) -> Path:
     return ROOT / "stages" / f"{stage}.py"
 
 
+def sources(stage: str) -> list[Path]:
+    """The script of a stage and the modules that are a part of it."""
+    return [script(name) for name in (stage, *HELPERS) if HELPERS.get(name, stage) == stage]
+
+
 def declared(stage: str, kind: str) -> list[str]:
     """The paths of a stage's deps or outs as dvc.yaml writes them, metrics and plots included."""
     items = PIPELINE["stages"][stage].get(kind, [])
@@ -106,12 +115,8 @@ def python_files() -> list[Path]:
 
 
 def test_every_stage_has_its_script_and_every_script_its_stage() -> None:
-    scripts = {path.stem for path in (ROOT / "stages").glob("*.py")} - {
-        "__init__",
-        "params",
-        "paths",
-    }
-    assert set(STAGES) == scripts
+    modules = {path.stem for path in (ROOT / "stages").glob("*.py")}
+    assert set(STAGES) == modules - SHARED - set(HELPERS) - {"__init__"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -124,7 +129,7 @@ def test_a_stage_runs_its_own_script(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_declares_exactly_the_parameters_that_it_reads(stage: str) -> None:
     keys = set(PIPELINE["stages"][stage].get("params", []))
-    read = set(parameters_read(script(stage)))
+    read = {name for path in sources(stage) for name in parameters_read(path)}
     assert keys == {covering(name, keys) for name in read}
 
 
@@ -156,13 +161,13 @@ def attribute_chain(node: ast.expr) -> list[str]:
 
 def test_params_reach_a_function_only_under_their_name() -> None:
     """So that the reading of the sections above misses none."""
-    for stage in STAGES:
-        for node in ast.walk(parsed(script(stage))):
+    for path in (path for stage in STAGES for path in sources(stage)):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef):
                 for argument in node.args.args:
                     annotation = argument.annotation
                     if isinstance(annotation, ast.Name) and annotation.id == "Params":
-                        assert argument.arg == "params", f"{stage}: {node.name}"
+                        assert argument.arg == "params", f"{path}: {node.name}"
 
 
 def test_every_section_of_params_yaml_is_declared_by_a_stage() -> None:
@@ -180,10 +185,8 @@ def code(stage: str) -> list[str]:
 def test_the_code_that_a_stage_imports_lies_in_its_deps(stage: str) -> None:
     assert undeclared_imports(stage, code(stage)) == []
     # Of what reads and checks the parameters, DVC compares the values itself.
-    direct = set(module_names(script(stage))) & {
-        path.removesuffix(".py").replace("/", ".") for path in DECISIVE
-    }
-    decisive = {f"{name.replace('.', '/')}.py" for name in direct}
+    imported = imported_sources(f"stages.{stage}", ROOT)
+    decisive = DECISIVE & {path.relative_to(ROOT).as_posix() for path in imported}
     assert {path for path in code(stage) if path.startswith("mlops/")} == decisive
 
 
@@ -196,12 +199,12 @@ def test_a_stage_imports_something_of_each_of_its_deps(stage: str) -> None:
 
 
 def test_the_modules_that_identify_a_training_are_those_that_can_change_it() -> None:
-    assert {path.as_posix() for path in train.DECISIVE} == DECISIVE | {"stages/train.py"}
+    assert {path.as_posix() for path in identity.DECISIVE} == DECISIVE | {"stages/train.py"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_paths_in_the_script_are_the_paths_in_dvc_yaml(stage: str) -> None:
-    named = set(paths_named(script(stage)))
+    named = {name for path in sources(stage) for name in paths_named(path)}
     data = {
         re.sub(r"\$\{item\.(\w+)\}", r"{\1}", path)
         for path in declared(stage, "deps") + declared(stage, "outs")
@@ -237,8 +240,8 @@ def test_the_tables_of_the_data_are_outs_of_a_stage() -> None:
 
 
 def test_no_stage_has_a_path_of_its_own() -> None:
-    for stage in STAGES:
-        for node in ast.walk(parsed(script(stage))):
+    for path in (path for stage in STAGES for path in sources(stage)):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert not re.match(r"(data|models|results|plots)/\w|metrics\.json$", node.value)
 
@@ -273,6 +276,8 @@ def test_imports_run_one_way(path: Path) -> None:
         package = name.split(".")[0]
         if name in ("stages.params", "stages.paths"):
             assert layer in MAY_IMPORT_PARAMS
+        elif name.removeprefix("stages.") in HELPERS:
+            assert path == script(HELPERS[name.removeprefix("stages.")])
         elif package in MAY_IMPORT:
             assert package in MAY_IMPORT[layer], f"{path.relative_to(ROOT)} imports {name}"
 

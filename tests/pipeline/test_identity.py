@@ -10,7 +10,7 @@ import pytest
 
 from mlops.files.atomic import content_hash
 from mlops.files.source import meaning
-from stages.train import DECISIVE, training_code
+from stages.identity import DECISIVE, training_code
 from tests.support.clone import ROOT, dvc, set_params, stages_run
 from tests.support.trainer import MODEL, results, stopped_run, the_run, train
 

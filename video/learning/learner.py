@@ -3,12 +3,13 @@
 import itertools
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,7 +19,7 @@ from video.learning.collective import Collective, SingleProcess
 from video.learning.losses import WeightedCrossEntropy
 from video.learning.memory import OutOfMemory, StepStart, TooLittleMemoryError, is_out_of_memory
 from video.learning.optimizer_config import OptimizerConfig
-from video.learning.predict import on_device
+from video.learning.predict import on_device, predict
 
 
 class NonFiniteLossError(ValueError):
@@ -80,7 +81,7 @@ class Learner:
         self.micro_batch = -(-options.batch_size // options.micro_batches)
         self.steps_done = 0
         self.events = []
-        self._epoch = 0
+        self.epoch = 0
         self._options = options
         self._head = head
         self._loss = loss
@@ -123,7 +124,7 @@ class Learner:
         Frozen modules have no gradients and are in eval mode, so that their running statistics do
         not change and their dropout is off.
         """
-        self._epoch = epoch
+        self.epoch = epoch
         frozen = epoch < self._options.frozen_epochs
         self.model.train(not frozen).requires_grad_(not frozen)
         for part in self._head:
@@ -139,6 +140,10 @@ class Learner:
         """Broadcast the running statistics of rank 0, which validation uses."""
         models = [self.model, *([self._average.model] if self._average else [])]
         self._peers.broadcast_([buffer for model in models for buffer in model.buffers()])
+
+    def predict(self, batches: Iterable[Batch]) -> NDArray[np.float64]:
+        """Return the probabilities of shape (clips, classes) that `evaluated` gives."""
+        return predict(self.evaluated, self.normalise, batches, self.device)
 
     def step(self, batch: Batch) -> float:
         """Take one optimizer step; return the mean loss of the batch before it.
@@ -175,7 +180,7 @@ class Learner:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "steps_done": self.steps_done,
-            "epoch": self._epoch,
+            "epoch": self.epoch,
             "micro_batch": self.micro_batch,
         }
 

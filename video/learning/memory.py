@@ -43,6 +43,12 @@ class OutOfMemory:
     next_micro_batch: int  # clips; used from here on
     reason: str
 
+    def __str__(self) -> str:
+        return (
+            f"step {self.step}: no memory for {self.micro_batch} clips at once ({self.reason}); "
+            f"from here on {self.next_micro_batch}, batches as before"
+        )
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

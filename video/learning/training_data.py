@@ -1,17 +1,26 @@
-"""Training and validation clips of a cell: order, loss and online augmentation."""
+"""Clips that a cell trains and validates on, in batches, and the loss over them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
 from video.augmentation.clip import augment_clip
 from video.augmentation.config import AugmentationRecipe
 from video.augmentation.pixels import Clip
-from video.clips.loading import Augment, ClipSet, batch_rows
+from video.clips.loading import Augment, Batch, ClipSet, batch_rows
+from video.clips.prefetch import Prefetched
 from video.clips.sampling import Sampling, sampling_order
+from video.learning.learner import Learner, NonFiniteLossError
 from video.learning.losses import WeightedCrossEntropy, class_weights
+from video.learning.predict import batch_memory
+from video.scoring.monitored import NonFinitePredictionsError, summary_metrics
+from video.splitting.cells import COPIES, cell_clips, common_columns
+from video.splitting.splits import TRAIN, VAL, class_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +31,39 @@ class TrainingClips:
     val: ClipSet
     labels: list[str]
 
+    @classmethod
+    def of_cell(
+        cls,
+        fold: int,
+        *,
+        splits: pl.DataFrame,
+        clips: tuple[pl.DataFrame, Path],
+        copies: tuple[pl.DataFrame, Path],
+        with_copies: bool,
+        near_duplicate_distance: float,
+    ) -> "TrainingClips":
+        """Return the clips of the cell that validates on `fold`, past the check for leakage.
+
+        `clips` and `copies` are a table and the directory of its packs. The copies are checked,
+        too, if the training set is to be without them.
+        """
+        tables = cell_clips(
+            splits,
+            clips[0],
+            fold,
+            near_duplicate_distance=near_duplicate_distance,
+            copies=copies[0],
+        )
+        labels = class_names(clips[0])
+        train, val = tables[TRAIN], tables[VAL]
+        copied = tables[COPIES] if with_copies else tables[COPIES].clear()
+        directories = [clips[1]] * train.height + [copies[1]] * copied.height
+        return cls(
+            train=ClipSet(pl.concat(common_columns(train, copied)), directories, labels),
+            val=ClipSet(val, [clips[1]] * val.height, labels),
+            labels=labels,
+        )
+
     def batch_sizes(self, batch_size: int) -> list[int]:
         """Return the number of clips of each batch of a training epoch."""
         return [len(rows) for rows in batch_rows(range(len(self.train)), batch_size)]
@@ -30,6 +72,61 @@ class TrainingClips:
         """Return the rows of `train` in the order of an epoch."""
         groups = self.train.table["group"].to_list()
         return sampling_order(sampling, self.train.targets, groups, seed=seed, epoch=epoch)
+
+    def training_batches(
+        self,
+        learner: Learner,
+        sampling: Sampling,
+        batch_size: int,
+        recipe: AugmentationRecipe | None,
+        *,
+        seed: int,
+        epoch: int,
+        first: int,
+        workers: int,
+    ) -> Prefetched:
+        """Return this process's shares of an epoch's batches, from number `first` on.
+
+        With a recipe, each clip is a new copy, made by `workers` threads.
+        """
+        augment = None
+        if recipe is not None:
+            videos = self.train.table["sha256"]
+            augment = online_augmentation(recipe, videos, seed=seed, epoch=epoch)
+        return Prefetched(
+            self.train.batches(
+                self.order(sampling, seed=seed, epoch=epoch),
+                batch_size,
+                augment,
+                first=first,
+                allocate=batch_memory(learner.device),
+                workers=workers,
+                share=learner.share,
+            )
+        )
+
+    def step(self, learner: Learner, batch: Batch) -> float:
+        """Take a step; a loss that is not finite is raised with its place and its videos."""
+        try:
+            return learner.step(batch)
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(
+                f"{error} at step {learner.steps_done} of epoch {learner.epoch}; lower "
+                f"train.learning_rate, or look at the clips of the batch: "
+                f"{', '.join(self.paths(batch.rows))}"
+            ) from None
+
+    def validation_batches(self, learner: Learner, shard: slice, batch_size: int) -> Prefetched:
+        """Return the batches of a shard of `val`."""
+        rows = range(len(self.val))[shard]
+        return Prefetched(self.val.batches(rows, batch_size, allocate=batch_memory(learner.device)))
+
+    def validation_metrics(self, probabilities: NDArray[np.float64]) -> dict[str, float]:
+        """Return the metrics of predictions of the whole of `val`."""
+        try:
+            return summary_metrics(self.val.targets, probabilities, len(self.labels))
+        except NonFinitePredictionsError as error:
+            raise NonFinitePredictionsError(f"validation: {error}") from None
 
     def loss(self, *, balanced: bool, label_smoothing: float) -> WeightedCrossEntropy:
         """Return the loss; `balanced` weighs classes inversely to their frequency in `train`."""

@@ -1,0 +1,81 @@
+"""Learner of a cell, built from its initial weights and its data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from video.clips.packs import PackError
+from video.learning.collective import Collective
+from video.learning.learner import Learner, NonFiniteLossError, UnsuitableOptionError
+from video.learning.memory import TooLittleMemoryError
+from video.learning.optimizer_config import OptimizerConfig
+from video.learning.training_data import TrainingClips
+from video.models.classifiers import Normalise, build_model, head_of
+from video.models.shape import ModelShape
+from video.scoring.monitored import NonFinitePredictionsError
+from video.splitting.leakage import LeakageError
+
+# Faults that a user can put right, as their messages say.
+TRAINING_FAULTS = (
+    LeakageError,
+    NonFiniteLossError,
+    NonFinitePredictionsError,
+    PackError,
+    TooLittleMemoryError,
+    UnsuitableOptionError,
+)
+
+
+def build_learner(
+    model_name: str,
+    initial: Mapping[str, Any],
+    options: OptimizerConfig,
+    clips: TrainingClips,
+    *,
+    class_weights: bool,
+    sync_batch_norm: bool,
+    device: torch.device,
+    peers: Collective,
+) -> Learner:
+    """Return a learner with the weights of `initial`, in the shape that they were made for.
+
+    Raises `UnsuitableOptionError` for more processes than can work on this data.
+    """
+    model = build_model(model_name, ModelShape(**initial["shape"]))
+    model.load_state_dict(initial["model"])
+    batch_sizes = clips.batch_sizes(options.batch_size)
+    if peers.size > len(clips.val):
+        raise UnsuitableOptionError(
+            f"runtime.num_processes: expected at most {len(clips.val)}, a process a clip of "
+            f"validation, got {peers.size}; lower it"
+        )
+    if sync_batch_norm and peers.size > 1:
+        _check_sync_batch_norm(batch_sizes, device, peers.size)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return Learner(
+        model.to(device),
+        Normalise(model_name).to(device),
+        options,
+        head=head_of(model_name, model),
+        loss=clips.loss(balanced=class_weights, label_smoothing=options.label_smoothing),
+        num_batches=len(batch_sizes),
+        device=device,
+        peers=peers,
+    )
+
+
+def _check_sync_batch_norm(batch_sizes: Sequence[int], device: torch.device, size: int) -> None:
+    """Refuse batch normalisation over `size` processes where it cannot work."""
+    if device.type == "cpu":
+        raise UnsuitableOptionError(
+            "train.sync_batch_norm: expected false on a CPU, where torch cannot do it, got true; "
+            "write false, and a train.batch_size that leaves each process enough clips"
+        )
+    if min(batch_sizes) < size:
+        raise UnsuitableOptionError(
+            f"train.sync_batch_norm: expected batches of at least a clip for each of {size} "
+            f"processes, got one of {min(batch_sizes)} at the end of an epoch; change "
+            "train.batch_size"
+        )
