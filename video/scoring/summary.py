@@ -171,6 +171,35 @@ def _differences(first: Sequence[Outcome], second: Sequence[Outcome], split: str
     ]
 
 
+def comparison_lines(cells: Sequence[Outcome]) -> list[str]:
+    """Describe how the models vary over folds and seeds, and how they differ."""
+    lines = [
+        f"{model}: test balanced accuracy over {len(by_fold(by_model(cells)[model]))} folds "
+        f"{of['test'].mean:.4f} ± {of['test'].std:.4f}{_interval_words(of['test'].interval, '.4f')}"
+        for model, of in spreads(cells).items()
+    ]
+    lines += [
+        f"{model}: test balanced accuracy of single seeds ± {std['test']:.4f} around the mean of "
+        "their fold"
+        for model, std in seed_stds(cells).items()
+    ]
+    for compared in comparisons(cells):
+        val = compared.val
+        p_value = "" if val.p is None else f", p = {val.p:.3f}"
+        lines.append(
+            f"{compared.first} less {compared.second}: val balanced accuracy {val.mean:+.4f}"
+            f"{_interval_words(val.interval, '+.4f')}{p_value}; test {compared.test:+.4f}"
+        )
+    return lines
+
+
+def _interval_words(interval: tuple[float, float] | None, digits: str) -> str:
+    if interval is None:
+        return " on every fold"
+    low, high = interval
+    return f", 95 % interval {low:{digits}} to {high:{digits}}"
+
+
 def metrics_document(
     cells: Sequence[Outcome], model: str, counts: Mapping[str, int]
 ) -> dict[str, Any]:
