@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Interval, Len
-from pydantic import PlainValidator, ValidationInfo, field_validator
+from pydantic import AfterValidator, PlainValidator, ValidationInfo
 from pydantic.dataclasses import dataclass
 
 from mlops.errors import PipelineError
@@ -29,17 +29,6 @@ NonNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Text = Annotated[str, Len(1)]
 
-
-def _rebalance(value: object) -> object:
-    if value == "auto" or (type(value) is int and 0 <= value < 2**63):
-        return value
-    raise ValueError(
-        f"split.rebalance: expected auto or a whole number >= 0, got {value!r}; write auto"
-    )
-
-
-Rebalance = Annotated[int | Literal["auto"], PlainValidator(_rebalance)]
-
 if TYPE_CHECKING:  # which cannot know what is named elsewhere
     ModelName = str
 else:
@@ -47,44 +36,115 @@ else:
 Verdict = Literal["ok", "truncated", "damaged"]
 
 
+def _unique(key: str) -> AfterValidator:
+    """Check that every item of the list `key` is there once."""
+
+    def check(values: list[Value]) -> list[Value]:
+        repeated = [value for value, count in Counter(values).items() if count > 1]
+        if repeated:
+            raise ValueError(
+                f"{key}: expected every item once, got {repeated} again; remove the repetition"
+            )
+        return values
+
+    return AfterValidator(check)
+
+
+def _at_least(section: str, low_name: str) -> AfterValidator:
+    """Check that an upper bound is not below the field `low_name` before it."""
+
+    def check(high: float, info: ValidationInfo) -> float:
+        # A lower bound that is wrong by itself is told already, and is not there to compare with.
+        low = info.data.get(low_name)
+        if low is not None and low > high:
+            raise ValueError(
+                f"{section}.{low_name}: expected at most {section}.{info.field_name} = {high}, "
+                f"got {low}; exchange them"
+            )
+        return high
+
+    return AfterValidator(check)
+
+
+def _names_a_directory(name: str) -> str:
+    check_experiment_name(name)
+    return name
+
+
+def _apart_from_what_is_written(root: str) -> str:
+    place = Path(root).resolve()
+    for written in map(Path.resolve, WRITTEN):
+        if place.is_relative_to(written) or written.is_relative_to(place):
+            raise ValueError(
+                f"data.root: expected a directory of its own, got '{root}', where the pipeline "
+                "writes; put the videos in a directory below data/"
+            )
+    return root
+
+
+def _auto_or_number(value: object) -> object:
+    if value == "auto" or (type(value) is int and 0 <= value < 2**63):
+        return value
+    raise ValueError(
+        f"split.rebalance: expected auto or a whole number >= 0, got {value!r}; write auto"
+    )
+
+
+def _two_clips_each(micro_batches: int, info: ValidationInfo) -> int:
+    batch_size = info.data.get("batch_size")
+    if batch_size is not None and micro_batches > batch_size // 2:
+        raise ValueError(
+            f"train.micro_batches: expected at most {batch_size // 2}, which leaves 2 clips of "
+            f"train.batch_size = {batch_size} in each, got {micro_batches}; lower it"
+        )
+    return micro_batches
+
+
+def _known_device(device: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError(
+            "runtime.device: expected auto, cpu, cuda or cuda and a number as in cuda:1, got "
+            f"{device!r}; write auto"
+        )
+    return device
+
+
+def _given_for_dask(address: str, info: ValidationInfo) -> str:
+    if info.data.get("executor") == "dask" and not address:
+        raise ValueError(
+            "runtime.dask_address: expected the address of a Dask scheduler for "
+            "runtime.executor = dask, got ''; write one as in tcp://host:8786, or the path of its "
+            "scheduler file"
+        )
+    return address
+
+
+def _known_folds(folds: list[int], info: ValidationInfo) -> list[int]:
+    split = info.data.get("split")
+    beyond = [] if split is None else [fold for fold in folds if fold >= split.num_folds]
+    if split is not None and beyond:
+        raise ValueError(
+            f"folds: expected numbers below split.num_folds = {split.num_folds}, got {beyond}; "
+            "remove them or raise split.num_folds"
+        )
+    return folds
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Experiment:
-    name: Text
+    name: Annotated[Text, AfterValidator(_names_a_directory)]
     description: str
     tags: list[str]
-
-    @field_validator("name")
-    @classmethod
-    def _names_a_directory(cls, name: str) -> str:
-        check_experiment_name(name)
-        return name
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Data:
     index: Text
-    root: Text
+    root: Annotated[Text, AfterValidator(_apart_from_what_is_written)]
     path_column: Text
     label_column: Text
     group_column: Text
-    labels: Annotated[list[Text], Len(2)]
-
-    @field_validator("labels")
-    @classmethod
-    def _each_once(cls, labels: list[str]) -> list[str]:
-        return _unique("data.labels", labels)
-
-    @field_validator("root")
-    @classmethod
-    def _apart_from_what_is_written(cls, root: str) -> str:
-        place = Path(root).resolve()
-        for written in map(Path.resolve, WRITTEN):
-            if place.is_relative_to(written) or written.is_relative_to(place):
-                raise ValueError(
-                    f"data.root: expected a directory of its own, got '{root}', where the "
-                    "pipeline writes; put the videos in a directory below data/"
-                )
-        return root
+    labels: Annotated[list[Text], Len(2), _unique("data.labels")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -94,15 +154,12 @@ class Sample:
     tampered_share: OpenShare
     mixed_scene_share: Share
     min_duration_sec: Annotated[float, Interval(ge=1, le=10)]
-    max_duration_sec: Annotated[float, Interval(ge=1, le=10)]
+    max_duration_sec: Annotated[
+        float, Interval(ge=1, le=10), _at_least("sample", "min_duration_sec")
+    ]
     tampered_time_share: Annotated[float, Interval(gt=0, le=1)]
     region_area_share: Annotated[float, Interval(ge=0.05, le=0.6)]
     noise_sigma: Annotated[float, Interval(ge=0, le=30)]
-
-    @field_validator("max_duration_sec")
-    @classmethod
-    def _ordered(cls, high: float, info: ValidationInfo) -> float:
-        return _at_least("sample", "min_duration_sec", high, info)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -118,14 +175,9 @@ class LoadData:
 class Split:
     test_share: OpenShare
     num_folds: Annotated[int, Ge(2)]
-    rebalance: Rebalance
-    stratify: list[Text]
+    rebalance: Annotated[int | Literal["auto"], PlainValidator(_auto_or_number)]
+    stratify: Annotated[list[Text], _unique("split.stratify")]
     near_duplicate_distance: Annotated[float, Interval(ge=0, le=0.4)]
-
-    @field_validator("stratify")
-    @classmethod
-    def _each_once(cls, columns: list[str]) -> list[str]:
-        return _unique("split.stratify", columns)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -144,7 +196,7 @@ class Augment:
     rotation_max_deg: Annotated[float, Interval(ge=0, le=180)]
     affine_probability: Probability
     scale_min: Annotated[float, Interval(ge=0.5, le=2)]
-    scale_max: Annotated[float, Interval(ge=0.5, le=2)]
+    scale_max: Annotated[float, Interval(ge=0.5, le=2), _at_least("augment", "scale_min")]
     translate_max_share: Annotated[float, Interval(ge=0, le=0.5)]
     shear_max_deg: Annotated[float, Interval(ge=0, le=45)]
     flip_probability: Probability
@@ -168,11 +220,6 @@ class Augment:
     frame_duplication_max_share: Share
     reversal_probability: Probability
 
-    @field_validator("scale_max")
-    @classmethod
-    def _ordered(cls, high: float, info: ValidationInfo) -> float:
-        return _at_least("augment", "scale_min", high, info)
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class InitModel:
@@ -184,7 +231,7 @@ class InitModel:
 class Train:
     epochs: Count
     batch_size: Annotated[int, Ge(2)]
-    micro_batches: Count  # after the batch size, which it is compared with
+    micro_batches: Annotated[Count, AfterValidator(_two_clips_each)]  # after the batch size
     precision: Literal["float32", "bfloat16", "float16"]
     compile: bool
     learning_rate: Positive
@@ -204,17 +251,6 @@ class Train:
     patience_epochs: Count
     num_threads: Count
 
-    @field_validator("micro_batches")
-    @classmethod
-    def _two_clips_each(cls, micro_batches: int, info: ValidationInfo) -> int:
-        batch_size = info.data.get("batch_size")
-        if batch_size is not None and micro_batches > batch_size // 2:
-            raise ValueError(
-                f"train.micro_batches: expected at most {batch_size // 2}, which leaves 2 clips of "
-                f"train.batch_size = {batch_size} in each, got {micro_batches}; lower it"
-            )
-        return micro_batches
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Evaluate:
@@ -230,45 +266,24 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Runtime:
-    device: Text
+    device: Annotated[Text, AfterValidator(_known_device)]
     workers: Count
     executor: Literal["processes", "dask"]
-    dask_address: str
+    dask_address: Annotated[str, AfterValidator(_given_for_dask)]  # after the executor
     num_processes: Count
     log_every_steps: Count
     checkpoint_every_sec: Positive
     keep_epoch_checkpoints: Number
     resume: Literal["exact", "compatible", "never"]
 
-    @field_validator("device")
-    @classmethod
-    def _known(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-            raise ValueError(
-                "runtime.device: expected auto, cpu, cuda or cuda and a number as in cuda:1, got "
-                f"{device!r}; write auto"
-            )
-        return device
-
-    @field_validator("dask_address")
-    @classmethod
-    def _given_for_dask(cls, address: str, info: ValidationInfo) -> str:
-        if info.data.get("executor") == "dask" and not address:
-            raise ValueError(
-                "runtime.dask_address: expected the address of a Dask scheduler for "
-                "runtime.executor = dask, got ''; write one as in tcp://host:8786, or the path of "
-                "its scheduler file"
-            )
-        return address
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Params:
     seed: Number
-    models: Annotated[list[ModelName], Len(1)]
+    models: Annotated[list[ModelName], Len(1), _unique("models")]
     split: Split  # before the folds, which are compared with it
-    folds: Annotated[list[Number], Len(1)]
-    seeds: Annotated[list[Number], Len(1)]
+    folds: Annotated[list[Number], Len(1), AfterValidator(_known_folds), _unique("folds")]
+    seeds: Annotated[list[Number], Len(1), _unique("seeds")]
     experiment: Experiment
     data: Data
     sample: Sample
@@ -280,28 +295,6 @@ class Params:
     evaluate: Evaluate
     report: Report
     runtime: Runtime
-
-    @field_validator("models")
-    @classmethod
-    def _each_model_once(cls, models: list[ModelName]) -> list[ModelName]:
-        return _unique("models", models)
-
-    @field_validator("folds")
-    @classmethod
-    def _known_folds_once(cls, folds: list[int], info: ValidationInfo) -> list[int]:
-        split = info.data.get("split")
-        beyond = [] if split is None else [fold for fold in folds if fold >= split.num_folds]
-        if split is not None and beyond:
-            raise ValueError(
-                f"folds: expected numbers below split.num_folds = {split.num_folds}, got "
-                f"{beyond}; remove them or raise split.num_folds"
-            )
-        return _unique("folds", folds)
-
-    @field_validator("seeds")
-    @classmethod
-    def _each_seed_once(cls, seeds: list[int]) -> list[int]:
-        return _unique("seeds", seeds)
 
 
 def read_params() -> Params:
@@ -327,23 +320,3 @@ def check_cell(cell: Cell, params: Params) -> None:
             f"folds and the seed {cell.seed} in seeds, got {params.models}, {params.folds} and "
             f"{params.seeds}; add them there"
         )
-
-
-def _unique(key: str, values: list[Value]) -> list[Value]:
-    repeated = [value for value, count in Counter(values).items() if count > 1]
-    if repeated:
-        raise ValueError(
-            f"{key}: expected every item once, got {repeated} again; remove the repetition"
-        )
-    return values
-
-
-def _at_least(section: str, low_name: str, high: float, info: ValidationInfo) -> float:
-    # A lower bound that is wrong by itself is told already, and is not there to compare with.
-    low = info.data.get(low_name)
-    if low is not None and low > high:
-        raise ValueError(
-            f"{section}.{low_name}: expected at most {section}.{info.field_name} = {high}, got "
-            f"{low}; exchange them"
-        )
-    return high
