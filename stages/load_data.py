@@ -9,11 +9,10 @@ above `load_data.max_quarantined`, or when a class is left empty.
 import functools
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from mlops.errors import PipelineError
@@ -27,27 +26,26 @@ from mlops.workers.pool import Executor, Fault, WorkerPool
 from mlops.workers.worker import Limits
 from stages.params import Data, LoadData, read_params
 from stages.paths import INSPECTIONS, QUARANTINE, QUARANTINED, VIDEOS
-from video.clips.packs import PACK_NAME, pack_bytes, pack_key, uniform_indices
-from video.source.container import decoder_versions
-from video.source.decoding import DECODING_VERSION, read_frames
+from video.clips.packs import PACK_NAME
 from video.source.facts import (
     Content,
     InspectionLimits,
     VideoFacts,
-    facts_table,
     inspections_table,
     known_facts,
+    video_table,
 )
 from video.source.index import (
     Columns,
     IndexFileError,
     Rejection,
+    accept_rows,
     check_rows,
-    contradictory_copies,
     names_a_file,
     read_index,
 )
 from video.source.inspection import inspect_video
+from video.source.pictures import picture_bytes, picture_pack
 from video.splitting.groups import linked_groups
 
 PICTURED = QUARANTINED / "rows.csv"
@@ -56,9 +54,7 @@ EARLIER = EarlierFiles("load_data", rf"{re.escape(INSPECTIONS.name)}|{PACK_NAME}
 SAVED = EARLIER.directory / INSPECTIONS.name
 SAVING_SHARE = 0.005  # of the time
 
-# Frames of quarantined videos, for the report.
-PICTURES = (8, 72, 128)  # frames, height, width
-MAX_PICTURED = 50  # videos
+MAX_PICTURED = 50  # quarantined videos, for the report
 
 # A message of thousands of lines helps nobody; the file has them all.
 MAX_REASONS_SHOWN = 20
@@ -71,12 +67,18 @@ def main(inputs: StageInputs) -> None:
     inputs.read_only(root, [root / name for name in named_paths(index)])
     rows, rejections = check_rows(index, root, params.data.labels)
     limits = section_as(params.load_data, InspectionLimits)
-    with WorkerPool(section_as(params.runtime, Executor), guard(limits)) as workers:
+    guard = Limits(time_sec=limits.time_limit_sec, memory_mb=limits.memory_limit_mb)
+    with WorkerPool(section_as(params.runtime, Executor), guard) as workers:
         contents, unread = read_contents(index, root, workers)
-        found, counts = inspect_all(rows, root, contents, limits, workers)
+        names = [name for name in rows["video_path"] if name in contents]
+        # One path for each content: copies are decoded once.
+        paths = {contents[name]: root / name for name in reversed(names)}
+        known = find_known(paths, limits)
+        found = decode(paths, known, limits, workers)
         facts = {name: found[content] for name, content in contents.items() if content in found}
         facts |= unread
-        rows, rejections = accept(rows, facts, rejections, params.load_data.accept)
+        rows, refused = accept_rows(rows, facts, params.load_data.accept)
+        rejections = sorted(rejections + refused, key=lambda rejection: rejection.row)
         inputs.check()
         picture(rejections, facts, root, workers)
     save(found, limits, INSPECTIONS)
@@ -89,6 +91,7 @@ def main(inputs: StageInputs) -> None:
     with atomic.replacing(VIDEOS) as path:
         videos.write_parquet(path)
     EARLIER.clear()
+    counts = f"{counted(len(found) - len(known), 'video')} decoded, {len(known)} known"
     print(f"load_data: {counts}; {videos.height} usable, {len(rejections)} rows in {QUARANTINE}")
 
 
@@ -140,23 +143,6 @@ def hash_of(path: Path) -> str | OSError:
         return error
 
 
-def inspect_all(
-    rows: pl.DataFrame,
-    root: Path,
-    contents: dict[str, Content],
-    limits: InspectionLimits,
-    workers: WorkerPool,
-) -> tuple[dict[Content, VideoFacts], str]:
-    """Return the facts of the rows' contents, and how many were decoded, in words."""
-    names = [name for name in rows["video_path"] if name in contents]
-    # One path for each content; copies are decoded once.
-    paths = {contents[name]: root / name for name in reversed(names)}
-    known = find_known(paths, limits)
-    new = {content: path for content, path in paths.items() if content not in known}
-    counts = f"{counted(len(new), 'video')} decoded, {len(known)} known"
-    return decode(new, known, limits, workers), counts
-
-
 def find_known(contents: Iterable[Content], limits: InspectionLimits) -> dict[Content, VideoFacts]:
     """What earlier runs found in these contents."""
     known: dict[Content, VideoFacts] = {}
@@ -174,13 +160,14 @@ def decode(
     limits: InspectionLimits,
     workers: WorkerPool,
 ) -> dict[Content, VideoFacts]:
-    """The known facts and those found in the files at `paths`, saved now and then."""
+    """Return the known facts and those found in the other files at `paths`, saved now and then."""
+    new = {content: path for content, path in paths.items() if content not in known}
     inspect = functools.partial(inspect_video, max_duration_sec=limits.max_duration_sec)
-    inspected = workers.map(inspect, list(paths.values()))
-    tracked = track(inspected, total=len(paths), task="load_data")
+    inspected = workers.map(inspect, list(new.values()))
+    tracked = track(inspected, total=len(new), task="load_data")
     facts = dict(known)
     next_save_sec = 0.0
-    for (content, path), found in zip(paths.items(), tracked, strict=True):
+    for (content, path), found in zip(new.items(), tracked, strict=True):
         if isinstance(found, Fault):
             found = stopped(content[0], path, found)
         if found.sha256 != content[0]:
@@ -190,7 +177,7 @@ def decode(
             )
         facts[content] = found
         start_sec = time.monotonic()
-        if start_sec >= next_save_sec or len(facts) == len(known) + len(paths):
+        if start_sec >= next_save_sec or len(facts) == len(paths):
             save(facts, limits, SAVED)
             next_save_sec = start_sec + (time.monotonic() - start_sec) / SAVING_SHARE
     return facts
@@ -199,10 +186,6 @@ def decode(
 def save(facts: dict[Content, VideoFacts], limits: InspectionLimits, place: Path) -> None:
     with atomic.replacing(place) as path:
         inspections_table(facts, limits).write_parquet(path)
-
-
-def guard(limits: InspectionLimits) -> Limits:
-    return Limits(time_sec=limits.time_limit_sec, memory_mb=limits.memory_limit_mb)
 
 
 def stopped(sha256: str, path: Path, fault: Fault) -> VideoFacts:
@@ -218,40 +201,6 @@ def stopped(sha256: str, path: Path, fault: Fault) -> VideoFacts:
         sha256=sha256,
         size_bytes=path.stat().st_size if path.is_file() else 0,
     )
-
-
-def accept(
-    rows: pl.DataFrame,
-    facts: dict[str, VideoFacts],
-    rejections: list[Rejection],
-    verdicts: Sequence[str],
-) -> tuple[pl.DataFrame, list[Rejection]]:
-    """Move to the rejections the rows whose verdict is not accepted, and contradictory copies."""
-    sound = rows.filter(
-        pl.Series(
-            [facts[name].verdict in verdicts for name in rows["video_path"]], dtype=pl.Boolean
-        )
-    )
-    refused = [
-        Rejection(
-            row=row,
-            video_path=name,
-            verdict=facts[name].verdict,
-            reason=facts[name].reason,
-        )
-        for row, name in rows.select("row", "video_path").iter_rows()
-        if facts[name].verdict not in verdicts
-    ] + contradictory_copies(sound, [facts[name].sha256 for name in sound["video_path"]])
-    usable = rows.filter(~pl.col("row").is_in([rejection.row for rejection in refused]))
-    return usable, sorted(rejections + refused, key=lambda rejection: rejection.row)
-
-
-def video_table(
-    rows: pl.DataFrame, facts: dict[str, VideoFacts], labels: Sequence[str]
-) -> pl.DataFrame:
-    """One typed row a video; the label is an Enum, so that the order of the classes travels on."""
-    table = facts_table(facts[name] for name in rows["video_path"])
-    return rows.with_columns(pl.col("label").cast(pl.Enum(labels))).hstack(table)
 
 
 def picture(
@@ -272,7 +221,7 @@ def picture(
     tasks = [
         (root / name, facts[name].num_frames) for pack, name in shown.items() if not contents[pack]
     ]
-    taken = workers.map(frames_of, tasks)
+    taken = workers.map(picture_bytes, tasks)
     written = set()
     for pack, content in contents.items():
         frames = content or next(taken)
@@ -282,20 +231,6 @@ def picture(
     rows = [(row, pack) for row, pack in packs.items() if pack in written]
     table = pl.DataFrame(rows, schema={"row": pl.Int64, "pack": pl.String}, orient="row")
     atomic.write_text(PICTURED, table.write_csv())
-
-
-def picture_pack(sha256: str) -> str:
-    recipe = {"decoding": DECODING_VERSION, "decoders": decoder_versions(), "shape": PICTURES}
-    return f"{pack_key(sha256, recipe)}.npy"
-
-
-def frames_of(task: tuple[Path, int]) -> bytes:
-    """Return a pack with a letterboxed clip; raises if fewer frames decode than before."""
-    path, num_frames = task
-    count, height, width = PICTURES
-    indices = uniform_indices(num_frames, count)
-    clip = read_frames(path, indices, height=height, width=width, fit="letterbox", timing=None).clip
-    return pack_bytes(clip[np.newaxis])
 
 
 def write_quarantine(rejections: list[Rejection]) -> None:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from stages.load_data import video_table
+from video.source.facts import video_table
 from video.source.inspection import inspect_video
 from video.splitting.fingerprints import MAX_HASHES, Fingerprint, picture_hashes
 from video.synthesis.encoding import encode_video

@@ -15,11 +15,11 @@ import polars as pl
 import pytest
 
 from mlops.files.atomic import content_hash
-from stages.load_data import video_table
 from tests.support.clone import ROOT, run_stage, set_params
 from video.clips.packs import uniform_indices
 from video.source.container import FrameTiming, frame_timing
 from video.source.decoding import Reading, read_frames
+from video.source.facts import video_table
 from video.source.inspection import inspect_video
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -5,7 +5,7 @@ too), the versions of the inspection and of the decoders, and the limits of the 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -94,6 +94,17 @@ class InspectionLimits:
 def facts_table(facts: Iterable[VideoFacts]) -> pl.DataFrame:
     """Return one row per video, in the given order; the column types never vary."""
     return pl.DataFrame([asdict(found) for found in facts], schema=_columns(VideoFacts))
+
+
+def video_table(
+    rows: pl.DataFrame, facts: Mapping[str, VideoFacts], labels: Sequence[str]
+) -> pl.DataFrame:
+    """Return the rows with the facts of their videos, which are given by path.
+
+    The label is an Enum, so that the order of the classes travels on.
+    """
+    table = facts_table(facts[name] for name in rows["video_path"])
+    return rows.with_columns(pl.col("label").cast(pl.Enum(labels))).hstack(table)
 
 
 def inspections_table(facts: dict[Content, VideoFacts], limits: InspectionLimits) -> pl.DataFrame:

@@ -7,7 +7,7 @@ them at once. A fault of a row becomes a `Rejection` with row, path and reason.
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 
@@ -139,8 +139,29 @@ def check_rows(
                     reason="; ".join(reasons),
                 )
             )
-    usable = frame.filter(~pl.col("row").is_in([rejection.row for rejection in rejections]))
-    return usable, rejections
+    return _without(frame, rejections), rejections
+
+
+def accept_rows(
+    frame: pl.DataFrame, facts: Mapping[str, VideoFacts], verdicts: Sequence[str]
+) -> tuple[pl.DataFrame, list[Rejection]]:
+    """Split the rows into those with an accepted verdict, and rejections.
+
+    `facts` is by video path. Of copies whose labels contradict each other, none is accepted.
+    """
+    refused = [
+        Rejection(row=row, video_path=name, verdict=facts[name].verdict, reason=facts[name].reason)
+        for row, name in frame.select("row", "video_path").iter_rows()
+        if facts[name].verdict not in verdicts
+    ]
+    sound = _without(frame, refused)
+    sha256s = [facts[name].sha256 for name in sound["video_path"]]
+    refused += contradictory_copies(sound, sha256s)
+    return _without(frame, refused), refused
+
+
+def _without(frame: pl.DataFrame, rejections: Sequence[Rejection]) -> pl.DataFrame:
+    return frame.filter(~pl.col("row").is_in([rejection.row for rejection in rejections]))
 
 
 def names_a_file(video_path: str, root: Path) -> bool:
