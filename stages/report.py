@@ -181,7 +181,7 @@ def report_page(
         labels=class_names(splits),
         headline=sections.headline(own, document["test"]["balanced_accuracy"], splits),
         baselines=sections.baselines(own),
-        cells=[sections.cell_result(cell) for cell in cells],
+        cells=cells,
         spreads=spreads(cells),
         seed_stds=seed_stds(cells),
         comparisons=comparisons(cells),

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,18 +21,15 @@ from video.report.page import TEMPLATE, judge, number, over_folds, render_page
 from video.report.page_content import (
     AugmentedClip,
     Baseline,
-    CellResult,
     ClassCount,
     Example,
     Headline,
     Quarantined,
     ReportPage,
-    Scores,
     SplitCount,
-    scores_from,
 )
 from video.scoring.comparison import Difference, Spread
-from video.scoring.summary import Comparison
+from video.scoring.summary import Comparison, Outcome
 
 LABELS = ("fight", "no fight")
 HOSTILE = "<script>alert('x')</script>\"><img src=https://evil.example/x.png onerror=alert(1)>&$x^$"
@@ -43,7 +41,7 @@ def frames_of(num: int = 4, height: int = 32, width: int = 48, seed: int = 0) ->
     return np.broadcast_to(flat, (num, height, width, 3)).copy()
 
 
-def scores(balanced_accuracy: float | None = 0.8125, **changes: object) -> Scores:
+def scores(balanced_accuracy: float | None = 0.8125, **changes: object) -> dict[str, Any]:
     metrics = {
         "accuracy": 0.8001,
         "balanced_accuracy": balanced_accuracy,
@@ -56,7 +54,7 @@ def scores(balanced_accuracy: float | None = 0.8125, **changes: object) -> Score
         },
         "confusion": [[23, 8], [4, 25]],
     }
-    return scores_from(metrics | changes)
+    return metrics | changes
 
 
 def history(num_epochs: int = 5) -> pl.DataFrame:
@@ -71,9 +69,19 @@ def history(num_epochs: int = 5) -> pl.DataFrame:
     )
 
 
-def cell(model: str = "tiny3d", fold: int = 0, seed: int = 0, **split_scores: Scores) -> CellResult:
-    of = {"val": scores(), "test": scores()} | split_scores
-    return CellResult(model=model, fold=fold, seed=seed, history=history(), best_epoch=3, scores=of)
+def cell(
+    model: str = "tiny3d", fold: int = 0, seed: int = 0, **split_scores: dict[str, Any]
+) -> Outcome:
+    return Outcome(
+        model=model,
+        fold=fold,
+        seed=seed,
+        name=f"{model} fold {fold} seed {seed}",
+        num_train_videos=240,
+        evaluation={"best_epoch": 3, "val": scores(), "test": scores()} | split_scores,
+        history=history(),
+        predictions=pl.DataFrame(),
+    )
 
 
 def baselines(value: float | None = 0.5) -> tuple[Baseline, ...]:
@@ -99,7 +107,7 @@ def quarantined(**changes: object) -> Quarantined:
     return replace(one, **changes)
 
 
-def page_of(*cells: CellResult, **changes: object) -> ReportPage:
+def page_of(*cells: Outcome, **changes: object) -> ReportPage:
     clip = frames_of(seed=1)
     page = ReportPage(
         experiment="sample",
@@ -344,7 +352,7 @@ def test_a_bad_headline_gets_no_bar(value: float | None) -> None:
 
 
 def test_a_split_without_scores_renders_as_missing() -> None:
-    bare = replace(cell(), scores={"val": scores_from({"accuracy": math.nan})}, best_epoch=None)
+    bare = replace(cell(), evaluation={"val": {"accuracy": math.nan}})
     text = Reader(render_page(page_of(bare))).text
     assert "not a number" in text
     assert "No confusion matrix given." in text

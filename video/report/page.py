@@ -20,7 +20,8 @@ import polars as pl
 from markupsafe import Markup
 
 from video.report import figures
-from video.report.page_content import Baseline, CellResult, Example, Headline, ReportPage
+from video.report.page_content import Baseline, Example, Headline, ReportPage
+from video.scoring.summary import Outcome
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 NUM_QUARANTINED_SHOWN = 50
@@ -86,7 +87,7 @@ def over_folds(values: Mapping[int, float | None]) -> Markup:
 
 
 def _by_fold(
-    cells: Sequence[CellResult], value: Callable[[CellResult], float | None]
+    cells: Sequence[Outcome], value: Callable[[Outcome], float | None]
 ) -> dict[int, float | None]:
     """Return the mean over seeds of each fold."""
     seeds: dict[int, list[float | None]] = {}
@@ -130,7 +131,7 @@ def judge(headline: Headline, baselines: Sequence[Baseline]) -> Verdict:
     value, interval = headline.value, headline.interval
     if not _is_known(value):
         return Verdict(tone="bad", text="There is no score, so nothing can be said.")
-    measured = {of.name: _score_on_test(of) for of in baselines}
+    measured = {of.name: of.scores.get("test", {}).get("balanced_accuracy") for of in baselines}
     rivals = {name: score for name, score in measured.items() if _is_known(score)}
     if len(rivals) < len(measured) or not rivals:
         which = " and ".join(name for name in measured if name not in rivals) or "any"
@@ -154,28 +155,21 @@ def _is_known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def _score_on_test(baseline: Baseline) -> float | None:
-    scores = baseline.scores.get("test")
-    return None if scores is None else scores.balanced_accuracy
-
-
-def _by_model(cells: Sequence[CellResult]) -> dict[str, list[CellResult]]:
+def _by_model(cells: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     count = Counter((cell.model, cell.fold, cell.seed) for cell in cells)
     if twice := [key for key, num in count.items() if num > 1]:
         raise ValueError(f"cells: expected each model, fold and seed once, got more of {twice}")
-    models: dict[str, list[CellResult]] = {}
+    models: dict[str, list[Outcome]] = {}
     for cell in cells:
         models.setdefault(cell.model, []).append(cell)
     return models
 
 
-def _of_split(cells: Sequence[CellResult], split: str, metric: str) -> dict[int, float | None]:
-    return _by_fold(
-        cells, lambda cell: getattr(cell.scores[split], metric) if split in cell.scores else None
-    )
+def _of_split(cells: Sequence[Outcome], split: str, metric: str) -> dict[int, float | None]:
+    return _by_fold(cells, lambda cell: cell.evaluation.get(split, {}).get(metric))
 
 
-def _num_videos(cells: Sequence[CellResult], split: str) -> str:
+def _num_videos(cells: Sequence[Outcome], split: str) -> str:
     """Format one number if all folds agree, else min and max."""
     found = _of_split(cells, split, "num_videos").values()
     known = [num for num in found if num is not None]
@@ -213,14 +207,14 @@ def _drawn(curves: Mapping[str, list[figures.Curve]], model: str, what: str) -> 
     return Markup(figures.curves_svg(curves[model], y_limits=limits, description=about))
 
 
-def _curves(cells: Sequence[CellResult], *columns: str) -> list[figures.Curve]:
+def _curves(cells: Sequence[Outcome], *columns: str) -> list[figures.Curve]:
     several_folds = len({cell.fold for cell in cells}) > 1
     return [
         figures.Curve(
             part="train" if column.startswith("train") else "val",
             epochs=cell.history["epoch"].to_list(),
             values=_column(cell.history, column),
-            best_epoch=None if column == "train_loss" else cell.best_epoch,
+            best_epoch=None if column == "train_loss" else cell.evaluation.get("best_epoch"),
             # There is room for one number: the fold if there are several, else the seed.
             tag=str(cell.fold if several_folds else cell.seed) if len(cells) > 1 else "",
         )
@@ -238,7 +232,7 @@ def _column(history: pl.DataFrame, name: str) -> list[float]:
 class _EpochRow:
     """The numbers of a run at its best epoch."""
 
-    cell: CellResult
+    cell: Outcome
     train_loss: float | None
     val_loss: float | None
     monitor: float | None
@@ -250,10 +244,8 @@ class _EpochRow:
         return self.val_loss - self.train_loss
 
 
-def _epoch_row(cell: CellResult, monitor: str) -> _EpochRow:
-    at = cell.history.filter(
-        pl.col("epoch") == (-1 if cell.best_epoch is None else cell.best_epoch)
-    )
+def _epoch_row(cell: Outcome, monitor: str) -> _EpochRow:
+    at = cell.history.filter(pl.col("epoch") == cell.evaluation.get("best_epoch", -1))
 
     def value(column: str) -> float | None:
         return _column(at, column)[0] if column in at.columns and len(at) == 1 else None
@@ -267,10 +259,10 @@ def _epoch_row(cell: CellResult, monitor: str) -> _EpochRow:
 
 
 def _confusion(
-    model: str, cells: Sequence[CellResult], split: str, labels: Sequence[str]
+    model: str, cells: Sequence[Outcome], split: str, labels: Sequence[str]
 ) -> tuple[Markup | None, str]:
     """Return the matrix summed over folds and seeds (None if none has one), and a note on it."""
-    of = [(cell, cell.scores[split].confusion if split in cell.scores else None) for cell in cells]
+    of = [(cell, cell.evaluation.get(split, {}).get("confusion")) for cell in cells]
     known = [(cell, rows) for cell, rows in of if rows is not None]
     absent = list(dict.fromkeys(cell.fold for cell, rows in of if rows is None))
     folds = list(dict.fromkeys(cell.fold for cell, _ in known))
@@ -287,12 +279,11 @@ def _confusion(
 
 
 def _of_class(
-    cells: Sequence[CellResult], split: str, label: str, metric: str
+    cells: Sequence[Outcome], split: str, label: str, metric: str
 ) -> dict[int, float | None]:
-    def value(cell: CellResult) -> float | None:
-        scores = cell.scores.get(split)
-        of = scores.per_class.get(label) if scores is not None else None
-        found: float | None = None if of is None else getattr(of, metric)
+    def value(cell: Outcome) -> float | None:
+        per_class = cell.evaluation.get(split, {}).get("per_class", {})
+        found: float | None = per_class.get(label, {}).get(metric)
         return found
 
     return _by_fold(cells, value)

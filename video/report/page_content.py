@@ -1,49 +1,12 @@
 """The content of the report's page as plain data. None: not measured. NaN: measured, but broken."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
-
-import polars as pl
 
 from video.report import figures
 from video.scoring.comparison import Spread
-from video.scoring.summary import Comparison
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassScores:
-    """Scores of one class, in [0, 1]; None if not computed."""
-
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int | None  # videos of this true class
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """The scores on one split. None: not measured. NaN: measured, but broken."""
-
-    accuracy: float | None
-    balanced_accuracy: float | None
-    f1_macro: float | None
-    loss: float | None
-    num_videos: int | None
-    per_class: Mapping[str, ClassScores]  # by label; may lack some
-    confusion: Sequence[Sequence[int]] | None  # rows: true class, columns: predicted class
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellResult:
-    """One training run: a model on a fold, with a seed."""
-
-    model: str
-    fold: int
-    seed: int
-    history: pl.DataFrame  # epoch, and train_loss, val_loss and the monitor if logged
-    best_epoch: int | None
-    scores: Mapping[str, Scores]  # by split
+from video.scoring.summary import Comparison, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +15,7 @@ class Baseline:
 
     name: str
     description: str  # of its input: "always the most frequent class of train"
-    scores: Mapping[str, Scores]  # by split
+    scores: Mapping[str, Mapping[str, Any]]  # by split, as in `Outcome.evaluation`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +87,7 @@ class ReportPage:
     labels: Sequence[str]  # in the order of the confusion matrices
     headline: Headline
     baselines: Sequence[Baseline]
-    cells: Sequence[CellResult]  # shown in this order
+    cells: Sequence[Outcome]  # shown in this order; a split or a metric may be missing
     spreads: Mapping[str, Mapping[str, Spread]]  # balanced accuracy over folds, by model and split
     seed_stds: Mapping[str, Mapping[str, float]]  # its deviation over seeds within folds, likewise
     comparisons: Sequence[Comparison]  # of every two models on the same folds
@@ -137,14 +100,3 @@ class ReportPage:
     facts: Mapping[str, str]  # seed, versions, hash of the data, ...
     parameters: Mapping[str, object]  # by dotted key
     command: str  # that reproduces it
-
-
-def scores_from(metrics: Mapping[str, Any]) -> Scores:
-    """Return the scores in metrics read from JSON; an absent key or a null becomes None."""
-    per_class = metrics.get("per_class") or {}
-    values: dict[str, Any] = {field.name: metrics.get(field.name) for field in fields(Scores)}
-    values["per_class"] = {
-        label: ClassScores(**{field.name: scores.get(field.name) for field in fields(ClassScores)})
-        for label, scores in per_class.items()
-    }
-    return Scores(**values)

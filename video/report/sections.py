@@ -13,13 +13,11 @@ from video.clips.loading import ClipSet
 from video.report.page_content import (
     AugmentedClip,
     Baseline,
-    CellResult,
     ClassCount,
     Example,
     Headline,
     Quarantined,
     SplitCount,
-    scores_from,
 )
 from video.scoring.summary import Outcome, by_fold, mean_metrics
 from video.splitting.splits import TEST, TRAIN, VAL, class_names, split_in_fold
@@ -81,25 +79,12 @@ def baselines(own: Sequence[Outcome]) -> list[Baseline]:
             name=name,
             description=description,
             scores={
-                split: scores_from(
-                    mean_metrics([cell.evaluation["baseline"][name][split] for cell in own])
-                )
+                split: mean_metrics([cell.evaluation["baseline"][name][split] for cell in own])
                 for split in (VAL, TEST)
             },
         )
         for name, description in BASELINES.items()
     ]
-
-
-def cell_result(cell: Outcome) -> CellResult:
-    return CellResult(
-        model=cell.model,
-        fold=cell.fold,
-        seed=cell.seed,
-        history=cell.history,
-        best_epoch=cell.evaluation["best_epoch"],
-        scores={split: scores_from(cell.evaluation[split]) for split in (VAL, TEST)},
-    )
 
 
 def examples(cell: Outcome, clips: pl.DataFrame, packs: Path, num_per_class: int) -> list[Example]:
