@@ -101,7 +101,8 @@ def _source_map(
 
     # The inverse of "scale, shear along x, rotate", about the centre, with y pointing down.
     sine, cosine = _sine_cosine(parameters.rotation_deg)
-    shear = _tangent(shear_deg)
+    shear_sine, shear_cosine = _sine_cosine(shear_deg)
+    shear = shear_sine / shear_cosine
     source_x = ((cosine - shear * sine) * x + (-sine - shear * cosine) * y) / scale + center_x
     source_y = (sine * x + cosine * y) / scale + center_y
 
@@ -134,11 +135,6 @@ def _sine_cosine(angle_deg: float) -> tuple[float, float]:
         sine += term
         term *= -angle / (n + 2)
     return sine, cosine
-
-
-def _tangent(angle_deg: float) -> float:
-    sine, cosine = _sine_cosine(angle_deg)
-    return sine / cosine
 
 
 def _smooth_field(

@@ -4,17 +4,11 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from queue import SimpleQueue
 
 from video.clips.loading import NUM_BUFFERS, Batch
 
 DEPTH = NUM_BUFFERS - 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Failure:
-    error: BaseException
 
 
 class Prefetched:
@@ -33,7 +27,7 @@ class Prefetched:
         self.waited_sec = 0.0
 
     def __iter__(self) -> Iterator[Batch]:
-        made: SimpleQueue[Batch | _Failure | None] = SimpleQueue()
+        made: SimpleQueue[Batch | BaseException | None] = SimpleQueue()
         stopped = threading.Event()
         free = threading.Semaphore(DEPTH + 1)  # the batches made ahead, and the one in use
         thread = threading.Thread(
@@ -49,18 +43,18 @@ class Prefetched:
             free.release()
             thread.join()
 
-    def _next(self, made: "SimpleQueue[Batch | _Failure | None]") -> Batch | None:
+    def _next(self, made: "SimpleQueue[Batch | BaseException | None]") -> Batch | None:
         started = time.perf_counter()
         item = made.get()
         self.waited_sec += time.perf_counter() - started
-        if isinstance(item, _Failure):
-            raise item.error
+        if isinstance(item, BaseException):
+            raise item
         return item
 
 
 def _make(
     batches: Generator[Batch, None, None],
-    made: "SimpleQueue[Batch | _Failure | None]",
+    made: "SimpleQueue[Batch | BaseException | None]",
     free: threading.Semaphore,
     stopped: threading.Event,
 ) -> None:
@@ -76,4 +70,4 @@ def _make(
                 if batch is None:
                     return
     except BaseException as error:  # noqa: BLE001 - raised again in the caller
-        made.put(_Failure(error=error))
+        made.put(error)

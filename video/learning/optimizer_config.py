@@ -14,7 +14,7 @@ class OptimizerConfig:
 
     epochs: int
     batch_size: int  # clips
-    micro_batches: int  # micro-batches per batch
+    micro_batches: int  # per batch
     precision: Precision  # of the forward pass; weights are always float32
     compile: bool
     learning_rate: float  # the schedule's peak

@@ -1,6 +1,6 @@
 """torchvision's video models with a head for the classes, and their published weights.
 
-A module of its own, because importing torchvision's models takes longer than importing torch.
+A separate module, because importing torchvision's models takes longer than importing torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence

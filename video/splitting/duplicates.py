@@ -53,17 +53,14 @@ def near_duplicates(fingerprints: Sequence[Sequence[int]], *, max_distance: floa
     if len(seen) < 2:
         return []
     hashes = np.stack([_evenly(fingerprints[position]) for position in seen], axis=1)
-    pairs = []
-    for first, second in _candidates(hashes, max_distance + _COARSE_MARGIN):
-        distances = _distances(hashes, first, second)
-        for index in np.flatnonzero(distances <= max_distance):
-            pairs.append(
-                Pair(
-                    first=seen[first[index]],
-                    second=seen[second[index]],
-                    distance=float(distances[index]),
-                )
-            )
+    pairs = [
+        Pair(first=seen[one], second=seen[other], distance=float(distance))
+        for first, second in _candidates(hashes, max_distance + _COARSE_MARGIN)
+        for one, other, distance in zip(
+            first, second, _distances(hashes, first, second), strict=True
+        )
+        if distance <= max_distance
+    ]
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 

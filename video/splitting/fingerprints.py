@@ -42,7 +42,7 @@ class Fingerprint:
 
     def __init__(self, expected_frames: int = 0) -> None:
         self._step = MIN_STEP
-        while _kept(expected_frames, self._step) > MAX_HASHES:
+        while -(-expected_frames // self._step) > MAX_HASHES:
             self._step *= 2
         self._pictures: list[NDArray[np.uint8]] = []
         self._num_frames = 0
@@ -94,10 +94,6 @@ def picture_hashes(pictures: NDArray[np.uint8]) -> NDArray[np.uint64]:
     brighter_below = tall[:, 1:] > tall[:, :-1]
     bits = np.stack([brighter_right, brighter_below], axis=1).reshape(len(content), 2, 64)
     return cast(NDArray[np.uint64], np.packbits(bits, axis=2).view(">u8")[..., 0].astype(np.uint64))
-
-
-def _kept(num_frames: int, step: int) -> int:
-    return -(-num_frames // step)
 
 
 def _without_bars(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:

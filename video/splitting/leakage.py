@@ -5,6 +5,7 @@ a table without groups or fingerprints cannot pass, nor can splits that do not l
 exactly once.
 """
 
+import itertools
 from collections.abc import Iterable
 
 import polars as pl
@@ -81,9 +82,8 @@ def check_disjoint(parts: dict[str, pl.DataFrame]) -> None:
             elif parts[name][column].null_count():
                 faults.append(f"{name}: expected a {column} in every row, got empty ones")
     if not faults:
-        for i, first in enumerate(names):
-            for second in names[i + 1 :]:
-                faults += _shared(first, parts[first], second, parts[second])
+        for first, second in itertools.combinations(names, 2):
+            faults += _shared(first, parts[first], second, parts[second])
     if faults:
         raise LeakageError("\n".join(faults))
 

@@ -150,20 +150,18 @@ def deviations(
     part_of = dict(splits.select("group", pl.col("fold").fill_null(-1) + 1).iter_rows())
     parts = np.array([[part_of[name] for name in names]])
     counts = _counts(parts, sizes, len(shares))[0]
-    found = []
-    for column, name in enumerate(classes):
-        total = int(sizes[:, column].sum())
-        off = np.abs(counts[:, column] / total - shares)
-        found.append(
-            Deviation(
-                name=name,
-                videos=total,
-                worst=float(off.max()),
-                part=int(off.argmax()),
-                bound=_bound(sizes[:, column].tolist(), shares),
-            )
+    totals = sizes.sum(axis=0)
+    off = np.abs(counts / totals - np.array(shares)[:, None])
+    return [
+        Deviation(
+            name=name,
+            videos=int(totals[column]),
+            worst=float(off[:, column].max()),
+            part=int(off[:, column].argmax()),
+            bound=_bound(sizes[:, column].tolist(), shares),
         )
-    return found
+        for column, name in enumerate(classes)
+    ]
 
 
 def _class_sizes(

@@ -26,10 +26,9 @@ _EXACT_SCALING = int(
 class VideoFormat:
     """One way to store a video: container, encoder and the range of its quantizer."""
 
-    container: str
-    suffix: str
+    container: str  # also the suffix of the file
     encoder: str
-    pixel_format: str
+    pixel_format: str = "yuv420p"
     quantizer_option: str
     coarsest: int
     finest: int
@@ -45,9 +44,7 @@ class VideoFormat:
 FORMATS: dict[CodecName, VideoFormat] = {
     "h264": VideoFormat(
         container="mp4",
-        suffix=".mp4",
         encoder="libx264",
-        pixel_format="yuv420p",
         quantizer_option="qp",
         coarsest=28,
         finest=20,
@@ -55,9 +52,7 @@ FORMATS: dict[CodecName, VideoFormat] = {
     ),
     "mpeg4": VideoFormat(
         container="avi",
-        suffix=".avi",
         encoder="mpeg4",
-        pixel_format="yuv420p",
         quantizer_option="qmin",
         coarsest=7,
         finest=3,
@@ -65,9 +60,7 @@ FORMATS: dict[CodecName, VideoFormat] = {
     ),
     "vp9": VideoFormat(
         container="webm",
-        suffix=".webm",
         encoder="libvpx-vp9",
-        pixel_format="yuv420p",
         quantizer_option="crf",
         coarsest=38,
         finest=24,
@@ -75,7 +68,6 @@ FORMATS: dict[CodecName, VideoFormat] = {
     ),
     "mjpeg": VideoFormat(
         container="mov",
-        suffix=".mov",
         encoder="mjpeg",
         pixel_format="yuvj420p",
         quantizer_option="qmin",

@@ -181,8 +181,7 @@ def _plan_video(
 def _named(video: PlannedVideo, name: str) -> PlannedVideo:
     # Named by a digest, so that neither names nor the order of the rows depend on the labels.
     video_id = blake2b(f"{video.seed}|{name}".encode(), digest_size=5).hexdigest()
-    suffix = FORMATS[video.codec].suffix
-    path = f"{video.subset}/{video.platform}/{video_id}{suffix}"
+    path = f"{video.subset}/{video.platform}/{video_id}.{FORMATS[video.codec].container}"
     return replace(video, video_id=video_id, video_path=path)
 
 
