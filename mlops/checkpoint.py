@@ -1,4 +1,4 @@
-"""The checkpoints of one run: copied in a moment, written behind training's back.
+"""Asynchronous checkpoints: snapshot in memory, write in a background thread.
 
     checkpoints/
         latest_checkpoint.pt       the newest state
@@ -14,6 +14,7 @@ renames only the previous one is there, which is enough. Pruning comes last. A f
 the new state and never an older one.
 """
 
+import copy
 import errno
 import os
 import re
@@ -55,37 +56,31 @@ def load_newest(
     say: Log = print,
     set_aside: bool = True,
 ) -> State | None:
-    """The newest sound state in a run's checkpoints, on the CPU; None if there is none.
+    """Return the newest sound state in a run's checkpoints, on the CPU; None if there is none.
 
     A damaged file is set aside under another name, and an older one is taken; so is a sound one
-    of which `refuse` gives a reason why it may not be used.
+    for which `refuse` gives a reason why it may not be used.
     """
-    names = [LATEST, PREVIOUS, *(path.name for path in reversed(epoch_checkpoints(directory)))]
-    for path in (directory / name for name in names):
+    places = [directory / LATEST, directory / PREVIOUS]
+    for path in [*places, *reversed(epoch_checkpoints(directory))]:
         state = _load_sound(path, say, set_aside)
         reason = None if state is None else refuse(state)
         if reason is not None:
-            where = f"kept as {_set_aside(path, 'refused')}" if set_aside else "left there"
-            say(f"{path}: {reason}; {where}, and not used")
+            _pass_over(path, "refused", f"{path}: {reason}", say, set_aside)
         elif state is not None:
             return state
     return None
 
 
 def load_best(directory: Path, *, say: Log = print, set_aside: bool = True) -> State | None:
-    """What is in the best model's file, None if there is none or it is damaged and set aside."""
+    """Return the best model's file; None if there is none or it is damaged and set aside."""
     return _load_sound(directory / BEST, say, set_aside)
 
 
 def epoch_checkpoints(directory: Path) -> list[Path]:
-    """The states after whole epochs, oldest first."""
-    pattern = re.compile(r"checkpoint_epoch_(\d+)\.pt", re.ASCII)
-    found = [
-        path
-        for path in directory.glob("*.pt")
-        if (epoch := pattern.fullmatch(path.name)) and path.name == EPOCH.format(int(epoch[1]))
-    ]
-    return sorted(found, key=_epoch_of)
+    """Return the states after whole epochs, oldest first."""
+    pattern = re.compile(r"checkpoint_epoch_(\d{4}|[1-9]\d{4,})\.pt", re.ASCII)
+    return sorted((p for p in directory.glob("*.pt") if pattern.fullmatch(p.name)), key=_epoch_of)
 
 
 def _load_sound(path: Path, say: Log, set_aside: bool) -> State | None:
@@ -94,8 +89,7 @@ def _load_sound(path: Path, say: Log, set_aside: bool) -> State | None:
     except FileNotFoundError:  # also of a run at work, between two of its renames
         return None
     except PipelineError as error:
-        where = f"kept as {_set_aside(path, 'damaged')}" if set_aside else "left there"
-        say(f"{str(error).rpartition(';')[0]}; {where}, and not used")
+        _pass_over(path, "damaged", str(error).rpartition(";")[0], say, set_aside)
         return None
 
 
@@ -104,8 +98,7 @@ def set_others_aside(directory: Path, say: Log) -> None:
     places = (directory / name for name in (BEST, LATEST, PREVIOUS))
     for path in [*places, *epoch_checkpoints(directory)]:
         if kind := other_kind(path):
-            aside = _set_aside(path, "damaged")
-            say(f"{path}: expected a checkpoint, got {kind}; kept as {aside}, and not used")
+            _pass_over(path, "damaged", f"{path}: expected a checkpoint, got {kind}", say)
 
 
 def set_later_aside(directory: Path, epoch: int) -> None:
@@ -117,6 +110,11 @@ def set_later_aside(directory: Path, epoch: int) -> None:
 
 def _epoch_of(path: Path) -> int:
     return int(path.stem.rpartition("_")[2])
+
+
+def _pass_over(path: Path, why: str, fault: str, say: Log, set_aside: bool = True) -> None:
+    where = f"kept as {_set_aside(path, why)}" if set_aside else "left there"
+    say(f"{fault}; {where}, and not used")
 
 
 def _set_aside(path: Path, why: str) -> str:
@@ -218,7 +216,7 @@ class CheckpointManager:
             self._unwritten_best = None
         except OSError as error:
             # The copy is used again for the next state, by when the best model has moved on.
-            self._unwritten_best = _cloned(best) if best else None
+            self._unwritten_best = copy.deepcopy(best)
             self._check()
             self._say(
                 f"{error.filename or self._directory}: expected to write a checkpoint, got: "
@@ -287,7 +285,7 @@ class _WarmCopy:
         self._buffers: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def take(self, state: State) -> State:
-        """A copy of `state` on the CPU, good until the next call."""
+        """Return a copy of `state` on the CPU, good until the next call."""
         copied: State = self._copied(state, ())
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # copies from the device are not waited for one by one
@@ -310,14 +308,8 @@ class _WarmCopy:
         return value
 
 
-def _cloned(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _cloned(item) for key, item in value.items()}
-    return value.clone() if isinstance(value, torch.Tensor) else value
-
-
 def _num_bytes(value: Any) -> int:
-    """Of the tensors in a state, about what its file takes."""
+    """Return the bytes of the tensors in a state, about what its file takes."""
     if isinstance(value, dict):
         return sum(map(_num_bytes, value.values()))
     if isinstance(value, list | tuple):
