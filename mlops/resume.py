@@ -1,4 +1,4 @@
-"""How a training starts: from nothing, from a saved state, or with nothing left to do.
+"""Start of a training: from nothing, from a saved state, or with nothing left to do.
 
 Decided by fingerprints alone, never by dates or names: a run goes on from its own state, and
 from no other, except where another run's state is known to be the same trajectory.
@@ -64,10 +64,6 @@ class _Run:
         return bool((self.metadata.get("goes_on_from") or {}).get("exact", True))
 
     @property
-    def has_state(self) -> bool:
-        return _has_state(self.path)
-
-    @property
     def num_epochs(self) -> int | None:
         """How many it was to train; None if its configuration does not tell."""
         value = flatten(self.config).get("train.epochs")
@@ -123,7 +119,7 @@ def _stays_exact(how: How, run: _Run) -> bool:
 def differences(
     config: Mapping[str, Any], metadata: Mapping[str, Any], wanted: TrainingIdentity
 ) -> str:
-    """What differs in a run from what is wanted, by key and old and new value, in one line."""
+    """Return what differs in a run, by key and old and new value, in one line."""
     texts = []
     for before, after in (
         (flatten(config), flatten(wanted.config)),
@@ -181,13 +177,13 @@ def _check_damaged(
 
 
 def _other_run(runs: list[_Run], wanted: TrainingIdentity, mode: Mode) -> tuple[How, _Run] | None:
-    """The run whose state may be taken: a shorter one, the longest, or else an inexact one."""
+    """Return the run whose state may be taken: the longest shorter one, or else an inexact one."""
     shorter = [
         run
         for run in runs
         if run.metadata.get("trajectory") == wanted.trajectory
-        and run.has_state
         and (run.num_epochs or wanted.num_epochs) < wanted.num_epochs
+        and _has_state(run.path)
     ]
     if shorter:
         return "extend", max(shorter, key=lambda run: run.num_epochs or 0)
@@ -196,7 +192,7 @@ def _other_run(runs: list[_Run], wanted: TrainingIdentity, mode: Mode) -> tuple[
             same = _exact_part(run.metadata["fingerprint"]) == _exact_part(wanted.fingerprint)
             differs = run.metadata["fingerprint"] != wanted.fingerprint
             unfinished = run.metadata.get("status") != FINISHED
-            if same and differs and run.has_state and unfinished:
+            if same and differs and _has_state(run.path) and unfinished:
                 return "adopt", run
     return None
 
@@ -206,7 +202,7 @@ def _exact_part(fingerprint: Fingerprint) -> Fingerprint:
 
 
 def _closest(runs: list[_Run], wanted: TrainingIdentity) -> str:
-    """What differs from the newest run of the same cell; nothing if there is none."""
+    """Return what differs from the newest run of the same cell; nothing if there is none."""
     cell = {key: wanted.config[key] for key in wanted.cell}
     for run in runs:
         if {key: run.config.get(key) for key in wanted.cell} == cell:

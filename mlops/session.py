@@ -1,8 +1,8 @@
-"""A training on its way: all that changes, where it is kept, and how it comes back.
+"""The mutable state of a training run: everything that a checkpoint saves and restores.
 
-Whatever resumes speaks `state_dict` and `load_state_dict`; a session is made of such parts and
-speaks it too. The order of the data and its augmentation are functions of (seed, epoch, index),
-so a place in them is the numbers of `Progress`, and nothing is replayed to come back to it.
+Whatever resumes has `state_dict` and `load_state_dict`, and so has the session, which is made of
+such parts. The order of the data and its augmentation are functions of (seed, epoch, index), so a
+place in them is the numbers of `Progress`, and nothing is replayed to come back to it.
 """
 
 import os
@@ -96,7 +96,7 @@ class Session:
         self.tracker.log(metrics, step=progress.step, epoch=progress.epoch, phase=phase)
 
     def record_step(self, samples: Sequence[int], loss: float, *, log_every_steps: int) -> None:
-        """One optimizer step more, on these samples; `loss` is their mean."""
+        """Record one more optimizer step, on these samples; `loss` is their mean."""
         progress = self.progress
         progress.batch += 1
         progress.step += 1
@@ -185,7 +185,7 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, s
 def _adopt(
     session: Session, start: Start, source: Path, run_dir: Path, num_epochs: int, say: Log
 ) -> State | None:
-    """The state of the run that this one goes on from; its log and its best model are copied.
+    """Return the state of the run that this one goes on from; copy its log and its best model.
 
     Nothing there is changed: it may be at work, and it stays the record of what it was.
     """

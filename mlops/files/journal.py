@@ -115,7 +115,8 @@ class Journal:
 
     def flush(self) -> None:
         """Write the lines that wait; a `PipelineError` says that there is no room for them."""
-        self.append(b"")
+        if self._waiting:
+            self.append(b"")
         if self._waiting:
             raise PipelineError(
                 f"{self.path}: expected room for {len(self._waiting)} bytes, got a full disk; make "
