@@ -136,13 +136,12 @@ class _Channels:
         )
 
     def _keep_writing(self, writer: subprocess.Popen[bytes]) -> None:
-        try:
+        with contextlib.suppress(OSError):
             while writer.wait() != 0:
                 time.sleep(_PAUSE_SEC)
                 writer = self._start_writer()
-        except OSError:
-            if self._is_open:
-                self._restore()
+        if self._is_open:
+            self._restore()
         for descriptor in (*self._sources, *self._before.values()):
             os.close(descriptor)
         self._asked.close()
