@@ -1,4 +1,4 @@
-"""What a run tells about itself: metrics.jsonl, metadata.json and config.json in its directory.
+"""Tracker of a run: metrics.jsonl, metadata.json and config.json in its directory.
 
 Metrics are appended, one a line, and never rewritten; `mlops.metrics.log` reads them. Rows are
 encoded with msgspec and written with one `os.write` a call: what `log` has returned from survives
@@ -73,13 +73,13 @@ class ExperimentTracker:
         atomic.write_json(self.run_dir / "config.json", config_document(document))
 
     def get_metrics(self) -> pl.DataFrame:
-        """The log as a frame of the columns step, epoch, phase, metric, value, and time in seconds
-        since 1970."""
+        """Return the log as a frame of step, epoch, phase, metric, value, and time in seconds since
+        1970."""
         self.flush()
         return read_metrics(self.path)
 
     def get_best_metric(self, metric: str, *, phase: str, maximize: bool) -> dict[str, Any] | None:
-        """The row with the best finite value, the earliest of equals; None if there is none.
+        """Return the row with the best finite value, the earliest of equals; None if there is none.
 
         Best is the highest if `maximize`, else the lowest. The row is a dict with the keys step,
         epoch, phase, metric, value and time.
@@ -87,7 +87,7 @@ class ExperimentTracker:
         return best_row(self.path, metric, phase=phase, maximize=maximize)
 
     def state_dict(self) -> dict[str, Any]:
-        """The run and the length of its log; `sync` is to follow before the state is kept."""
+        """Return the run and the length of its log; call `sync` before the state is kept."""
         return {"run_id": self.run_id, **self.journal.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def canonical_json(document: Any) -> str:
-    """The one JSON text of a document: keys sorted, no spaces, one spelling a number.
+    """Return the one JSON text of a document: keys sorted, no spaces, one spelling per number.
 
     Dataclasses count as mappings and tuples as lists. A float without a fraction is written as
     the integer it equals, so that `1`, `1.0` and `1e0` in params.yaml are one value.
@@ -20,17 +20,17 @@ def canonical_json(document: Any) -> str:
 
 
 def config_hash(document: Any) -> str:
-    """sha256 of `canonical_json(document)`, 64 hex digits."""
+    """Return the sha256 of `canonical_json(document)`, 64 hex digits."""
     return hashlib.sha256(canonical_json(document).encode()).hexdigest()
 
 
 def config_document(config: Any) -> dict[str, Any]:
-    """What a run's config.json holds at least: the configuration and its hash."""
+    """Return what a run's config.json holds at least: the configuration and its hash."""
     return {"hash": config_hash(config), "config": config}
 
 
 def flatten(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The values by dotted key; a list is one value, and so is a section without keys.
+    """Return the values by dotted key; a list is one value, and so is a section without keys.
 
     >>> flatten({"seed": 0, "train": {"epochs": 8}})
     {'seed': 0, 'train.epochs': 8}

@@ -139,7 +139,7 @@ def _damaged(path: Path, how: str) -> PipelineError:
 
 
 def _unshared(value: Any) -> Any:
-    """A copy, tensors excepted, that pickle writes by its values alone.
+    """Return a copy, tensors excepted, that pickle writes by its values alone.
 
     Pickle writes an object met twice as a reference to the first, and torch a whole storage for
     a part of it: both say how a state came to be, not what it is.

@@ -10,7 +10,7 @@ GAP = "  "
 def aligned(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[str] = ()
 ) -> str:
-    """The header and the rows, columns one below the other, those of `numbers` to the right."""
+    """Return the header and the rows in columns, those of `numbers` aligned to the right."""
     table = [header, *rows]
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
     lines = []

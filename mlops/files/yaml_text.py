@@ -49,7 +49,7 @@ def load_yaml(path: Path) -> Any:
 
 
 def replace_values(text: str, values: Mapping[str, Any]) -> str:
-    """The text with new values, plain types, for the dotted keys, each of which it has.
+    """Return the text with new values, plain types, for the dotted keys, each of which it has.
 
     Raises `PipelineError` where a value cannot be replaced by itself: one with an alias.
     """
@@ -72,7 +72,7 @@ def replace_values(text: str, values: Mapping[str, Any]) -> str:
 
 
 def flow_style(value: Any) -> str:
-    """A value on one line.
+    """Return a value on one line.
 
     >>> flow_style(["small3d", "mc3_18"]), flow_style("1e-3"), flow_style(1e-5)
     ('[small3d, mc3_18]', "'1e-3'", '1e-05')
@@ -90,7 +90,7 @@ def _load(text: str) -> Any:
 
 
 def _spans(text: str, section: MappingNode, above: str = "") -> dict[str, tuple[int, int]]:
-    """Where the values stand, by dotted key; a section without keys is a value."""
+    """Return where the values stand, by dotted key; a section without keys is a value."""
     spans: dict[str, tuple[int, int]] = {}
     for name, node in section.value:
         key = above + name.value

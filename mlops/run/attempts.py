@@ -193,8 +193,8 @@ def _is_worked_on(run_dir: Path) -> bool:
         pulse = json.loads((run_dir / "heartbeat").read_bytes())
         alive = False if pulse["stopped"] else is_alive(pulse)
     except FileNotFoundError:
-        # A run that has just been created. Its record tells when, for a reader may write a cache
-        # into the directory; one without a record is no run, or of earlier code.
+        # A run that has just been created. Its record tells when; one without a record is no run,
+        # or of earlier code.
         made = [path for path in (run_dir, run_dir / METADATA) if path.exists()]
         return max(map(_age_sec, made), default=math.inf) < PATIENCE_SEC
     except (OSError, ValueError, KeyError, TypeError):

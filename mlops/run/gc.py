@@ -1,4 +1,4 @@
-"""Which run directories are of no more use, and their removal.
+"""Removal of run directories that are of no more use.
 
 | a run that is                           | may be removed                                        |
 | --------------------------------------- | ----------------------------------------------------- |

@@ -1,4 +1,4 @@
-"""What decides whether a saved state may be used: configuration, data, code, versions, device.
+"""Fingerprint of a training: configuration, data, code, versions and device.
 
 Time and names decide nothing. Two runs with one fingerprint would compute the same bytes, so
 one may go on from the other's state; where a single entry differs, it may not.
@@ -67,14 +67,14 @@ def run_fingerprint(
 
 
 def fingerprint_hash(fingerprint: Fingerprint) -> str:
-    """64 hex digits; the first 8 are part of the run directory's name."""
+    """Return 64 hex digits; the first 8 are part of the run directory's name."""
     return config_hash(fingerprint)
 
 
 def trajectory_hash(
     fingerprint: Fingerprint, config: Mapping[str, Any], *, without: tuple[str, ...]
 ) -> str:
-    """The hash of a fingerprint, and hence of its config, but for the dotted keys `without`."""
+    """Return the hash of a fingerprint and its config, but for the dotted keys `without`."""
     kept = {key: value for key, value in flatten(config).items() if key not in without}
     return config_hash({**fingerprint, "config": config_hash(kept)})
 
