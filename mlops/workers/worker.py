@@ -54,7 +54,7 @@ class _Setup:
     limits: Limits | None
     requirements: Requirements | None  # None on the stage's own machine
     directory: str
-    dvc_root: str | None
+    dvc_root: str
     main: dict[str, Any]  # what `multiprocessing` tells a process of `__main__` and sys.path
 
 
@@ -82,7 +82,7 @@ def process_options(
         limits=limits,
         requirements=requirements,
         directory=str(Path.cwd()),
-        dvc_root=os.environ.get("DVC_ROOT"),
+        dvc_root=os.environ.get("DVC_ROOT", "."),
         main={name: known[name] for name in names if name in known},
     )
     return ProcessOptions(
@@ -110,9 +110,7 @@ def serve(descriptor: int) -> None:
 
 def _set_up(setup: _Setup) -> list[str]:
     """Be as the stage is; return what this machine lacks for it."""
-    os.environ.pop("DVC_ROOT", None)
-    if setup.dvc_root is not None:
-        os.environ["DVC_ROOT"] = setup.dvc_root
+    os.environ["DVC_ROOT"] = setup.dvc_root
     if setup.requirements and (unmet := unmet_requirements(setup.requirements)):
         return unmet
     os.chdir(setup.directory)

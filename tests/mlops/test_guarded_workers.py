@@ -65,6 +65,18 @@ def process_of(task: int) -> int:
     return os.getpid()
 
 
+class DiesWhenSent:
+    """An answer in the middle of which its process is killed."""
+
+    def __reduce__(self) -> tuple[object, tuple[()]]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return int, ()
+
+
+def die_while_answering(task: int) -> object:
+    return DiesWhenSent() if task == 1 else task
+
+
 class Unimportable:
     """Cannot be unpickled in a worker."""
 
@@ -125,6 +137,11 @@ def test_the_number_of_guarded_workers_does_not_change_the_results() -> None:
 
 def test_what_an_earlier_task_broke_is_not_held_against_the_next() -> None:
     assert list(guarded(poison, [0, 1, 2, 3], workers=1)) == [0, 1, 2, 3]
+
+
+def test_a_worker_killed_while_it_answers_blocks_no_other() -> None:
+    results = list(guarded(die_while_answering, range(6), workers=2))
+    assert results == [0, crash("signal SIGKILL"), 2, 3, 4, 5]
 
 
 def test_guarded_workers_live_on() -> None:

@@ -1,5 +1,6 @@
 """Work over processes gives what one process gives, and faults arrive where they can be told."""
 
+import ctypes
 import os
 import platform
 import signal
@@ -73,6 +74,12 @@ def announce(task: int) -> int:
     return os.getpid()
 
 
+def hold_the_interpreter(task: int) -> None:
+    """Let no other thread of the process run, as a decoder that hangs in C may not."""
+    print(os.getpid(), flush=True)
+    ctypes.PyDLL(None).sleep(60)
+
+
 def map_processes(
     function: Callable[[Any], Any], tasks: Sequence[Any], *, workers: int
 ) -> Iterator[Any]:
@@ -81,7 +88,8 @@ def map_processes(
 
 def main() -> None:
     """Run tasks without end and tell the workers' process ids."""
-    for number in map_processes(announce, range(10_000), workers=2):
+    function = {"announce": announce, "hold": hold_the_interpreter}[sys.argv[1]]
+    for number in map_processes(function, range(10_000), workers=2):
         print(number, flush=True)
 
 
@@ -156,9 +164,10 @@ def test_a_task_whose_worker_was_killed_once_is_done_by_another(tmp_path: Path) 
     assert list(map_processes(die_once, paths, workers=2)) == ["a", "b", "c"]
 
 
-def test_workers_end_when_their_parent_is_killed() -> None:
+@pytest.mark.parametrize("task", ["announce", "hold"])
+def test_workers_end_when_their_parent_is_killed(task: str) -> None:
     parent = subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, __file__, task],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
