@@ -104,7 +104,7 @@ class RunConfig:
             run_id=run_id,
             project_root=str(project_root),
             output_dir=None if output_dir is None else str(output_dir),
-            _params=_read(Path(project_root) / PARAMS_FILE, keywords, set_params),
+            params=_read(Path(project_root) / PARAMS_FILE, keywords, set_params),
         )
 
     @classmethod
@@ -128,7 +128,6 @@ class RunConfig:
             )
         config = cls.__new__(cls)
         config.__dict__.update(copy.deepcopy(dict(document)))
-        config.__dict__["_params"] = config.__dict__.pop("params")
         return config
 
     @classmethod
@@ -147,8 +146,8 @@ class RunConfig:
     def of_run(cls, run_dir: str | Path) -> "RunConfig":
         """Return what a run was made with, one of the train stage or of a notebook.
 
-        Whoever has gone on with it since had the same values, but for those that `hash` is blind
-        to and for stages that it does not depend on.
+        Later attempts had the same values, but for those that `hash` ignores and for stages that
+        the run does not depend on.
         """
         path = Path(run_dir) / "config.json"
         try:
@@ -178,12 +177,7 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy in plain types."""
-        return {
-            "run_id": self.run_id,
-            "project_root": self.project_root,
-            "output_dir": self.output_dir,
-            "params": self.params,
-        }
+        return copy.deepcopy(self.__dict__)
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON, on one line."""
@@ -192,7 +186,7 @@ class RunConfig:
     @property
     def params(self) -> dict[str, Any]:
         """The sections of params.yaml, a copy: nested dicts, lists and scalars."""
-        params: dict[str, Any] = copy.deepcopy(self.__dict__["_params"])
+        params: dict[str, Any] = self.to_dict()["params"]
         return params
 
     def hash(self) -> str:
