@@ -22,13 +22,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from commands.prove.clone import PARAMS, Clone, make_clone, training_changes
-from commands.prove.comparison import Outcome, differences
-from commands.prove.evidence import PARTS, SAVE
-from commands.prove.modes import MODES
-from commands.prove.moments import Moment, draw_moments
-from commands.prove.target import find_target
-from commands.prove.trial import Kill, killed_run, supervised, uninterrupted_run
+from commands.prove.attempts import MODES
+from commands.prove.clone import Clone, find_target, make_clone, training_changes
+from commands.prove.comparison import Outcome
+from commands.prove.evidence import SAVE
+from commands.prove.moments import PARTS, Moment, draw_moments
+from commands.prove.trial import Kill, killed_and_compared, supervised, uninterrupted_run
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.tables import aligned
@@ -63,10 +62,10 @@ def run_mode(mode: str, runs: list[Run], options: argparse.Namespace) -> None:
     if not lacking(mode, runs, wanted):
         return
     target = find_target(Path(), options.target)
-    changes = training_changes(Path(PARAMS))
+    changes = training_changes()
     with tempfile.TemporaryDirectory(prefix="kills-", ignore_cleanup_errors=True) as directory:
-        clone = make_clone(Path(), Path(directory) / "clone", target, changes)
-        with supervised(clone):
+        clone = make_clone(Path(directory) / "clone", target, changes)
+        with supervised():
             reference, timeline = uninterrupted_run(clone, mode)
             print(f"{mode}: without a kill {timeline.training_sec:.1f} s of training")
             while number := lacking(mode, runs, wanted):
@@ -77,7 +76,7 @@ def run_mode(mode: str, runs: list[Run], options: argparse.Namespace) -> None:
                 moments = draw_moments(
                     min(number, options.per_run), parts, mode, timeline, generator
                 )
-                runs.append(killed_and_compared(clone, mode, moments, reference))
+                runs.append(killed_run(clone, mode, moments, reference))
                 if not any(run["kills"] for run in of_mode(mode, runs)[-5:]):
                     raise PipelineError(
                         f"{mode}: expected kills, got five runs without one; look at a run of "
@@ -87,15 +86,10 @@ def run_mode(mode: str, runs: list[Run], options: argparse.Namespace) -> None:
                     atomic.write_json(options.json, runs)
 
 
-def killed_and_compared(
-    clone: Clone, mode: str, moments: Sequence[Moment], reference: Outcome
-) -> Run:
+def killed_run(clone: Clone, mode: str, moments: Sequence[Moment], reference: Outcome) -> Run:
     kills: list[Kill] = []
     start = time.monotonic()
-    try:
-        found = differences(reference, killed_run(clone, mode, moments, kills.append))
-    except PipelineError as error:
-        found = list(error.faults)
+    found = killed_and_compared(clone, mode, moments, reference, kills.append)
     parts = ", ".join(f"{kill.part} ({kill.victim})" for kill in kills)
     duration_sec = time.monotonic() - start
     print(f"{mode}: {len(kills)} kills: {parts}: {duration_sec:.0f} s: {found or 'identical'}")

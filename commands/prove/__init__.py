@@ -12,18 +12,16 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
-from commands.prove.clone import PARAMS, Clone, make_clone, training_changes
-from commands.prove.comparison import Outcome, differences, repeated_samples
-from commands.prove.evidence import LEDGER, METRICS, PARTS
-from commands.prove.modes import MODES
-from commands.prove.moments import draw_moments
-from commands.prove.target import find_target
-from commands.prove.trial import Kill, killed_run, supervised, uninterrupted_run
+from commands.prove.attempts import MODES
+from commands.prove.clone import Clone, find_target, make_clone, training_changes
+from commands.prove.comparison import Outcome, repeated_samples
+from commands.prove.evidence import LEDGER, METRICS
+from commands.prove.moments import PARTS, draw_moments
+from commands.prove.trial import Kill, killed_and_compared, supervised, uninterrupted_run
 from mlops.errors import PipelineError
 from mlops.files.tables import aligned
 from mlops.processes.progress import counted
@@ -32,19 +30,6 @@ from mlops.processes.progress import counted
 MAX_RUNS_IN_VAIN = 5
 
 DIGITS = 8  # of a hash
-
-
-@dataclass(kw_only=True)
-class Proof:
-    """What has been run so far, and what of it differs."""
-
-    mode: str
-    seed: int
-    target: str
-    reference: Outcome | None = None
-    killed: list[Outcome] = field(default_factory=list)
-    kills: list[Kill] = field(default_factory=list)
-    differences: list[str] = field(default_factory=list)
 
 
 @click.command(help=__doc__)
@@ -72,69 +57,65 @@ def command(
 ) -> None:
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     stage = find_target(Path(), target)
-    changes = training_changes(Path(PARAMS), set_params)
+    changes = training_changes(set_params)
     directory = Path(tempfile.mkdtemp(prefix="prove-"))
     print(f"prove: {stage.name}, mode {mode}, seed {seed}, in {directory}")
-    proof = Proof(mode=mode, seed=seed, target=stage.name)
     try:
-        clone = make_clone(Path(), directory / "clone", stage, changes)
-        with supervised(clone):
-            run_proof(proof, clone, kills, parts or PARTS)
+        clone = make_clone(directory / "clone", stage, changes)
+        with supervised():
+            differences = prove(clone, mode, kills, parts or PARTS, random.Random(seed))
     except BaseException:
         print(f"prove: what there is of it lies in {directory}")
         raise
-    print_kills(proof)
-    print_comparison(proof)
-    if proof.differences:
+    if differences:
         raise PipelineError(
-            *proof.differences,
+            *differences,
             f"{stage.name}: expected the results of a run that was never killed, got others; "
             f"the clone is left in {clone.root}",
         )
-    print(f"prove: after {counted(len(proof.kills), 'kill')} everything is identical")
+    print(f"prove: after {counted(kills, 'kill')} everything is identical")
     if keep:
         print(f"prove: the clone is left in {clone.root}")
     else:
         shutil.rmtree(directory)
 
 
-def run_proof(proof: Proof, clone: Clone, num_kills: int, parts: Sequence[str]) -> None:
-    """The run without a kill, and as many runs with kills as it takes for `num_kills`."""
+def prove(
+    clone: Clone, mode: str, num_kills: int, parts: Sequence[str], generator: random.Random
+) -> list[str]:
+    """Run once without a kill, then until `num_kills` or a difference; return the differences."""
+    kills: list[Kill] = []
 
     def tell(kill: Kill) -> None:
-        proof.kills.append(kill)
-        print(f"prove: kill {len(proof.kills)} of {num_kills}: {describe(kill)}")
+        kills.append(kill)
+        lived = f", the trainer ended {kill.orphan_sec:.1f} s later" if kill.orphan_sec else ""
+        place = f"in {kill.part}, {kill.victim} ({kill.reached}{lived})"
+        print(f"prove: kill {len(kills)} of {num_kills}: {place}")
 
     started = time.monotonic()
-    proof.reference, timeline = uninterrupted_run(clone, proof.mode)
+    reference, timeline = uninterrupted_run(clone, mode)
     print(f"prove: without a kill it took {time.monotonic() - started:.1f} s")
-    generator = random.Random(proof.seed)
-    in_vain = 0
-    while len(proof.kills) < num_kills and not proof.differences:
-        before = len(proof.kills)
-        moments = draw_moments(num_kills - before, parts, proof.mode, timeline, generator)
-        try:
-            killed = killed_run(clone, proof.mode, moments, tell)
-        except PipelineError as error:
-            proof.differences += error.faults
-            return
-        proof.killed.append(killed)
-        proof.differences += differences(proof.reference, killed)
-        in_vain = 0 if len(proof.kills) > before else in_vain + 1
-        if in_vain == MAX_RUNS_IN_VAIN:
+    differences: list[str] = []
+    runs = in_vain = 0
+    while len(kills) < num_kills and not differences:
+        before = len(kills)
+        moments = draw_moments(num_kills - before, parts, mode, timeline, generator)
+        differences = killed_and_compared(clone, mode, moments, reference, tell)
+        runs += 1
+        in_vain = 0 if len(kills) > before else in_vain + 1
+        if in_vain == MAX_RUNS_IN_VAIN and not differences:
             raise PipelineError(
-                f"{proof.target}: expected a run that lasts long enough to be killed, got "
+                f"{clone.target.name}: expected a run that lasts long enough to be killed, got "
                 f"{in_vain} that ended before; raise train.epochs with --set-param"
             )
+    print_kills(kills)
+    print_comparison(reference, differences)
+    print(f"runs: {runs}, starts: {len(kills) + runs}\n")
+    return differences
 
 
-def describe(kill: Kill) -> str:
-    lived = f", the trainer ended {kill.orphan_sec:.1f} s later" if kill.orphan_sec else ""
-    return f"in {kill.part}, {kill.victim} ({kill.reached}{lived})"
-
-
-def print_kills(proof: Proof) -> None:
-    counts = Counter((kill.part, kill.victim) for kill in proof.kills)
+def print_kills(kills: Sequence[Kill]) -> None:
+    counts = Counter((kill.part, kill.victim) for kill in kills)
     victims = sorted({victim for _, victim in counts})
     rows = [
         [part, *(str(counts[part, victim] or "") for victim in victims), str(total)]
@@ -144,18 +125,15 @@ def print_kills(proof: Proof) -> None:
     print("\n" + aligned(["killed in", *victims, "all"], rows, numbers={*victims, "all"}) + "\n")
 
 
-def print_comparison(proof: Proof) -> None:
-    if proof.reference is None or not proof.killed:
-        return
-    (log,) = proof.reference.logs
-    rows = [[path, md5[:DIGITS]] for path, md5 in proof.reference.recorded[0].items()]
-    rows.append([METRICS, counted(len(log.metrics), "row")])
-    rows.append([LEDGER, "none" if log.ledger is None else counted(len(log.ledger), "row")])
-    for row in rows:
-        differs = any(row[0] in difference.split(":")[0] for difference in proof.differences)
-        row.append("differs" if differs else "the same")
+def print_comparison(reference: Outcome, differences: Sequence[str]) -> None:
+    (log,) = reference.logs.values()
+    made = {path: md5[:DIGITS] for path, md5 in reference.recorded[0].items()}
+    made |= {name: counted(len(log[name]), "row") for name in (METRICS, LEDGER)}
+    differing = [difference.partition(":")[0] for difference in differences]
+    rows = [
+        [name, text, "differs" if any(name in place for place in differing) else "the same"]
+        for name, text in made.items()
+    ]
     print(aligned(["", "never killed", "killed"], rows))
-    if log.ledger is not None:
-        repeated = repeated_samples(log.ledger)
-        print(f"samples that an epoch has more than once, never killed: {repeated}")
-    print(f"runs: {len(proof.killed)}, starts: {len(proof.kills) + len(proof.killed)}\n")
+    repeated = repeated_samples(log[LEDGER])
+    print(f"samples that an epoch has more than once, never killed: {repeated}")

@@ -2,50 +2,40 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from commands.prove.clone import Clone
-from commands.prove.evidence import LEDGER, METADATA, METRICS, metadata
+from commands.prove.evidence import LOGS, METADATA, metadata
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.run.directory import FINISHED
 
-Rows = list[dict[str, Any]]
+Row = Mapping[str, Any]
 
 LATEST = "checkpoints/latest_checkpoint.pt"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Log:
-    """What the directory of a finished run holds."""
-
-    run: str  # its id
-    metrics: Rows  # without the column `time`
-    ledger: Rows | None  # None if the stage keeps none
-    attempts: int | None  # None if the stage does not count them
+MAX_SHOWN = 200  # characters of a row
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """All that one or more starts of the stage left, the last of which ran to its end."""
 
-    recorded: Sequence[dict[str, str]]  # the outs' md5, once for every record of DVC
+    recorded: Sequence[Mapping[str, str]]  # the outs' md5, once for every record of DVC
     damaged: Sequence[str]  # outs whose bytes are not those that DVC recorded
-    logs: Sequence[Log]
+    # Of each finished run, by its id: the rows of metrics.jsonl and ledger.jsonl, without `time`.
+    logs: Mapping[str, Mapping[str, Sequence[Row]]]
     abandoned: Sequence[str]  # runs with a checkpoint that no start went on with
 
 
 def read_outcome(clone: Clone, mode: str) -> Outcome:
     in_experiments = mode in ("temp", "queue")
     recorded = list(clone.recorded(in_experiments=in_experiments))
-    finished: list[Path] = []
-    unfinished: list[Path] = []
-    for path in sorted(clone.runs.glob(f"*/run_*/{METADATA}")):
-        of_status = finished if metadata(path.parent).get("status") == FINISHED else unfinished
-        of_status.append(path.parent)
+    runs = [path.parent for path in sorted(clone.runs.glob(f"*/run_*/{METADATA}"))]
+    finished = [run for run in runs if metadata(run).get("status") == FINISHED]
     if not recorded or not finished:
         raise PipelineError(
             f"{clone.root}: expected a finished run below runs/ and a record of "
@@ -59,86 +49,66 @@ def read_outcome(clone: Clone, mode: str) -> Outcome:
             for path, md5 in outs.items()
             if not _is_whole(clone, path, md5, in_experiments=in_experiments)
         ],
-        logs=[_read_log(run_dir) for run_dir in finished],
-        abandoned=[run_dir.name for run_dir in unfinished if (run_dir / LATEST).exists()],
+        logs={run.name: {name: _read_rows(run / name) for name in LOGS} for run in finished},
+        abandoned=[run.name for run in runs if run not in finished and (run / LATEST).exists()],
     )
 
 
 def differences(reference: Outcome, killed: Outcome) -> list[str]:
-    """A line each; none if all that `killed` made is what `reference` made."""
-    expected, found = reference.recorded[0], []
+    """Return a line for each; none if all that `killed` made is what `reference` made."""
+    return list(dict.fromkeys(_differences(reference, killed)))
+
+
+def _differences(reference: Outcome, killed: Outcome) -> Iterator[str]:
     for outs in killed.recorded:
-        for path, md5 in expected.items():
+        for path, md5 in reference.recorded[0].items():
             if outs.get(path) != md5:
-                found.append(f"{path}: expected md5 {md5}, got {outs.get(path, 'no such out')}")
-    found += [
-        f"{path}: expected the bytes that dvc.lock names, got others" for path in killed.damaged
-    ]
-    (log,) = reference.logs
-    for other in killed.logs:
-        found += _row_differences(f"{other.run}/{METRICS}", log.metrics, other.metrics)
-        if log.ledger is None and other.ledger is None:
-            continue
-        found += _row_differences(f"{other.run}/{LEDGER}", log.ledger or [], other.ledger or [])
-    found += [
-        f"{run}: expected every start to go on with it, got a run that was left with a checkpoint"
-        for run in killed.abandoned
-    ]
-    return list(dict.fromkeys(found))
+                yield f"{path}: expected md5 {md5}, got {outs.get(path, 'no such out')}"
+    for path in killed.damaged:
+        yield f"{path}: expected the bytes that dvc.lock names, got others"
+    (expected,) = reference.logs.values()
+    for run, logs in killed.logs.items():
+        for name in LOGS:
+            rows = zip_longest(expected[name], logs[name])
+            for number, (first, second) in enumerate(rows, start=1):
+                if first != second:
+                    place = f"{run}/{name}: expected in row {number}"
+                    yield f"{place} {_shortened(first)}, got {_shortened(second)}"
+                    break
+    for run in killed.abandoned:
+        yield (
+            f"{run}: expected every start to go on with it, got a run that was left with a "
+            "checkpoint"
+        )
 
 
-def repeated_samples(ledger: Rows) -> int:
-    """How many samples stand in their epoch more than once."""
+def repeated_samples(ledger: Sequence[Row]) -> int:
+    """Return how many samples stand in their epoch more than once."""
     counts = Counter((row["epoch"], sample) for row in ledger for sample in row["samples"])
     return sum(count > 1 for count in counts.values())
 
 
-def _row_differences(name: str, expected: Rows, got: Rows) -> list[str]:
-    for number, (first, second) in enumerate(zip(expected, got, strict=False), start=1):
-        if first != second:
-            return [
-                f"{name}: expected in row {number} {_shortened(first)}, got {_shortened(second)}"
-            ]
-    if len(expected) == len(got):
-        return []
-    following = (expected if len(expected) > len(got) else got)[min(len(expected), len(got))]
-    return [
-        f"{name}: expected {len(expected)} rows, got {len(got)}; the first that only one of them "
-        f"has is {_shortened(following)}"
-    ]
+def _shortened(row: Row | None) -> str:
+    text = "none" if row is None else json.dumps(row, separators=(",", ":"))
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 
-def _shortened(row: dict[str, Any]) -> str:
-    text = json.dumps(row, separators=(",", ":"))
-    return text if len(text) <= 200 else f"{text[:197]}..."
+def _read_rows(log: Path) -> list[Row]:
+    lines = log.read_bytes().splitlines() if log.exists() else []
+    return [_read_row(line) for line in lines]
 
 
-def _read_log(run_dir: Path) -> Log:
-    attempts = metadata(run_dir).get("attempts")
-    ledger = run_dir / LEDGER
-    return Log(
-        run=run_dir.name,
-        metrics=[
-            {name: value for name, value in row.items() if name != "time"}
-            for row in _rows(run_dir / METRICS)
-        ],
-        ledger=_rows(ledger) if ledger.exists() else None,
-        attempts=len(attempts) if isinstance(attempts, list) else attempts,
-    )
-
-
-def _rows(path: Path) -> Rows:
-    rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            rows.append({"row": number, "is no JSON": line.decode(errors="replace")})
-    return rows
+def _read_row(line: bytes) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {"is no JSON": line.decode(errors="replace")}
+    row.pop("time", None)
+    return dict(row)
 
 
 def _is_whole(clone: Clone, path: str, md5: str, *, in_experiments: bool) -> bool:
-    """Whether the out has the recorded bytes: in the workspace, or in the cache."""
+    """Return whether the out has the recorded bytes: in the workspace, or in the cache."""
     content = clone.objects / md5[:2] / md5[2:] if in_experiments else clone.root / path
     if md5.endswith(".dir"):
         return content.exists()

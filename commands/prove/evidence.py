@@ -5,7 +5,6 @@ The part is told by what is there while the trainer stands still, never by what 
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,9 @@ VALIDATION = "validation"
 PUBLISHING = "publishing"
 RECORDING = "recording"  # by DVC, of what the stage has written
 
-PARTS = (START_UP, TRAINING, LOGGING, SAVE, VALIDATION, PUBLISHING, RECORDING)
-
 METRICS, LEDGER, METADATA = "metrics.jsonl", "ledger.jsonl", "metadata.json"
 LOGS = (METRICS, LEDGER)
+CHECKPOINTS = "*/run_*/checkpoints"
 TEMPORARY = ".*.tmp*"
 
 # So long after a row was written, a kill counts as one inside logging: the write itself takes
@@ -35,87 +33,69 @@ JUST_WRITTEN_SEC = 0.005
 
 @dataclass
 class Scene:
-    """The run that a trainer is in, watched from outside."""
+    """A trainer, and the run that it is in, watched from outside."""
 
     clone: Clone
     trainer: Process
     directory: Path  # that the trainer works in
     output: Path | None  # the file that it prints to
+    run_dir: Path | None = None  # as soon as the trainer has its log open
     stale: set[Path] = field(default_factory=set)  # temporary files of earlier kills
 
-    def run_dir(self) -> Path | None:
-        """The run directory whose log the trainer has open."""
-        for link in self._open_files():
-            if link.name == METRICS and link.parent.parent.parent == self.clone.runs:
-                return link.parent
+    def part(self, now: float) -> str:
+        """Return where the trainer is at the time `now`, in seconds since 1970."""
+        self.run_dir = self.run_dir or self._open_run()
+        if self.run_dir is None:
+            return START_UP
+        if set(self.run_dir.glob(f"checkpoints/{TEMPORARY}")) - self.stale:
+            return SAVE
+        if self._publishes() or metadata(self.run_dir).get("status") == FINISHED:
+            return PUBLISHING
+        logs = [log for name in LOGS if (log := self.run_dir / name).exists()]
+        if any(is_torn(log) or now - log.stat().st_mtime < JUST_WRITTEN_SEC for log in logs):
+            return LOGGING
+        return VALIDATION if self._validates() else TRAINING
+
+    def _open_run(self) -> Path | None:
+        """Return the run directory whose log the trainer has open."""
+        try:
+            for descriptor in Path(f"/proc/{self.trainer.pid}/fd").iterdir():
+                log = descriptor.readlink()
+                if log.name == METRICS and log.parent.parent.parent == self.clone.runs:
+                    return log.parent
+        except OSError:  # it has ended, or closed a file meanwhile
+            pass
         return None
 
-    def saves(self) -> set[Path]:
-        """Unfinished writes of checkpoints that no earlier kill has left."""
-        found = set(self.clone.runs.glob(f"*/run_*/checkpoints/{TEMPORARY}"))
-        return found - self.stale
-
-    def publications(self) -> set[Path]:
+    def _publishes(self) -> bool:
         outs = [self.directory / out for out in self.clone.target.outs]
-        return {path for out in outs for path in out.parent.glob(f".{out.stem}.*.tmp*")}
+        return any(True for out in outs for _ in out.parent.glob(f".{out.stem}.*.tmp*"))
 
-    def log_sizes(self, run_dir: Path) -> int:
-        return sum((run_dir / name).stat().st_size for name in LOGS if (run_dir / name).exists())
-
-    def validates(self) -> bool:
-        """The epoch's training is printed, its validation is not."""
-        lines = re.findall(r"^\w+: .*: epoch \d+: (train|val) ", self.printed(), re.MULTILINE)
-        return bool(lines) and lines[-1] == "train"
-
-    def printed(self) -> str:
-        """What the trainer has printed, and DVC before it, since this start."""
+    def _validates(self) -> bool:
+        """Return whether the epoch's training is printed and its validation is not."""
         if self.output is None or not self.output.exists():
-            return ""
-        return self.output.read_text(errors="replace")
-
-    def part(self, run_dir: Path | None, now: float) -> str:
-        """Where the trainer is, which stands still since the time `now`."""
-        if run_dir is None:
-            return START_UP
-        if self.saves():
-            return SAVE
-        if self.publications() or status(run_dir) == FINISHED:
-            return PUBLISHING
-        if any(
-            is_torn(path) or now - path.stat().st_mtime < JUST_WRITTEN_SEC
-            for name in LOGS
-            if (path := run_dir / name).exists()
-        ):
-            return LOGGING
-        return VALIDATION if self.validates() else TRAINING
-
-    def _open_files(self) -> Iterator[Path]:
-        try:
-            for link in Path(f"/proc/{self.trainer.pid}/fd").iterdir():
-                yield link.readlink()
-        except OSError:
-            return
+            return False
+        printed = self.output.read_text(errors="replace")
+        lines = re.findall(r"^\w+: .*: epoch \d+: (train|val) ", printed, re.MULTILINE)
+        return bool(lines) and lines[-1] == "train"
 
 
 def look(clone: Clone, trainer: Process) -> Scene | None:
-    """The scene of a trainer that has just started; None if it has ended already."""
+    """Return the scene of a trainer that has just started; None if it has ended already."""
     try:
         directory = Path(f"/proc/{trainer.pid}/cwd").readlink()
         output = Path(f"/proc/{trainer.pid}/fd/1").readlink()
     except OSError:
         return None
-    scene = Scene(clone, trainer, directory, output if output.is_absolute() else None)
-    scene.stale = scene.saves()
-    return scene
+    stale = set(clone.runs.glob(f"{CHECKPOINTS}/{TEMPORARY}"))
+    return Scene(clone, trainer, directory, output if output.is_absolute() else None, stale=stale)
 
 
-def is_torn(path: Path) -> bool:
-    content = path.read_bytes()
-    return bool(content) and not content.endswith(b"\n")
-
-
-def status(run_dir: Path) -> str:
-    return str(metadata(run_dir).get("status", ""))
+def is_torn(log: Path) -> bool:
+    """Return whether the last row has no end yet."""
+    with log.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, 2) - 1))
+        return stream.read() not in (b"", b"\n")
 
 
 def metadata(run_dir: Path) -> dict[str, Any]:
@@ -124,7 +104,7 @@ def metadata(run_dir: Path) -> dict[str, Any]:
 
 
 def last_row(run_dir: Path | None) -> str:
-    """How far the log goes, in words."""
+    """Return how far the log goes, in words."""
     if run_dir is None:
         return "no log yet"
     for name in (LEDGER, METRICS):

@@ -5,10 +5,11 @@ started stays below it, and nothing else is ever looked at.
 """
 
 import ctypes
+import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -47,9 +48,7 @@ class Process:
     def freeze(self) -> None:
         """Stop it, as far as it goes: a thread that waits for the disk stops after that."""
         self.send(signal.SIGSTOP)
-        deadline = time.monotonic() + 1
-        while time.monotonic() < deadline and set(self._states()) - {psutil.STATUS_STOPPED}:
-            time.sleep(0.0005)
+        wait_until(lambda: set(self._states()) <= {psutil.STATUS_STOPPED}, 1.0, poll_sec=0.0005)
 
     def _states(self) -> Iterator[str]:
         with suppress(psutil.NoSuchProcess):
@@ -57,9 +56,28 @@ class Process:
                 yield psutil.Process(thread.id).status()
 
 
+def wait_until(
+    condition: Callable[[], bool], limit_sec: float = math.inf, *, poll_sec: float = POLL_SEC
+) -> bool:
+    """Return True as soon as the condition holds, False if it does not within the limit."""
+    deadline = time.monotonic() + limit_sec
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(poll_sec)
+    return True
+
+
+def wait_for_end(process: Process, limit_sec: float) -> float | None:
+    """Return how many seconds it took to end; None if it has not."""
+    start = time.monotonic()
+    ended = wait_until(lambda: not process.is_alive(), limit_sec)
+    return time.monotonic() - start if ended else None
+
+
 @contextmanager
 def adopting_orphans() -> Iterator[None]:
-    """Within it, this process is the parent of every descendant whose own parent has ended."""
+    """Make this process the parent of every descendant whose own parent has ended."""
     prctl = ctypes.CDLL(None).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
@@ -69,7 +87,7 @@ def adopting_orphans() -> Iterator[None]:
 
 
 def descendants(root: int | None = None) -> list[Process]:
-    """All living processes below `root`, or below this process, parents before children."""
+    """Return all living processes below `root`, or below this one, parents before children."""
     with suppress(psutil.NoSuchProcess):
         below = map(Process, psutil.Process(root).children(recursive=True))
         return [process for process in below if process.is_alive()]
@@ -84,13 +102,3 @@ def reap_orphans() -> None:
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-
-
-def wait_for_end(process: Process, limit_sec: float) -> float | None:
-    """How long it took to end; None if it has not."""
-    start = time.monotonic()
-    while process.is_alive():
-        if time.monotonic() - start > limit_sec:
-            return None
-        time.sleep(POLL_SEC)
-    return time.monotonic() - start

@@ -1,6 +1,5 @@
 """One run of the stage, never killed or killed again and again."""
 
-import re
 import signal
 import sys
 import time
@@ -8,16 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from commands.prove.attempts import Attempt, mended_dvc, start_attempt, stop_queue
 from commands.prove.clone import Clone
-from commands.prove.comparison import Outcome, read_outcome
-from commands.prove.evidence import last_row
-from commands.prove.modes import Attempt, Queue, new_attempt
+from commands.prove.comparison import Outcome, differences, read_outcome
+from commands.prove.evidence import RECORDING, START_UP, last_row
 from commands.prove.moments import Moment, Timeline, wait_for, wait_for_trainer
-from commands.prove.processes import POLL_SEC, adopting_orphans, descendants, reap_orphans
-from commands.prove.target import LOCK
+from commands.prove.processes import adopting_orphans, descendants, reap_orphans, wait_until
 from mlops.errors import PipelineError
 
-RWLOCK = ".dvc/tmp/rwlock"
+LAST_LINES = 12  # of what a start that failed has printed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +31,8 @@ Report = Callable[[Kill], None]
 
 
 @contextmanager
-def supervised(clone: Clone) -> Iterator[None]:
-    """Within it, all that is started stays below this process; on leaving, it is ended."""
+def supervised() -> Iterator[None]:
+    """Keep all that is started below this process, and end it on leaving."""
     with adopting_orphans():
         # As Ctrl-C does: what was started must end with this process.
         before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -43,120 +41,82 @@ def supervised(clone: Clone) -> Iterator[None]:
         finally:
             signal.signal(signal.SIGTERM, before)
             # The worker first: it would start what is queued.
-            Queue(clone, "").stop()
+            stop_queue()
             for process in descendants():
                 process.send(signal.SIGKILL)
             reap_orphans()
 
 
 def uninterrupted_run(clone: Clone, mode: str) -> tuple[Outcome, Timeline]:
+    """Run the stage to its end; return what it left, and how long its parts took."""
     clone.reset()
-    attempt = new_attempt(clone, mode, 0)
-    attempt.start()
+    attempt = start_attempt(clone, mode, 0)
     scene = wait_for_trainer(attempt)
     if scene is None:
-        raise _failed(attempt)
-    started = opened = time.monotonic()
-    has_opened = False
-    while scene.trainer.is_alive():
-        if not has_opened and scene.run_dir() is not None:
-            has_opened, opened = True, time.monotonic()
-        time.sleep(POLL_SEC)
+        raise failed(attempt)
+    started = time.monotonic()
+    trainer = scene.trainer
+    wait_until(lambda: not trainer.is_alive() or scene.part(time.time()) != START_UP)
+    opened = time.monotonic()
+    wait_until(lambda: not trainer.is_alive())
     timeline = Timeline(start_up_sec=opened - started, training_sec=time.monotonic() - opened)
-    _finish(attempt)
-    return _outcome(clone, mode), timeline
+    return finish(attempt, mode), timeline
 
 
-def killed_run(
-    clone: Clone,
-    mode: str,
-    moments: Sequence[Moment],
-    report: Report,
-) -> Outcome:
+def killed_and_compared(
+    clone: Clone, mode: str, moments: Sequence[Moment], reference: Outcome, report: Report
+) -> list[str]:
+    """Kill a run at the moments; return how it differs from the reference, or why it failed."""
+    try:
+        return differences(reference, killed_run(clone, mode, moments, report))
+    except PipelineError as error:
+        return list(error.faults)
+
+
+def killed_run(clone: Clone, mode: str, moments: Sequence[Moment], report: Report) -> Outcome:
     """Kill a run at the moments, of as many starts; fewer times if it ends before the last."""
     clone.reset()
-    attempt = new_attempt(clone, mode, 1)
-    starts = 1
-    attempt.start()
-    kills = 0
+    starts, kills = 1, 0
+    attempt = start_attempt(clone, mode, starts)
     while True:
-        kill = _kill_once(attempt, moments[kills:])
+        kill = kill_once(attempt, moments[kills]) if kills < len(moments) else None
         if kill is not None:
             kills += 1
             report(kill)
         elif not mended_dvc(attempt):
-            break
+            return finish(attempt, mode)
         starts += 1
-        attempt = new_attempt(clone, mode, starts)
-        attempt.start()
-    _finish(attempt)
-    return _outcome(clone, mode)
+        attempt = start_attempt(clone, mode, starts)
 
 
-def _kill_once(attempt: Attempt, moments: Sequence[Moment]) -> Kill | None:
-    """Kill the attempt at the first of the moments, or let it run to its end."""
+def kill_once(attempt: Attempt, moment: Moment) -> Kill | None:
+    """Kill the attempt at the moment; return None if it ends before."""
     scene = wait_for_trainer(attempt)
-    if scene is None or not moments:
+    part = wait_for(moment, scene, attempt) if scene else None
+    if scene is None or part is None:
         return None
-    stop = wait_for(moments[0], scene, attempt)
-    if stop is None:
-        return None
-    reached = "trained to the end" if stop.trainer is None else last_row(scene.run_dir())
-    orphan_sec = attempt.kill(moments[0].victim, stop.trainer)
+    trainer = None if part == RECORDING else scene.trainer
+    reached = "trained to the end" if trainer is None else last_row(scene.run_dir)
     return Kill(
-        aimed_at=moments[0].part,
-        part=stop.part,
-        victim=moments[0].victim,
+        aimed_at=moment.part,
+        part=part,
+        victim=moment.victim,
         reached=reached,
-        orphan_sec=orphan_sec,
+        orphan_sec=attempt.kill(moment.victim, trainer),
     )
 
 
-def mended_dvc(attempt: Attempt) -> bool:
-    """Whether the attempt ended at a file of DVC's own that a kill has cut off, and it was mended.
-
-    DVC writes its list of locks and dvc.lock in place. Killed in between, it refuses to start
-    until the one is removed or the other put back, which no stage can do for it. Where dvc.lock is
-    gone altogether, `dvc exp run` removes all outs from the workspace, which are in its cache.
-    """
-    while not attempt.is_over():
-        time.sleep(POLL_SEC)
-    if attempt.succeeded():
-        return False
-    words = attempt.printed()
-    if "RWLock-file" in words:
-        (attempt.clone.root / RWLOCK).unlink(missing_ok=True)
-        print(
-            f"prove: a kill has cut off DVC's own {RWLOCK}, so that DVC did not start; removed it"
-        )
-    elif re.search(rf"{LOCK}' (validation failed|is invalid)|{LOCK}.*corrupted", words):
-        attempt.clone.git("checkout", "HEAD", "--", LOCK)
-        print(f"prove: a kill has cut off DVC's own {LOCK}, and DVC did not start; put it back")
-    elif "No file hash info found" in words:
-        attempt.clone.git("checkout", "HEAD", "--", LOCK)
-        attempt.clone.dvc("checkout", "--quiet")
-        print(f"prove: a kill has left no {LOCK}, by which DVC knows the outs; put both back")
-    else:
-        return False
-    return True
+def finish(attempt: Attempt, mode: str) -> Outcome:
+    if not attempt.wait():
+        raise failed(attempt)
+    stop_queue()
+    return read_outcome(attempt.clone, mode)
 
 
-def _finish(attempt: Attempt) -> None:
-    while not attempt.is_over():
-        time.sleep(POLL_SEC)
-    if not attempt.succeeded():
-        raise _failed(attempt)
-
-
-def _outcome(clone: Clone, mode: str) -> Outcome:
-    Queue(clone, "").stop()
-    return read_outcome(clone, mode)
-
-
-def _failed(attempt: Attempt) -> PipelineError:
+def failed(attempt: Attempt) -> PipelineError:
     lines = [line for line in attempt.printed().splitlines() if line.strip()]
     return PipelineError(
         f"{attempt.clone.target.name}: expected it to run to its end, got a start that failed, "
         f"though it was not killed; its last words, in {attempt.clone.root}:",
-        *lines[-12:],
+        *lines[-LAST_LINES:],
     )

@@ -8,16 +8,21 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from commands.prove.clone import Clone, forget, link
-from commands.prove.comparison import Log, Outcome, differences, read_outcome, repeated_samples
+from commands.prove.attempts import RWLOCK, mended_dvc, start_attempt
+from commands.prove.clone import Clone, Target, find_target, forget, link
+from commands.prove.comparison import Outcome, differences, read_outcome, repeated_samples
 from commands.prove.evidence import LOGGING, PUBLISHING, SAVE, START_UP, TRAINING, VALIDATION, look
-from commands.prove.modes import new_attempt
-from commands.prove.processes import Process, adopting_orphans, descendants, wait_for_end
-from commands.prove.target import Target, find_target
-from commands.prove.trial import RWLOCK, mended_dvc
+from commands.prove.processes import (
+    Process,
+    adopting_orphans,
+    descendants,
+    wait_for_end,
+    wait_until,
+)
 from tests.support.clone import commit, environment, git
 
 RUN = "run_20260101_000000_0123abcd"
@@ -105,8 +110,8 @@ def outcome(
     samples: Rows | None = None,
     abandoned: tuple[str, ...] = (),
 ) -> Outcome:
-    log = Log(run=RUN, metrics=metrics or rows(7), ledger=samples, attempts=None)
-    return Outcome(recorded=[{"model.pt": md5}], damaged=[], logs=[log], abandoned=abandoned)
+    log = {"metrics.jsonl": metrics or rows(7), "ledger.jsonl": samples or []}
+    return Outcome(recorded=[{"model.pt": md5}], damaged=[], logs={RUN: log}, abandoned=abandoned)
 
 
 def test_equal_runs_do_not_differ() -> None:
@@ -124,7 +129,7 @@ def test_a_row_logged_twice_is_found_with_its_number() -> None:
 
 def test_a_row_too_many_at_the_end_is_found() -> None:
     (difference,) = differences(outcome(), outcome(metrics=rows(8)))
-    assert "expected 7 rows, got 8" in difference
+    assert "expected in row 8 none, got" in difference
     assert '"step":7' in difference
 
 
@@ -180,11 +185,10 @@ def clone_of_two_stages(root: Path) -> Clone:
 
 def assert_mended_once(clone: Clone, mode: str) -> None:
     """The first start ends at what a kill has left, which is mended; the second one succeeds."""
-    starts = [new_attempt(clone, mode, number) for number in (1, 2)]
-    for attempt, mended in zip(starts, (True, False), strict=True):
-        attempt.start()
+    for number, mended in ((1, True), (2, False)):
+        attempt = start_attempt(clone, mode, number)
         assert mended_dvc(attempt) == mended
-    assert starts[1].succeeded()
+    assert attempt.succeeded()
 
 
 @pytest.mark.parametrize(
@@ -218,62 +222,70 @@ def run_dir(clone: Clone) -> Path:
 
 
 @pytest.fixture
-def trainer(clone: Clone, run_dir: Path) -> Iterator[Process]:
-    """A process that has the log open, as a trainer has, and prints to a file."""
+def starting(clone: Clone, run_dir: Path) -> Iterator[tuple[Process, IO[bytes]]]:
+    """A process that prints to a file, and opens the log when it has read a line, as a trainer."""
     (clone.root / "out").mkdir()
-    code = f"import sys; f = open({str(run_dir / 'metrics.jsonl')!r}); sys.stdin.read()"
+    log = str(run_dir / "metrics.jsonl")
+    code = f"import sys; sys.stdin.readline(); f = open({log!r}); sys.stdin.read()"
     with (clone.root / "printed").open("wb") as printed:
         child = subprocess.Popen(
             [sys.executable, "-c", code], cwd=clone.root, stdin=subprocess.PIPE, stdout=printed
         )
+    assert child.stdin is not None
     (process,) = (process for process in descendants() if process.pid == child.pid)
-    scene = look(clone, process)
-    assert scene is not None
-    while scene.run_dir() is None:
-        time.sleep(0.01)
-    yield process
+    yield process, child.stdin
     child.kill()
     child.communicate()
 
 
-def part(clone: Clone, trainer: Process, run_dir: Path | None, *, later_sec: float = 1) -> str:
+@pytest.fixture
+def trainer(clone: Clone, starting: tuple[Process, IO[bytes]]) -> Process:
+    """The process, which has the log open."""
+    process, stdin = starting
+    assert part(clone, process) == START_UP
+    stdin.write(b"\n")
+    stdin.flush()
+    assert wait_until(lambda: part(clone, process) != START_UP, 30)
+    return process
+
+
+def part(clone: Clone, trainer: Process, *, later_sec: float = 1) -> str:
     scene = look(clone, trainer)
     assert scene is not None
     scene.stale = set()
-    return scene.part(run_dir, time.time() + later_sec)
+    return scene.part(time.time() + later_sec)
 
 
 def test_the_part_is_told_by_what_lies_on_disk(
     clone: Clone, trainer: Process, run_dir: Path
 ) -> None:
-    assert part(clone, trainer, None) == START_UP
-    assert part(clone, trainer, run_dir) == TRAINING
+    assert part(clone, trainer) == TRAINING
 
     printed = clone.root / "printed"
     printed.write_text("train: m fold 0: epoch 0: train loss 0.5\n")
-    assert part(clone, trainer, run_dir) == VALIDATION
+    assert part(clone, trainer) == VALIDATION
     printed.write_text(printed.read_text() + "train: m fold 0: epoch 0: val loss 0.5\n")
-    assert part(clone, trainer, run_dir) == TRAINING
+    assert part(clone, trainer) == TRAINING
 
     metrics = run_dir / "metrics.jsonl"
     whole = metrics.read_text()
     metrics.write_text(whole + '{"epoch"')
-    assert part(clone, trainer, run_dir) == LOGGING
+    assert part(clone, trainer) == LOGGING
     metrics.write_text(whole)
-    assert part(clone, trainer, run_dir, later_sec=0) == LOGGING
-    assert part(clone, trainer, run_dir) == TRAINING
+    assert part(clone, trainer, later_sec=0) == LOGGING
+    assert part(clone, trainer) == TRAINING
 
     published = clone.root / "out/.model.x1.tmp.pt"
     published.touch()
-    assert part(clone, trainer, run_dir) == PUBLISHING
+    assert part(clone, trainer) == PUBLISHING
     save = run_dir / "checkpoints/.latest_checkpoint.x2.tmp.pt"
     save.touch()
-    assert part(clone, trainer, run_dir) == SAVE
+    assert part(clone, trainer) == SAVE
 
     published.unlink()
     save.unlink()
     (run_dir / "metadata.json").write_text('{"status": "finished"}')
-    assert part(clone, trainer, run_dir) == PUBLISHING
+    assert part(clone, trainer) == PUBLISHING
 
 
 def test_what_an_earlier_kill_left_is_no_save(
@@ -282,7 +294,7 @@ def test_what_an_earlier_kill_left_is_no_save(
     (run_dir / "checkpoints/.latest_checkpoint.x2.tmp.pt").touch()
     scene = look(clone, trainer)
     assert scene is not None
-    assert scene.part(run_dir, time.time() + 1) == TRAINING
+    assert scene.part(time.time() + 1) == TRAINING
 
 
 def test_a_run_that_was_left_with_a_checkpoint_is_told(clone: Clone, run_dir: Path) -> None:
@@ -301,7 +313,7 @@ def test_a_run_that_was_left_with_a_checkpoint_is_told(clone: Clone, run_dir: Pa
     found = read_outcome(clone, "repro")
     assert found.abandoned == [run_dir.name]
     assert found.damaged == ["out/model.pt"]
-    assert found.logs[0].metrics == [{"epoch": 0, "step": 1}]
+    assert found.logs[other.name]["metrics.jsonl"] == [{"epoch": 0, "step": 1}]
 
 
 # --- processes ---------------------------------------------------------------------------------
