@@ -25,8 +25,8 @@ from typing import Any
 from commands.prove.attempts import MODES
 from commands.prove.clone import Clone, find_target, make_clone, training_changes
 from commands.prove.comparison import Outcome
-from commands.prove.evidence import SAVE
-from commands.prove.moments import PARTS, Moment, draw_moments
+from commands.prove.evidence import Part
+from commands.prove.moments import Moment, draw_moments
 from commands.prove.trial import Kill, killed_and_compared, supervised, uninterrupted_run
 from mlops.errors import PipelineError
 from mlops.files import atomic
@@ -70,7 +70,7 @@ def run_mode(mode: str, runs: list[Run], options: argparse.Namespace) -> None:
             print(f"{mode}: without a kill {timeline.training_sec:.1f} s of training")
             while number := lacking(mode, runs, wanted):
                 killed = num_kills(of_mode(mode, runs))
-                parts = PARTS if killed < wanted else [SAVE]
+                parts = list(Part) if killed < wanted else [Part.SAVE]
                 # One per run, so that a continued benchmark does not repeat the moments.
                 generator = random.Random(f"{options.seed} {mode} {len(of_mode(mode, runs))}")
                 moments = draw_moments(
@@ -104,7 +104,7 @@ def killed_run(clone: Clone, mode: str, moments: Sequence[Moment], reference: Ou
 def lacking(mode: str, runs: Sequence[Run], wanted: int) -> int:
     """Return how many kills the mode still lacks, in total or in saves."""
     kills = [kill for run in of_mode(mode, runs) for kill in run["kills"]]
-    saves = sum(kill["part"] == SAVE for kill in kills)
+    saves = sum(kill["part"] == Part.SAVE for kill in kills)
     return max(wanted - len(kills), math.ceil(wanted * SAVES_SHARE) - int(saves), 0)
 
 
@@ -126,12 +126,12 @@ def print_table(runs: Sequence[Run], options: argparse.Namespace) -> None:
             [
                 mode,
                 str(num_kills(own)),
-                *(str(counts[part]) for part in PARTS),
+                *(str(counts[part]) for part in Part),
                 str(len(own)),
                 str(differing),
             ]
         )
-    header = ["mode", "kills", *PARTS, "runs", "that differ"]
+    header = ["mode", "kills", *Part, "runs", "that differ"]
     print("\n" + aligned(header, rows, numbers=set(header) - {"mode"}))
     victims = Counter(f"{kill['victim']} ({run['mode']})" for run in runs for kill in run["kills"])
     print("\nvictims: " + ", ".join(f"{name} {count}" for name, count in sorted(victims.items())))
@@ -143,7 +143,7 @@ def print_table(runs: Sequence[Run], options: argparse.Namespace) -> None:
     ]
     if orphans:
         print(f"orphaned trainers: {len(orphans)}, ended after at most {max(orphans):.1f} s")
-    saves = sum(kill["part"] == SAVE for run in runs for kill in run["kills"])
+    saves = sum(kill["part"] == Part.SAVE for run in runs for kill in run["kills"])
     differ = [fault for run in runs for fault in run["differences"]]
     min_saves = num_kills(runs) * SAVES_SHARE
     print(f"\nidentical after every kill: {'reached' if not differ else 'NOT reached'}")

@@ -10,7 +10,6 @@ import random
 import shutil
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +18,8 @@ import click
 from commands.prove.attempts import MODES
 from commands.prove.clone import Clone, find_target, make_clone, training_changes
 from commands.prove.comparison import Outcome, repeated_samples
-from commands.prove.evidence import LEDGER, METRICS
-from commands.prove.moments import PARTS, draw_moments
+from commands.prove.evidence import LEDGER, METRICS, Part
+from commands.prove.moments import draw_moments
 from commands.prove.trial import Kill, killed_and_compared, supervised, uninterrupted_run
 from mlops.errors import PipelineError
 from mlops.files.tables import aligned
@@ -30,12 +29,13 @@ from mlops.processes.progress import counted
 MAX_RUNS_IN_VAIN = 5
 
 DIGITS = 8  # of a hash
+PARTS = tuple(map(str, Part))
 
 
 @click.command(help=__doc__)
 @click.option("--kills", type=click.IntRange(1), default=8, metavar="N", help="How many.  [8]")
 @click.option("--mode", type=click.Choice(MODES), default="repro", help="How it is run.  [repro]")
-@click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Kill in these.")
+@click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Kill only here.")
 @click.option("--seed", type=int, metavar="N", help="Of the random moments.")
 @click.option("--target", default="train", metavar="STAGE", help="What to kill.  [first of train]")
 @click.option(
@@ -63,7 +63,9 @@ def command(
     try:
         clone = make_clone(directory / "clone", stage, changes)
         with supervised():
-            differences = prove(clone, mode, kills, parts or PARTS, random.Random(seed))
+            differences = prove(
+                clone, mode, kills, tuple(map(Part, parts or PARTS)), random.Random(seed)
+            )
     except BaseException:
         print(f"prove: what there is of it lies in {directory}")
         raise
@@ -81,7 +83,7 @@ def command(
 
 
 def prove(
-    clone: Clone, mode: str, num_kills: int, parts: Sequence[str], generator: random.Random
+    clone: Clone, mode: str, num_kills: int, parts: Sequence[Part], generator: random.Random
 ) -> list[str]:
     """Run once without a kill, then until `num_kills` or a difference; return the differences."""
     kills: list[Kill] = []
@@ -108,21 +110,9 @@ def prove(
                 f"{clone.target.name}: expected a run that lasts long enough to be killed, got "
                 f"{in_vain} that ended before; raise train.epochs with --set-param"
             )
-    print_kills(kills)
     print_comparison(reference, differences)
     print(f"runs: {runs}, starts: {len(kills) + runs}\n")
     return differences
-
-
-def print_kills(kills: Sequence[Kill]) -> None:
-    counts = Counter((kill.part, kill.victim) for kill in kills)
-    victims = sorted({victim for _, victim in counts})
-    rows = [
-        [part, *(str(counts[part, victim] or "") for victim in victims), str(total)]
-        for part in PARTS
-        if (total := sum(counts[part, victim] for victim in victims))
-    ]
-    print("\n" + aligned(["killed in", *victims, "all"], rows, numbers={*victims, "all"}) + "\n")
 
 
 def print_comparison(reference: Outcome, differences: Sequence[str]) -> None:
@@ -134,6 +124,6 @@ def print_comparison(reference: Outcome, differences: Sequence[str]) -> None:
         [name, text, "differs" if any(name in place for place in differing) else "the same"]
         for name, text in made.items()
     ]
-    print(aligned(["", "never killed", "killed"], rows))
+    print("\n" + aligned(["", "never killed", "killed"], rows))
     repeated = repeated_samples(log[LEDGER])
     print(f"samples that an epoch has more than once, never killed: {repeated}")

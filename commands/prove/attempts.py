@@ -12,6 +12,7 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from typing import IO
 
 from commands.prove.clone import LOCK, Clone
 from commands.prove.processes import Process, descendants, reap_orphans, wait_for_end, wait_until
@@ -41,6 +42,18 @@ def start_attempt(clone: Clone, mode: str, number: int) -> "Attempt":
     return Queue(clone, number) if mode == "queue" else Foreground(clone, mode, number)
 
 
+def start_dvc(clone: Clone, *arguments: str, output: IO[bytes] | int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=clone.root,
+        env=clone.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
 class Attempt(ABC):
     """One start of the stage, until it has ended or been killed."""
 
@@ -59,12 +72,34 @@ class Attempt(ABC):
     def printed(self) -> str: ...
 
     @abstractmethod
+    def kill_dvc(self, victim: str) -> None:
+        """Kill what is another victim than the trainer alone."""
+
+    @abstractmethod
+    def settle(self, victim: str) -> None:
+        """Wait until all of a killed attempt is over."""
+
     def kill(self, victim: str, trainer: Process | None) -> float | None:
         """Kill the victim and wait until all of the attempt is over.
 
-        Return how many seconds the trainer lived on, None if it was the victim itself. `trainer`
-        may be frozen; it goes on if it is not the victim.
+        Return how many seconds the trainer lived on, None if it was among the victims. `trainer`
+        may be frozen.
         """
+        if victim == TRAINER and trainer is not None:
+            trainer.send(signal.SIGKILL)
+        else:
+            self.kill_dvc(victim)
+        lived_sec: float | None = 0.0
+        if trainer is not None:
+            trainer.send(signal.SIGCONT)  # what was sent to it arrives where it stands
+            lived_sec = wait_for_end(trainer, LIMIT_SEC)
+        if lived_sec is None:
+            raise PipelineError(
+                f"{self.clone.target.name}: expected the trainer to end after {victim} was killed, "
+                f"got one that runs on after {LIMIT_SEC:.0f} s; let the stage end with its parent"
+            )
+        self.settle(victim)
+        return None if trainer is None or victim in (TRAINER, GROUP) else lived_sec
 
     def trainer(self) -> Process | None:
         """Return the process of the stage's command itself, not of its workers."""
@@ -84,15 +119,7 @@ class Foreground(Attempt):
         super().__init__(clone)
         self._output = clone.root / f".dvc/tmp/attempt-{number}.out"
         with self._output.open("wb") as output:
-            self._dvc = subprocess.Popen(
-                [sys.executable, "-m", "dvc", *COMMANDS[mode], clone.target.name],
-                cwd=clone.root,
-                env=clone.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self._dvc = start_dvc(clone, *COMMANDS[mode], clone.target.name, output=output)
 
     def is_over(self) -> bool:
         return self._dvc.poll() is not None
@@ -103,25 +130,14 @@ class Foreground(Attempt):
     def printed(self) -> str:
         return self._output.read_text(errors="replace")
 
-    def kill(self, victim: str, trainer: Process | None) -> float | None:
-        killed = [trainer] if trainer is not None and victim == TRAINER else []
-        if victim == GROUP:
-            killed = descendants(self._dvc.pid)
-        if victim != TRAINER:
-            self._dvc.kill()
-        for process in killed:
+    def kill_dvc(self, victim: str) -> None:
+        family = descendants(self._dvc.pid) if victim == GROUP else []
+        self._dvc.kill()
+        for process in family:
             process.send(signal.SIGKILL)
-        lived_sec = None
-        if trainer is not None:
-            trainer.send(signal.SIGCONT)
-            if (lived_sec := wait_for_end(trainer, LIMIT_SEC)) is None:
-                raise PipelineError(
-                    f"{self.clone.target.name}: expected the trainer to end after {victim} was "
-                    f"killed, got one that runs on after {LIMIT_SEC:.0f} s; let the stage end with "
-                    "its parent"
-                )
+
+    def settle(self, victim: str) -> None:
         wait_until(self.is_over, LIMIT_SEC)
-        return lived_sec if victim == DVC else None
 
 
 class Queue(Attempt):
@@ -133,15 +149,7 @@ class Queue(Attempt):
         self._status = ""
         clone.dvc("exp", "run", "--queue", "--single-item", "--name", self._name, clone.target.name)
         # Into no pipe: the worker would inherit it, and reading it would take as long as that runs.
-        subprocess.run(
-            [sys.executable, "-m", "dvc", "queue", "start"],
-            cwd=clone.root,
-            env=clone.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,  # a task that is not started is told by who waits for it
-        )
+        start_dvc(clone, "queue", "start", output=subprocess.DEVNULL).wait()
         if not wait_until(lambda: bool(_find("exec-run")) or self._has_ended(), LIMIT_SEC):
             raise PipelineError(
                 f"{self._name}: expected the queue to start it, got none after {LIMIT_SEC:.0f} s; "
@@ -161,28 +169,21 @@ class Queue(Attempt):
     def printed(self) -> str:
         return self.clone.dvc("queue", "logs", self._name)
 
-    def kill(self, victim: str, trainer: Process | None) -> float | None:
-        if victim == TRAINER and trainer is not None:
-            trainer.send(signal.SIGKILL)
-            wait_until(self.is_over, LIMIT_SEC)
-            return None
+    def kill_dvc(self, victim: str) -> None:
         if victim == WORKER:
             _end_worker()
         with suppress(PipelineError):  # it may have ended meanwhile
             self.clone.dvc("queue", "kill", self._name)
-        lived_sec = None
-        if trainer is not None:
-            trainer.send(signal.SIGCONT)  # what was sent to it arrives where it stands
-            lived_sec = wait_for_end(trainer, LIMIT_SEC)
+
+    def settle(self, victim: str) -> None:
+        if victim != WORKER:
+            wait_until(self.is_over, LIMIT_SEC)
+            return
         if self._executor is not None:
             wait_for_end(self._executor, LIMIT_SEC)
-        if victim == WORKER:
-            # The task of a worker that is gone stays "Running".
-            with suppress(PipelineError):
-                self.clone.dvc("queue", "remove", self._name)
-        else:
-            wait_until(self.is_over, LIMIT_SEC)
-        return lived_sec
+        # The task of a worker that is gone stays "Running".
+        with suppress(PipelineError):
+            self.clone.dvc("queue", "remove", self._name)
 
     def _has_ended(self) -> bool:
         status = self.clone.dvc("queue", "status")

@@ -6,6 +6,7 @@ The part is told by what is there while the trainer stands still, never by what 
 import json
 import re
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from commands.prove.clone import Clone
 from commands.prove.processes import Process
 from mlops.run.directory import FINISHED
 
-START_UP = "start-up"
-TRAINING = "training"
-SAVE = "saving"
-LOGGING = "logging"
-VALIDATION = "validation"
-PUBLISHING = "publishing"
-RECORDING = "recording"  # by DVC, of what the stage has written
+
+class Part(StrEnum):
+    START_UP = "start-up"
+    TRAINING = "training"
+    LOGGING = "logging"
+    SAVE = "saving"
+    VALIDATION = "validation"
+    PUBLISHING = "publishing"
+    RECORDING = "recording"  # by DVC, of what the stage has written
+
 
 METRICS, LEDGER, METADATA = "metrics.jsonl", "ledger.jsonl", "metadata.json"
 LOGS = (METRICS, LEDGER)
@@ -42,19 +46,19 @@ class Scene:
     run_dir: Path | None = None  # as soon as the trainer has its log open
     stale: set[Path] = field(default_factory=set)  # temporary files of earlier kills
 
-    def part(self, now: float) -> str:
+    def part(self, now: float) -> Part:
         """Return where the trainer is at the time `now`, in seconds since 1970."""
         self.run_dir = self.run_dir or self._open_run()
         if self.run_dir is None:
-            return START_UP
+            return Part.START_UP
         if set(self.run_dir.glob(f"checkpoints/{TEMPORARY}")) - self.stale:
-            return SAVE
+            return Part.SAVE
         if self._publishes() or metadata(self.run_dir).get("status") == FINISHED:
-            return PUBLISHING
+            return Part.PUBLISHING
         logs = [log for name in LOGS if (log := self.run_dir / name).exists()]
         if any(is_torn(log) or now - log.stat().st_mtime < JUST_WRITTEN_SEC for log in logs):
-            return LOGGING
-        return VALIDATION if self._validates() else TRAINING
+            return Part.LOGGING
+        return Part.VALIDATION if self._validates() else Part.TRAINING
 
     def _open_run(self) -> Path | None:
         """Return the run directory whose log the trainer has open."""
@@ -103,14 +107,13 @@ def metadata(run_dir: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def last_row(run_dir: Path | None) -> str:
-    """Return how far the log goes, in words."""
+def last_step(run_dir: Path | None) -> str:
+    """Return how far the ledger goes, in words."""
     if run_dir is None:
         return "no log yet"
-    for name in (LEDGER, METRICS):
-        if (run_dir / name).exists():
-            whole = (run_dir / name).read_bytes().rsplit(b"\n", 1)[0].splitlines()
-            if whole:
-                row = json.loads(whole[-1])
-                return f"epoch {row['epoch']}, step {row['step']}"
-    return "nothing logged"
+    ledger = run_dir / LEDGER
+    whole = ledger.read_bytes().rpartition(b"\n")[0].splitlines() if ledger.exists() else []
+    if not whole:
+        return "nothing logged"
+    row = json.loads(whole[-1])
+    return f"epoch {row['epoch']}, step {row['step']}"

@@ -6,17 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from commands.prove.attempts import COMMANDS, DVC, GROUP, Attempt, victims_of
-from commands.prove.evidence import (
-    LOGGING,
-    PUBLISHING,
-    RECORDING,
-    SAVE,
-    START_UP,
-    TRAINING,
-    VALIDATION,
-    Scene,
-    look,
-)
+from commands.prove.evidence import Part, Scene, look
 from commands.prove.processes import POLL_SEC, wait_until
 from mlops.errors import PipelineError
 
@@ -34,15 +24,14 @@ class Aim:
 
 # A save takes little of the time, and is where most goes wrong.
 AIMS = {
-    START_UP: Aim(weight=1),
-    TRAINING: Aim(weight=3),
-    LOGGING: Aim(weight=2, occasions=12, max_delay_sec=0.001),
-    SAVE: Aim(weight=5, occasions=3, max_delay_sec=0.004),
-    VALIDATION: Aim(weight=2, occasions=2, max_delay_sec=0.1),
-    PUBLISHING: Aim(weight=2, max_delay_sec=0.002),
-    RECORDING: Aim(weight=1, max_delay_sec=0.5),
+    Part.START_UP: Aim(weight=1),
+    Part.TRAINING: Aim(weight=3),
+    Part.LOGGING: Aim(weight=2, occasions=12, max_delay_sec=0.001),
+    Part.SAVE: Aim(weight=5, occasions=3, max_delay_sec=0.004),
+    Part.VALIDATION: Aim(weight=2, occasions=2, max_delay_sec=0.1),
+    Part.PUBLISHING: Aim(weight=2, max_delay_sec=0.002),
+    Part.RECORDING: Aim(weight=1, max_delay_sec=0.5),
 }
-PARTS = tuple(AIMS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +44,7 @@ class Timeline:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    part: str
+    part: Part
     occasion: int  # the first, second … time that this start is in the part
     delay_sec: float  # after the occasion began
     victim: str
@@ -63,31 +52,31 @@ class Moment:
 
 def draw_moments(
     number: int,
-    parts: Sequence[str],
+    parts: Sequence[Part],
     mode: str,
     timeline: Timeline,
     generator: random.Random,
 ) -> list[Moment]:
     """Return `number` moments of one run, in some of the parts, those that end a run last."""
-    possible = [part for part in parts if part != RECORDING or mode in COMMANDS]
+    possible = [part for part in parts if part != Part.RECORDING or mode in COMMANDS]
     if not possible:
         raise PipelineError(
-            f"{RECORDING}: expected a part in which the mode {mode} can be killed, got one in "
+            f"{Part.RECORDING}: expected a part in which the mode {mode} can be killed, got one in "
             "which it cannot; choose another --part"
         )
     drawn = _deal(number, possible, generator)
-    drawn.sort(key=lambda part: (part == RECORDING, part == PUBLISHING))
+    drawn.sort(key=lambda part: (part == Part.RECORDING, part == Part.PUBLISHING))
     # Every start goes on with what the one before has saved: together they must not reach the end.
     longest_sec = {
-        START_UP: timeline.start_up_sec,
-        TRAINING: timeline.training_sec / max(1, number // 2),
+        Part.START_UP: timeline.start_up_sec,
+        Part.TRAINING: timeline.training_sec / max(1, number // 2),
     }
     return [_draw(part, mode, longest_sec.get(part, 0.0), generator) for part in drawn]
 
 
-def _deal(number: int, parts: Sequence[str], generator: random.Random) -> list[str]:
+def _deal(number: int, parts: Sequence[Part], generator: random.Random) -> list[Part]:
     """Return parts as if dealt from a shuffled deck: a few of them are not all of one kind."""
-    dealt = [SAVE] if SAVE in parts else []
+    dealt = [Part.SAVE] if Part.SAVE in parts else []
     while len(dealt) < number:
         deck = [part for part in parts for _ in range(AIMS[part].weight)]
         generator.shuffle(deck)
@@ -97,13 +86,13 @@ def _deal(number: int, parts: Sequence[str], generator: random.Random) -> list[s
     return dealt
 
 
-def _draw(part: str, mode: str, longest_sec: float, generator: random.Random) -> Moment:
+def _draw(part: Part, mode: str, longest_sec: float, generator: random.Random) -> Moment:
     aim = AIMS[part]
     delay_sec = generator.uniform(0, aim.max_delay_sec or longest_sec)
     if aim.max_delay_sec is not None:
         delay_sec *= generator.choice((0, 1))  # half at once: a write may be over in a millisecond
     victims = victims_of(mode)
-    if part == RECORDING:  # with the trainer gone, only DVC is left to be killed
+    if part == Part.RECORDING:  # with the trainer gone, only DVC is left to be killed
         victims = tuple(victim for victim in victims if victim in (GROUP, DVC))
     return Moment(
         part=part,
@@ -124,16 +113,16 @@ def wait_for_trainer(attempt: Attempt) -> Scene | None:
         time.sleep(POLL_SEC)
 
 
-def wait_for(moment: Moment, scene: Scene, attempt: Attempt) -> str | None:
+def wait_for(moment: Moment, scene: Scene, attempt: Attempt) -> Part | None:
     """Freeze the trainer at the moment and return the part that it is in.
 
     In recording it has ended. Return None if the attempt ends before the moment.
     """
-    if moment.part == RECORDING:
+    if moment.part == Part.RECORDING:
         wait_until(lambda: not scene.trainer.is_alive(), poll_sec=WATCH_SEC)
         time.sleep(moment.delay_sec)
-        return None if attempt.is_over() else RECORDING
-    occasions, previous = 0, ""
+        return None if attempt.is_over() else Part.RECORDING
+    occasions, previous = 0, None
     while scene.trainer.is_alive():
         part = scene.part(time.time())
         occasions += part == moment.part != previous
@@ -145,7 +134,7 @@ def wait_for(moment: Moment, scene: Scene, attempt: Attempt) -> str | None:
     return None
 
 
-def _freeze(scene: Scene) -> str | None:
+def _freeze(scene: Scene) -> Part | None:
     now = time.time()
     scene.trainer.freeze()
     return scene.part(now) if scene.trainer.is_alive() else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from commands.prove.attempts import Attempt, mended_dvc, start_attempt, stop_queue
 from commands.prove.clone import Clone
 from commands.prove.comparison import Outcome, differences, read_outcome
-from commands.prove.evidence import RECORDING, START_UP, last_row
+from commands.prove.evidence import Part, last_step
 from commands.prove.moments import Moment, Timeline, wait_for, wait_for_trainer
 from commands.prove.processes import adopting_orphans, descendants, reap_orphans, wait_until
 from mlops.errors import PipelineError
@@ -20,8 +20,7 @@ LAST_LINES = 12  # of what a start that failed has printed
 
 @dataclass(frozen=True, kw_only=True)
 class Kill:
-    aimed_at: str
-    part: str  # that it hit, told by what lay on disk
+    part: Part  # that it hit, told by what lay on disk
     victim: str
     reached: str  # the last row of the log
     orphan_sec: float | None  # that the trainer lived on after another than itself was killed
@@ -56,7 +55,7 @@ def uninterrupted_run(clone: Clone, mode: str) -> tuple[Outcome, Timeline]:
         raise failed(attempt)
     started = time.monotonic()
     trainer = scene.trainer
-    wait_until(lambda: not trainer.is_alive() or scene.part(time.time()) != START_UP)
+    wait_until(lambda: not trainer.is_alive() or scene.part(time.time()) != Part.START_UP)
     opened = time.monotonic()
     wait_until(lambda: not trainer.is_alive())
     timeline = Timeline(start_up_sec=opened - started, training_sec=time.monotonic() - opened)
@@ -95,10 +94,9 @@ def kill_once(attempt: Attempt, moment: Moment) -> Kill | None:
     part = wait_for(moment, scene, attempt) if scene else None
     if scene is None or part is None:
         return None
-    trainer = None if part == RECORDING else scene.trainer
-    reached = "trained to the end" if trainer is None else last_row(scene.run_dir)
+    trainer = None if part == Part.RECORDING else scene.trainer
+    reached = "trained to the end" if trainer is None else last_step(scene.run_dir)
     return Kill(
-        aimed_at=moment.part,
         part=part,
         victim=moment.victim,
         reached=reached,

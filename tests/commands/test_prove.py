@@ -15,7 +15,7 @@ import pytest
 from commands.prove.attempts import RWLOCK, mended_dvc, start_attempt
 from commands.prove.clone import Clone, Target, find_target, forget, link
 from commands.prove.comparison import Outcome, differences, read_outcome, repeated_samples
-from commands.prove.evidence import LOGGING, PUBLISHING, SAVE, START_UP, TRAINING, VALIDATION, look
+from commands.prove.evidence import Part, look
 from commands.prove.processes import (
     Process,
     adopting_orphans,
@@ -242,10 +242,10 @@ def starting(clone: Clone, run_dir: Path) -> Iterator[tuple[Process, IO[bytes]]]
 def trainer(clone: Clone, starting: tuple[Process, IO[bytes]]) -> Process:
     """The process, which has the log open."""
     process, stdin = starting
-    assert part(clone, process) == START_UP
+    assert part(clone, process) == Part.START_UP
     stdin.write(b"\n")
     stdin.flush()
-    assert wait_until(lambda: part(clone, process) != START_UP, 30)
+    assert wait_until(lambda: part(clone, process) != Part.START_UP, 30)
     return process
 
 
@@ -259,33 +259,33 @@ def part(clone: Clone, trainer: Process, *, later_sec: float = 1) -> str:
 def test_the_part_is_told_by_what_lies_on_disk(
     clone: Clone, trainer: Process, run_dir: Path
 ) -> None:
-    assert part(clone, trainer) == TRAINING
+    assert part(clone, trainer) == Part.TRAINING
 
     printed = clone.root / "printed"
     printed.write_text("train: m fold 0: epoch 0: train loss 0.5\n")
-    assert part(clone, trainer) == VALIDATION
+    assert part(clone, trainer) == Part.VALIDATION
     printed.write_text(printed.read_text() + "train: m fold 0: epoch 0: val loss 0.5\n")
-    assert part(clone, trainer) == TRAINING
+    assert part(clone, trainer) == Part.TRAINING
 
     metrics = run_dir / "metrics.jsonl"
     whole = metrics.read_text()
     metrics.write_text(whole + '{"epoch"')
-    assert part(clone, trainer) == LOGGING
+    assert part(clone, trainer) == Part.LOGGING
     metrics.write_text(whole)
-    assert part(clone, trainer, later_sec=0) == LOGGING
-    assert part(clone, trainer) == TRAINING
+    assert part(clone, trainer, later_sec=0) == Part.LOGGING
+    assert part(clone, trainer) == Part.TRAINING
 
     published = clone.root / "out/.model.x1.tmp.pt"
     published.touch()
-    assert part(clone, trainer) == PUBLISHING
+    assert part(clone, trainer) == Part.PUBLISHING
     save = run_dir / "checkpoints/.latest_checkpoint.x2.tmp.pt"
     save.touch()
-    assert part(clone, trainer) == SAVE
+    assert part(clone, trainer) == Part.SAVE
 
     published.unlink()
     save.unlink()
     (run_dir / "metadata.json").write_text('{"status": "finished"}')
-    assert part(clone, trainer) == PUBLISHING
+    assert part(clone, trainer) == Part.PUBLISHING
 
 
 def test_what_an_earlier_kill_left_is_no_save(
@@ -294,7 +294,7 @@ def test_what_an_earlier_kill_left_is_no_save(
     (run_dir / "checkpoints/.latest_checkpoint.x2.tmp.pt").touch()
     scene = look(clone, trainer)
     assert scene is not None
-    assert scene.part(time.time() + 1) == TRAINING
+    assert scene.part(time.time() + 1) == Part.TRAINING
 
 
 def test_a_run_that_was_left_with_a_checkpoint_is_told(clone: Clone, run_dir: Path) -> None:
