@@ -32,7 +32,6 @@ from mlops.run.environment import gpu
 
 REQUIREMENTS = Path("requirements.lock")
 INSTALL = f"python -m pip install -r {REQUIREMENTS}"
-MAX_NAMED = 3
 
 PARAMS = "params.yaml"
 TAKE_BACK = f"git checkout HEAD -- {PARAMS} dvc.lock metrics.json && dvc checkout"
@@ -114,8 +113,7 @@ def packages() -> Findings:
     if not differing:
         yield Finding(OK, subject, f"all {len(pins)} packages as pinned")
         return
-    named = listed(differing, MAX_NAMED)
-    found = f"{len(differing)} of {len(pins)} packages are not as pinned: {named}"
+    found = f"{len(differing)} of {len(pins)} packages are not as pinned: {listed(differing)}"
     yield Finding(WRONG, subject, found, INSTALL)
 
 
@@ -139,13 +137,12 @@ def torch_and_gpus(*, with_torch: bool) -> Findings:
 
 
 def git() -> Findings:
-    if shutil.which("git") is None:
-        yield Finding(WRONG, "git", "found no program on PATH", "install git")
-    elif output("git", "rev-parse", "--git-dir") is None:
-        advice = "run from the root of the repository, or git init"
-        yield Finding(WRONG, "git", f"{output('git', '--version')}; this is no repository", advice)
+    found = output("git", "--version") or "found no program on PATH"
+    if output("git", "rev-parse", "--git-dir") is None:
+        advice = "install it, and run from the root of the repository"
+        yield Finding(WRONG, "git", f"{found}; this is no repository", advice)
     else:
-        yield Finding(OK, "git", output("git", "--version") or "")
+        yield Finding(OK, "git", found)
 
 
 def left_by_trials() -> Findings:

@@ -45,7 +45,6 @@ PARTS = tuple(map(str, Part))
     metavar="KEY=VALUE",
     help="A value of params.yaml in the clone.",
 )
-@click.option("--keep", is_flag=True, help="Leave the clone where it is.")
 def command(
     kills: int,
     mode: str,
@@ -53,7 +52,6 @@ def command(
     seed: int | None,
     target: str,
     set_params: tuple[str, ...],
-    keep: bool,
 ) -> None:
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     stage = find_target(Path(), target)
@@ -76,10 +74,7 @@ def command(
             f"the clone is left in {clone.root}",
         )
     print(f"prove: after {counted(kills, 'kill')} everything is identical")
-    if keep:
-        print(f"prove: the clone is left in {clone.root}")
-    else:
-        shutil.rmtree(directory)
+    shutil.rmtree(directory)
 
 
 def prove(

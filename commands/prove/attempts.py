@@ -61,12 +61,8 @@ class Attempt(ABC):
         self.clone = clone
 
     @abstractmethod
-    def is_over(self) -> bool:
-        """Return True if nothing more comes of it, neither training nor recording."""
-
-    @abstractmethod
-    def succeeded(self) -> bool:
-        """Return, of an attempt that is over, whether DVC recorded what it made."""
+    def result(self) -> bool | None:
+        """Return whether DVC recorded what it made; None while more may come of it."""
 
     @abstractmethod
     def printed(self) -> str: ...
@@ -106,10 +102,13 @@ class Attempt(ABC):
         arguments = self.clone.target.command[1:]  # before them: the same program by another path
         return next((one for one in descendants() if one.command[1:] == arguments), None)
 
+    def is_over(self) -> bool:
+        return self.result() is not None
+
     def wait(self) -> bool:
         """Wait until it is over, and return whether it succeeded."""
         wait_until(self.is_over)
-        return self.succeeded()
+        return bool(self.result())
 
 
 class Foreground(Attempt):
@@ -121,11 +120,9 @@ class Foreground(Attempt):
         with self._output.open("wb") as output:
             self._dvc = start_dvc(clone, *COMMANDS[mode], clone.target.name, output=output)
 
-    def is_over(self) -> bool:
-        return self._dvc.poll() is not None
-
-    def succeeded(self) -> bool:
-        return self._dvc.wait() == 0
+    def result(self) -> bool | None:
+        code = self._dvc.poll()
+        return None if code is None else code == 0
 
     def printed(self) -> str:
         return self._output.read_text(errors="replace")
@@ -146,25 +143,27 @@ class Queue(Attempt):
     def __init__(self, clone: Clone, number: int) -> None:
         super().__init__(clone)
         self._name = f"attempt-{number}"
-        self._status = ""
+        self._executor: Process | None = None
         clone.dvc("exp", "run", "--queue", "--single-item", "--name", self._name, clone.target.name)
         # Into no pipe: the worker would inherit it, and reading it would take as long as that runs.
         start_dvc(clone, "queue", "start", output=subprocess.DEVNULL).wait()
-        if not wait_until(lambda: bool(_find("exec-run")) or self._has_ended(), LIMIT_SEC):
+        if not wait_until(lambda: bool(_find("exec-run")) or self.is_over(), LIMIT_SEC):
             raise PipelineError(
                 f"{self._name}: expected the queue to start it, got none after {LIMIT_SEC:.0f} s; "
                 f"look at dvc queue logs in {clone.root}"
             )
         self._executor = _find("exec-run")
 
-    def is_over(self) -> bool:
+    def result(self) -> bool | None:
         # Asking DVC takes a second: only when the process that runs the task has ended.
         if self._executor is not None and self._executor.is_alive():
-            return False
-        return self._has_ended()
-
-    def succeeded(self) -> bool:
-        return self._status == "Success"
+            return None
+        status = self.clone.dvc("queue", "status")
+        task = re.search(rf"\s{self._name}\s.*\s(Success|Failed)\s*$", status, re.MULTILINE)
+        # A task that has trained is "Failed" until its worker has recorded what it made.
+        if task is None or "Worker status: 0 active" not in status:
+            return None
+        return task[1] == "Success"
 
     def printed(self) -> str:
         return self.clone.dvc("queue", "logs", self._name)
@@ -184,15 +183,6 @@ class Queue(Attempt):
         # The task of a worker that is gone stays "Running".
         with suppress(PipelineError):
             self.clone.dvc("queue", "remove", self._name)
-
-    def _has_ended(self) -> bool:
-        status = self.clone.dvc("queue", "status")
-        task = re.search(rf"\s{self._name}\s.*\s(Success|Failed)\s*$", status, re.MULTILINE)
-        # A task that has trained is "Failed" until its worker has recorded what it made.
-        if task is None or "Worker status: 0 active" not in status:
-            return False
-        self._status = task[1]
-        return True
 
 
 def stop_queue() -> None:
