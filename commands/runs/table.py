@@ -1,14 +1,14 @@
 """Every run, a line each."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from commands.runs.wording import DIGITS, document, duration, epochs, metric_text, text
 from mlops.errors import PipelineError
 from mlops.files.places import runs_root
 from mlops.files.tables import aligned
 from mlops.processes.progress import counted
-from mlops.recorded.dvc_lock import workspace_md5s
+from mlops.recorded.restore import Recorded
 from mlops.run.records import RunRecord, differing_parameters, read_records
 from stages.paths import CLIPS
 
@@ -43,11 +43,11 @@ def print_table(records: Sequence[RunRecord], phase: str, metric: str | None) ->
     best = f"best {phase} {metrics.pop()}" if len(metrics) == 1 else f"best {phase}"
     differing = differing_parameters(records)
     shown = differing[:MAX_PARAMETERS]
-    workspace = workspace_md5s()
+    recorded = Recorded()
     header = ["", "run", "status", "epochs", best, *shown, "data", "took", "where"]
     rows = [
         [
-            "*" if is_of(workspace, record) else "",
+            "*" if recorded.in_workspace(record.published) else "",
             record.id,
             record.status,
             epochs(record),
@@ -64,11 +64,6 @@ def print_table(records: Sequence[RunRecord], phase: str, metric: str | None) ->
         print("* made what the workspace's dvc.lock names")
     if more := len(differing) - len(shown):
         print(f"{counted(more, 'more parameter')} not the same in all of them: --json has them")
-
-
-def is_of(workspace: Mapping[str, str], record: RunRecord) -> bool:
-    """Return whether these md5 by path name all that the run has published."""
-    return bool(record.published) and record.published.items() <= workspace.items()
 
 
 def best_text(record: RunRecord, phase: str, metric: str | None, *, named: bool) -> str:
