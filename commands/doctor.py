@@ -90,7 +90,8 @@ def all_checks(*, with_torch: bool, ask: bool) -> Findings:
     if cache is not None:
         yield from remotes(ask=ask)
         yield disk_space("disk of DVC's cache", cache)
-    yield from outs()
+    if PIPELINE.is_file():
+        yield from outs()
     yield disk_space("disk of runs/", runs_root())
     yield file_locks(runs_root())
     yield memory()
@@ -119,9 +120,12 @@ def packages() -> Findings:
 
 def torch_and_gpus(*, with_torch: bool) -> Findings:
     """Name torch and the GPUs; with `with_torch`, ask torch whether it can use them."""
-    gpus = gpu()
-    found = f"{installed_version('torch')}; "
-    found += f"{', '.join(gpus['names'])}, driver {gpus['driver']}" if gpus else "no GPU"
+    installed, gpus = installed_version("torch"), gpu()
+    if installed is None:
+        yield Finding(WRONG, "torch", "not installed", INSTALL)
+        return
+    names = f"{', '.join(gpus['names'])}, driver {gpus['driver']}" if gpus else "no GPU"
+    found = f"{installed}; {names}"
     if not with_torch:
         yield Finding(OK, "torch", found)
         return
@@ -261,8 +265,6 @@ def answer(subject: str, name: str, url: str) -> Finding:
 
 def outs() -> Findings:
     """Find files that no stage has made in the directories that DVC clears."""
-    if not PIPELINE.is_file():
-        return
     if paths := foreign_files():
         found = f"expected only what the stages make, found {listed(paths)}"
         yield Finding(WRONG, "outs", f"{found}, which dvc repro removes", ADVICE)
