@@ -44,9 +44,9 @@ def main() -> None:
         class_weights=params.train.class_weights,
         sync_batch_norm=False,
         device=torch.device("cpu"),
-        peers=ProcessGroup(),
+        collective=ProcessGroup(),
     )
-    model, normalise = learner.model, learner.normalise
+    model, normalize = learner.model, learner.normalize
     loss_of = torch.nn.CrossEntropyLoss(class_weights(clips.train.targets, len(clips.labels)))
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=params.train.learning_rate, weight_decay=params.train.weight_decay
@@ -61,7 +61,7 @@ def main() -> None:
     for _ in range(params.train.epochs):
         began = time.monotonic()
         for images, labels in batches:
-            loss = loss_of(model(normalise(images)), labels)
+            loss = loss_of(model(normalize(images)), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -52,7 +52,7 @@ from video.learning.learner import Learner
 from video.learning.losses import WeightedCrossEntropy
 from video.learning.optimizer_config import OptimizerConfig
 from video.learning.predict import batch_memory, on_device
-from video.models.classifiers import Normalise, build_model, head_of
+from video.models.classifiers import Normalize, build_model, head_of
 from video.models.shape import ModelShape
 
 ROOT = Path(__file__).parents[1]
@@ -181,7 +181,7 @@ def synchronize(device: torch.device) -> None:
 def plain_step(name: str, clips: ClipSet, device: torch.device) -> Step:
     """Return a step of a plain loop on one batch that stays on the device; it waits for nothing."""
     _, _, batch_size, precision = WORKLOADS[name]
-    model, normalise = new_model(name, clips, device)
+    model, normalize = new_model(name, clips, device)
     optimizer = torch.optim.AdamW(model.parameters())
     images = on_device(clips.read(range(batch_size)), device)
     labels = torch.from_numpy(clips.targets[:batch_size]).to(device)
@@ -189,7 +189,7 @@ def plain_step(name: str, clips: ClipSet, device: torch.device) -> Step:
 
     def step() -> None:
         with torch.autocast(device.type, getattr(torch, precision)):
-            logits = model(normalise(images))
+            logits = model(normalize(images))
         loss = nn.functional.cross_entropy(logits.float(), targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -202,17 +202,17 @@ def new_model(name: str, clips: ClipSet, device: torch.device) -> tuple[nn.Modul
     frames, height, width, _ = clips.clip_shape
     torch.manual_seed(0)
     shape = ModelShape(num_classes=2, frames=frames, height=height, width=width, dropout=0.3)
-    return build_model(name, shape).to(device), Normalise(name).to(device)
+    return build_model(name, shape).to(device), Normalize(name).to(device)
 
 
 def new_learner(name: str, clips: ClipSet, device: torch.device, **changes: Any) -> Learner:
     train = vars(read_params().train)
     fields = {field: train[field] for field in OptimizerConfig.__dataclass_fields__}
     fields["batch_size"] = WORKLOADS[name][2]
-    model, normalise = new_model(name, clips, device)
+    model, normalize = new_model(name, clips, device)
     return Learner(
         model,
-        normalise,
+        normalize,
         OptimizerConfig(**fields | changes),
         head=head_of(name, model),
         loss=WeightedCrossEntropy(torch.ones(2), 0.0),

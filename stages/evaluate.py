@@ -22,7 +22,7 @@ from stages.paths import CLIPS, PACKS, SPLITS, Cell
 from video.clips.loading import Batch, ClipSet
 from video.clips.packs import VIDEO_FACTS, PackError
 from video.learning.predict import predict
-from video.models.classifiers import Normalise, build_model
+from video.models.classifiers import Normalize, build_model
 from video.models.shape import ModelShape
 from video.scoring.baselines import majority_probabilities, metadata_probabilities
 from video.scoring.metrics import balanced_accuracy_interval, classification_metrics
@@ -59,10 +59,10 @@ def main(inputs: StageInputs) -> None:
     )
     with claim as (device,):
         model.to(device)
-        normalise = Normalise(cell.model).to(device)
+        normalize = Normalize(cell.model).to(device)
         probabilities = {
             split: predict(
-                model, normalise, stop.checked(all_batches(sets[split], batch_size)), device
+                model, normalize, stop.checked(all_batches(sets[split], batch_size)), device
             )
             for split in SPLIT
         }

@@ -163,7 +163,7 @@ def new_learner(context: TrainingContext, clips: TrainingClips) -> tuple[Learner
         class_weights=params.train.class_weights,
         sync_batch_norm=params.train.sync_batch_norm,
         device=process.device,
-        peers=process.group,
+        collective=process.group,
     )
     return learner, initial["shape"]
 

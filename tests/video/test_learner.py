@@ -18,7 +18,7 @@ from video.clips.loading import Batch
 from video.learning.learner import Learner, NonFiniteLossError, UnsuitableOptionError
 from video.learning.losses import WeightedCrossEntropy
 from video.learning.optimizer_config import OptimizerConfig
-from video.models.classifiers import Normalise, build_model, head_of
+from video.models.classifiers import Normalize, build_model, head_of
 from video.models.registry import MODULES
 from video.models.shape import ModelShape
 
@@ -80,7 +80,7 @@ def batch_of(num_clips: int = 10, *, seed: int = 0, shape: tuple[int, ...] = (2,
 
 
 def linear() -> nn.Module:
-    """Without batch normalisation, so that the parts of a batch know nothing of each other."""
+    """Without batch normalization, so that the parts of a batch know nothing of each other."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(24, 8), nn.Tanh(), nn.Linear(8, 3))
 
@@ -106,7 +106,7 @@ def video_learner(name: str, **changes: Any) -> Learner:
     model = build_model(name, ModelShape(num_classes=3, frames=8, height=32, width=32, dropout=0.5))
     return Learner(
         model,
-        Normalise(name),
+        Normalize(name),
         replace(PLAIN, **changes),
         head=head_of(name, model),
         loss=WeightedCrossEntropy(WEIGHTS, 0.0),
@@ -200,7 +200,7 @@ def test_a_step_in_parts_is_that_of_the_whole_batch(num_clips: int, micro_batche
         (11, 2, [5, 6]),
         (7, 2, [3, 4]),
         (3, 2, [3]),
-        (3, 5, [3]),  # 2 and 1 without batch normalisation
+        (3, 5, [3]),  # 2 and 1 without batch normalization
         (5, 5, [2, 3]),
         (1, 5, [1]),
     ],
@@ -213,7 +213,7 @@ def test_a_batch_is_cut_evenly_and_never_into_single_clips_for_batch_normalisati
     seen: list[int] = []
     model[0].register_forward_hook(lambda *arguments: seen.append(len(arguments[2])))
     if num_clips == 1:
-        model[1] = nn.Identity()  # one clip alone is no batch to normalise
+        model[1] = nn.Identity()  # one clip alone is no batch to normalize
 
     learner.step(batch_of(num_clips))
 

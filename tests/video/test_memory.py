@@ -25,7 +25,7 @@ from video.clips.loading import Batch
 from video.learning.losses import WeightedCrossEntropy
 from video.learning.memory import TooLittleMemoryError
 from video.models.shape import ModelShape
-from video.models.classifiers import Normalise, build_model, head_of
+from video.models.classifiers import Normalize, build_model, head_of
 from video.learning.optimizer_config import OptimizerConfig
 
 SIDE, CLIPS = 128, 16
@@ -45,7 +45,7 @@ def learner(micro_batches):
         label_smoothing=0.0,
     )
     return Learner(
-        model, Normalise("small3d"), options, head=head_of("small3d", model),
+        model, Normalize("small3d"), options, head=head_of("small3d", model),
         loss=WeightedCrossEntropy(torch.ones(2), 0.0), num_batches=1, device=torch.device("cpu"),
     )
 

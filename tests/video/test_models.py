@@ -10,7 +10,7 @@ from torchvision.models import video as torchvision_video
 from torchvision.transforms._presets import VideoClassification
 
 from video.models.classifiers import (
-    Normalise,
+    Normalize,
     UnsuitableShapeError,
     adopt_weights,
     build_model,
@@ -50,7 +50,7 @@ def test_a_model_makes_a_logit_a_class_of_uint8_clips(name: str) -> None:
     model = built(name, shape).eval()
 
     with torch.no_grad():
-        logits = model(Normalise(name)(random_clips(shape)))
+        logits = model(Normalize(name)(random_clips(shape)))
 
     assert logits.shape == (2, 3)
     assert logits.isfinite().all()
@@ -62,7 +62,7 @@ def test_a_model_tells_clips_apart(name: str) -> None:
     model = built(name, shape).eval()
 
     with torch.no_grad():
-        first, second = model(Normalise(name)(random_clips(shape)))
+        first, second = model(Normalize(name)(random_clips(shape)))
 
     assert not torch.equal(first, second)
 
@@ -71,7 +71,7 @@ def test_mvit_takes_clips_that_are_not_square() -> None:
     shape = ModelShape(num_classes=2, frames=4, height=32, width=64, dropout=0.0)
 
     with torch.no_grad():
-        logits = built("mvit_v2_s", shape).eval()(Normalise("mvit_v2_s")(random_clips(shape)))
+        logits = built("mvit_v2_s", shape).eval()(Normalize("mvit_v2_s")(random_clips(shape)))
 
     assert logits.shape == (2, 2)
 
@@ -196,18 +196,18 @@ def test_clips_are_normalised_as_for_the_models_own_weights(name: str, weights: 
 
     expected = reference(clips.permute(0, 1, 4, 2, 3))
 
-    torch.testing.assert_close(Normalise(name)(clips), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(Normalize(name)(clips), expected, rtol=0, atol=1e-5)
 
 
 def test_normalisation_adds_nothing_to_a_checkpoint() -> None:
-    assert Normalise("small3d").state_dict() == {}
+    assert Normalize("small3d").state_dict() == {}
 
 
 @pytest.mark.parametrize("name", ["small3d", "r3d_18"])
 def test_training_steps_are_allowed_under_deterministic_algorithms(name: str) -> None:
     shape = shape_of(frames=4)
     model = built(name, shape)
-    clips = Normalise(name)(random_clips(shape))
+    clips = Normalize(name)(random_clips(shape))
 
     torch.use_deterministic_algorithms(True)
     try:

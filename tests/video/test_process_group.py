@@ -18,7 +18,7 @@ from video.learning.learner import Learner
 from video.learning.losses import WeightedCrossEntropy
 from video.learning.memory import OutOfMemory
 from video.learning.optimizer_config import OptimizerConfig
-from video.models.classifiers import Normalise, head_of
+from video.models.classifiers import Normalize, head_of
 from video.models.small3d import Small3D
 
 CPU = torch.device("cpu")
@@ -159,13 +159,13 @@ def learner_of(
     model = kind(num_classes=3, channels=(4, 4, 4), dropout=dropout)
     return Learner(
         model,
-        Normalise("small3d"),
+        Normalize("small3d"),
         OptimizerConfig(**OPTIONS | changes),
         head=head_of("small3d", model),
         loss=WeightedCrossEntropy(torch.tensor([0.5, 1.0, 2.5]), 0.1),
         num_batches=5,
         device=CPU,
-        peers=group,
+        collective=group,
     )
 
 

@@ -12,12 +12,12 @@ from video.learning.learner import Learner, NonFiniteLossError, UnsuitableOption
 from video.learning.memory import TooLittleMemoryError
 from video.learning.optimizer_config import OptimizerConfig
 from video.learning.training_data import TrainingClips
-from video.models.classifiers import Normalise, build_model, head_of
+from video.models.classifiers import Normalize, build_model, head_of
 from video.models.shape import ModelShape
 from video.scoring.monitored import NonFinitePredictionsError
 from video.splitting.leakage import LeakageError
 
-# Faults that a user can put right, as their messages say.
+# Faults that a user can correct, by their messages.
 TRAINING_FAULTS = (
     LeakageError,
     NonFiniteLossError,
@@ -37,37 +37,37 @@ def build_learner(
     class_weights: bool,
     sync_batch_norm: bool,
     device: torch.device,
-    peers: Collective,
+    collective: Collective,
 ) -> Learner:
-    """Return a learner with the weights of `initial`, in the shape that they were made for.
+    """Return a learner with the weights of `initial`, built for their shape.
 
-    Raises `UnsuitableOptionError` for more processes than can work on this data.
+    Raises `UnsuitableOptionError` for more processes than this data allows.
     """
     model = build_model(model_name, ModelShape(**initial["shape"]))
     model.load_state_dict(initial["model"])
     batch_sizes = clips.batch_sizes(options.batch_size)
-    if peers.size > len(clips.val):
+    if collective.size > len(clips.val):
         raise UnsuitableOptionError(
             f"runtime.num_processes: expected at most {len(clips.val)}, a process a clip of "
-            f"validation, got {peers.size}; lower it"
+            f"validation, got {collective.size}; lower it"
         )
-    if sync_batch_norm and peers.size > 1:
-        _check_sync_batch_norm(batch_sizes, device, peers.size)
+    if sync_batch_norm and collective.size > 1:
+        _check_sync_batch_norm(batch_sizes, device, collective.size)
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return Learner(
         model.to(device),
-        Normalise(model_name).to(device),
+        Normalize(model_name).to(device),
         options,
         head=head_of(model_name, model),
         loss=clips.loss(balanced=class_weights, label_smoothing=options.label_smoothing),
         num_batches=len(batch_sizes),
         device=device,
-        peers=peers,
+        collective=collective,
     )
 
 
 def _check_sync_batch_norm(batch_sizes: Sequence[int], device: torch.device, size: int) -> None:
-    """Refuse batch normalisation over `size` processes where it cannot work."""
+    """Raise `UnsuitableOptionError` if batch normalization cannot span `size` processes."""
     if device.type == "cpu":
         raise UnsuitableOptionError(
             "train.sync_batch_norm: expected false on a CPU, where torch cannot do it, got true; "

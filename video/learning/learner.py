@@ -47,11 +47,11 @@ class Learner:
     statistics are those of rank 0.
 
     Args:
-        model: on `device`, like `normalise`; its names in `state_dict` are the model's own.
+        model: on `device`, like `normalize`; its names in `state_dict` are the model's own.
         head: the modules of `model` that learn while the rest is frozen.
         loss: with one weight per class.
         num_batches: number of batches per epoch.
-        peers: the ranks that train the same model, all with equal weights.
+        collective: the ranks that train the same model, all with equal weights.
 
     Raises:
         UnsuitableOptionError: this machine does not support the precision or compilation.
@@ -66,17 +66,17 @@ class Learner:
     def __init__(
         self,
         model: nn.Module,
-        normalise: nn.Module,
+        normalize: nn.Module,
         options: OptimizerConfig,
         *,
         head: Sequence[nn.Module],
         loss: WeightedCrossEntropy,
         num_batches: int,
         device: torch.device,
-        peers: Collective | None = None,
+        collective: Collective | None = None,
     ) -> None:
         _check_options(options, device)
-        self._peers = peers or SingleProcess()
+        self._collective = collective or SingleProcess()
         self.model = model
         self.micro_batch = -(-options.batch_size // options.micro_batches)
         self.steps_done = 0
@@ -86,7 +86,7 @@ class Learner:
         self._head = head
         self._loss = loss
         self.device = device
-        self.normalise = normalise
+        self.normalize = normalize
         # One graph per shape, so that none depends on earlier shapes: a resumed training has seen
         # others.
         if options.compile:
@@ -101,7 +101,7 @@ class Learner:
         self._average = MovingAverage(model, options.ema_decay) if options.ema_decay else None
         self._step_start = StepStart(model, device)
         norms = [part for part in model.modules() if isinstance(part, _BatchNorm)]
-        self._shares_statistics = self._peers.size > 1 and any(
+        self._shares_statistics = self._collective.size > 1 and any(
             isinstance(part, nn.SyncBatchNorm) for part in norms
         )
         # Batch normalization has no variance of one value.
@@ -133,17 +133,17 @@ class Learner:
     def share(self, num_clips: int) -> slice:
         """Return this rank's shard of a batch of `num_clips`; empty if there are too few clips."""
         parts = self._num_shares(num_clips)
-        rank = min(self._peers.rank, parts)
+        rank = min(self._collective.rank, parts)
         return slice(num_clips * rank // parts, num_clips * min(rank + 1, parts) // parts)
 
     def broadcast_statistics(self) -> None:
         """Broadcast the running statistics of rank 0, which validation uses."""
         models = [self.model, *([self._average.model] if self._average else [])]
-        self._peers.broadcast_([buffer for model in models for buffer in model.buffers()])
+        self._collective.broadcast_([buffer for model in models for buffer in model.buffers()])
 
     def predict(self, batches: Iterable[Batch]) -> NDArray[np.float64]:
         """Return the probabilities of shape (clips, classes) that `evaluated` gives."""
-        return predict(self.evaluated, self.normalise, batches, self.device)
+        return predict(self.evaluated, self.normalize, batches, self.device)
 
     def step(self, batch: Batch) -> float:
         """Take one optimizer step; return the mean loss of the batch before it.
@@ -224,7 +224,7 @@ class Learner:
         labels = batch.labels[batch.share]
         losses: list[torch.Tensor] = []
         for part in self._micro_batches(len(labels), len(batch.labels)):
-            clips = self.normalise(on_device(batch.clips[part], self.device))
+            clips = self.normalize(on_device(batch.clips[part], self.device))
             targets = on_device(self._loss.targets(labels[part]), self.device)
             with self._precision():
                 logits = self._forward(clips)
@@ -246,7 +246,7 @@ class Learner:
 
         All ranks continue with the smallest micro-batch of any, so that their states stay equal.
         """
-        rank, size = self._peers.rank, self._peers.size
+        rank, size = self._collective.rank, self._collective.size
         if size == 1:
             return loss
         # The loss, followed by the micro-batch of each rank.
@@ -256,13 +256,13 @@ class Learner:
         for parameter in learning:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self._peers.all_reduce_([reduced, *(p.grad for p in learning if p.grad is not None)])
+        self._collective.all_reduce_([reduced, *(p.grad for p in learning if p.grad is not None)])
         values: list[float] = reduced.tolist()
         self.micro_batch = int(min(values[1:]))
         return values[0]
 
     def _num_shares(self, num_clips: int) -> int:
-        return max(1, min(self._peers.size, num_clips // self._min_clips))
+        return max(1, min(self._collective.size, num_clips // self._min_clips))
 
     def _micro_batches(self, num_clips: int, num_whole: int) -> list[slice]:
         """Cut this rank's shard into micro-batches of about equal size.

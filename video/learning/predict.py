@@ -25,12 +25,12 @@ def batch_memory(device: torch.device) -> Allocate | None:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, normalise: nn.Module, batches: Iterable[Batch], device: torch.device
+    model: nn.Module, normalize: nn.Module, batches: Iterable[Batch], device: torch.device
 ) -> NDArray[np.float64]:
     """Return probabilities of shape (clips, classes), in order; leaves the model in eval mode."""
     model.eval()
     parts = []
     for batch in batches:
-        logits = model(normalise(on_device(batch.clips, device)))
+        logits = model(normalize(on_device(batch.clips, device)))
         parts.append(logits.double().softmax(1).cpu().numpy())
     return np.concatenate(parts)

@@ -85,7 +85,7 @@ class TrainingClips:
         first: int,
         workers: int,
     ) -> Prefetched:
-        """Return this process's shares of an epoch's batches, from number `first` on.
+        """Return this rank's shards of an epoch's batches, from batch `first` on.
 
         With a recipe, each clip is a new copy, made by `workers` threads.
         """
@@ -106,7 +106,7 @@ class TrainingClips:
         )
 
     def step(self, learner: Learner, batch: Batch) -> float:
-        """Take a step; a loss that is not finite is raised with its place and its videos."""
+        """Take a step; the error of a non-finite loss names step, epoch and videos."""
         try:
             return learner.step(batch)
         except NonFiniteLossError as error:

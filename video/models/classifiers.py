@@ -1,6 +1,6 @@
 """Classifiers by name: the project's own small one, and torchvision's.
 
-All take float of shape (batch, 3, frames, height, width), normalized by `Normalise`, and return
+All take float of shape (batch, 3, frames, height, width), normalized by `Normalize`, and return
 logits of shape (batch, classes). Pooling is a mean over the last three axes: its backward is
 deterministic on CUDA, that of adaptive pooling is not.
 """
@@ -30,7 +30,7 @@ class ModelModule(Protocol):
     def build(self, name: str, shape: ModelShape) -> nn.Module:
         """Return the model with weights drawn from torch's generator."""
 
-    def normalisation(self, name: str) -> tuple[Sequence[float], Sequence[float]]:
+    def normalization(self, name: str) -> tuple[Sequence[float], Sequence[float]]:
         """Return mean and standard deviation of each channel, for pixels in [0, 1]."""
 
     def head(self, name: str) -> Sequence[str]:
@@ -44,7 +44,7 @@ class UnsuitableShapeError(ValueError):
     """The model cannot take clips of this shape."""
 
 
-class Normalise(nn.Module):
+class Normalize(nn.Module):
     """Normalization of uint8 clips (batch, frames, height, width, 3) to the input of `model_name`.
 
     Clips stay uint8 until they are on the device: a quarter of the bytes to read and to copy.
@@ -55,7 +55,7 @@ class Normalise(nn.Module):
 
     def __init__(self, model_name: str) -> None:
         super().__init__()
-        mean, std = model_module(model_name).normalisation(model_name)
+        mean, std = model_module(model_name).normalization(model_name)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1, 1), False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1, 1), False)
 

@@ -68,7 +68,7 @@ def build(name: str, shape: ModelShape) -> nn.Module:
     return Small3D(num_classes=shape.num_classes, dropout=shape.dropout)
 
 
-def normalisation(name: str) -> tuple[Sequence[float], Sequence[float]]:
+def normalization(name: str) -> tuple[Sequence[float], Sequence[float]]:
     return KINETICS_MEAN, KINETICS_STD
 
 

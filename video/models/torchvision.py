@@ -118,7 +118,7 @@ def build(name: str, shape: ModelShape) -> nn.Module:
     return BUILDERS[name](shape)
 
 
-def normalisation(name: str) -> tuple[Sequence[float], Sequence[float]]:
+def normalization(name: str) -> tuple[Sequence[float], Sequence[float]]:
     preset = WEIGHTS[name].transforms()
     return preset.mean, preset.std
 

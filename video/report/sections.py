@@ -29,7 +29,7 @@ BASELINES = {
 
 
 def split_counts(splits: pl.DataFrame, augmented: pl.DataFrame, fold: int) -> list[SplitCount]:
-    """Return what each split holds in the cell of `fold`."""
+    """Count videos, groups and augmented clips of each split in the cell of `fold`."""
     roles = splits.with_columns(role=split_in_fold(pl.col("fold"), fold))
     copies = augmented.join(roles.filter(role=TRAIN), on="video_path", how="semi")
     return [
@@ -53,7 +53,7 @@ def _class_count(rows: pl.DataFrame, label: str) -> ClassCount:
 def headline(own: Sequence[Outcome], value: float, splits: pl.DataFrame) -> Headline:
     """Return the chosen model's test score.
 
-    All its cells share one test set: their mean is no surer than the score of one of them.
+    All its cells share one test set: their mean is as uncertain as the score of one of them.
     """
     intervals = [cell.evaluation[TEST]["balanced_accuracy_interval"] for cell in own]
     low, high = (statistics.fmean(ends) for ends in zip(*intervals, strict=True))

@@ -101,7 +101,7 @@ def video_table(
 ) -> pl.DataFrame:
     """Return the rows with the facts of their videos, which are given by path.
 
-    The label is an Enum, so that the order of the classes travels on.
+    The label is an Enum, which keeps the order of the classes.
     """
     table = facts_table(facts[name] for name in rows["video_path"])
     return rows.with_columns(pl.col("label").cast(pl.Enum(labels))).hstack(table)
