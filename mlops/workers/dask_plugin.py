@@ -1,9 +1,9 @@
-"""The part of a pool that runs in a Dask worker; it travels there as `worker_process` does."""
+"""The part of a pool that runs in a Dask worker; it travels there as `supervisor` does."""
 
 from distributed import Worker, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from mlops.workers.worker_process import Outcome, ProcessOptions, WorkerProcesses
+from mlops.workers.supervisor import Outcome, ProcessOptions, WorkerProcesses
 
 
 class ProcessesPlugin(WorkerPlugin):  # type: ignore[misc]

@@ -18,10 +18,10 @@ from mlops.errors import PipelineError
 from mlops.files.atomic import write_text
 from mlops.files.places import runs_root
 from mlops.processes.progress import counted
-from mlops.workers import worker_process
+from mlops.workers import supervisor
 from mlops.workers.requirements import own_requirements
+from mlops.workers.supervisor import Outcome
 from mlops.workers.worker import CODE, Call, Limits, pack, process_options
-from mlops.workers.worker_process import Outcome
 
 CONNECT_SEC = 10.0
 LOOK_EVERY_SEC = 1.0
@@ -108,7 +108,7 @@ class DaskProcesses:
         self._check_interpreters()
         write_text(self._shared_file, "")
         options = process_options(self._limits, requirements)
-        for module in (dask_plugin, worker_process):
+        for module in (dask_plugin, supervisor):
             importlib.import_module("cloudpickle").register_pickle_by_value(module)
         run, name = dask_plugin.run_in_process, self._name
         # A lambda is sent by its code; a function of a module would be looked up by the scheduler.

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar, cast
 
 from mlops.errors import PipelineError, described
 from mlops.workers.dask_pool import DaskProcesses
+from mlops.workers.supervisor import Outcome, WorkerProcesses
 from mlops.workers.worker import Call, Limits, pack, process_options, unpack
-from mlops.workers.worker_process import Outcome, WorkerProcesses
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -25,7 +25,7 @@ import psutil
 from mlops.errors import PipelineError
 from mlops.processes.parent import signal_with_parent
 from mlops.workers.requirements import Requirements, unmet_requirements
-from mlops.workers.worker_process import Outcome, ProcessOptions
+from mlops.workers.supervisor import Outcome, ProcessOptions
 
 CODE = Path(__file__).resolve().parents[2]
 

@@ -1,4 +1,4 @@
-"""Worker processes as seen by the process that starts them: one task at a time, within limits.
+"""Supervision of worker processes: start them, give each one task at a time, hold it to its limits.
 
 This module also travels to Dask workers as it is here. It imports nothing of the repository, so
 that they need not have it on their path, nor have an old version of it in memory.
