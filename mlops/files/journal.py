@@ -20,7 +20,7 @@ from mlops.errors import PipelineError
 from mlops.files import atomic
 
 BLOCK_BYTES = 4096  # of a checksum
-PIECE_BYTES = 1 << 20  # read at once
+PIECE_BYTES = 1 << 16  # read at once
 
 
 class Checksums:
@@ -28,25 +28,23 @@ class Checksums:
 
     def __init__(self) -> None:
         self.num_bytes = 0
-        self._crcs = bytearray()  # four bytes per block
+        self._crcs: list[int] = []
 
     def add(self, content: bytes) -> None:
         """Add what comes next, of any length."""
-        rest = memoryview(content)
-        while rest:
+        while content:
             filled = self.num_bytes % BLOCK_BYTES
             if filled == 0:
-                self._crcs += bytes(4)
-            piece = rest[: BLOCK_BYTES - filled]
-            crc = zlib.crc32(piece, int.from_bytes(self._crcs[-4:], "big"))
-            self._crcs[-4:] = crc.to_bytes(4, "big")
+                self._crcs.append(0)
+            piece = content[: BLOCK_BYTES - filled]
+            self._crcs[-1] = zlib.crc32(piece, self._crcs[-1])
             self.num_bytes += len(piece)
-            rest = rest[len(piece) :]
+            content = content[len(piece) :]
 
     @property
     def text(self) -> str:
         """Eight hex digits per block."""
-        return self._crcs.hex()
+        return "".join(f"{crc:08x}" for crc in self._crcs)
 
 
 class Journal:
