@@ -66,7 +66,7 @@ WORKLOADS = {
     "small3d": (8, 64, 64, "bfloat16"),
 }
 
-# What the killed trainings differ in: their model, and keys of params.yaml.
+# Variants of the killed trainings: their model, and keys of params.yaml.
 TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "float32, dropout, EMA, clipping": (
         "small3d",

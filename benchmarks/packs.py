@@ -163,7 +163,7 @@ def long_videos(data: Path) -> pl.DataFrame:
         content = encoded(data, kind, 300).read_bytes()
         for number in range(25):
             name = f"{kind.replace(' ', '_')}_{number}{suffix}"
-            # A box that players skip, or an element.
+            # A box, or an element, that players skip.
             padding = bytes([0xEC, 0x84]) if suffix == ".webm" else b"\0\0\0\x0cfree"
             (data / name).write_bytes(content + padding + number.to_bytes(4, "big"))
             label = ("fight", "nofight")[number % 2]

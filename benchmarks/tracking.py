@@ -210,7 +210,7 @@ def trackio(directory: Path) -> Writer:
     return lambda step: run.log(scalars(step), step=step), lambda: None
 
 
-# --- what a new process finds of the scalars -----------------------------------------------------
+# --- scalars found by a new process --------------------------------------------------------------
 
 
 def found_lines(directory: Path) -> int:
@@ -292,7 +292,7 @@ def rows_of_table(database: Path, query: str) -> int:
     return int(count)
 
 
-# Tool: (modules that it needs, writer, what counts its scalars).
+# Tool: (required modules, writer, counter of its scalars).
 TOOLS: dict[str, tuple[tuple[str, ...], Callable[[Path], Writer], Callable[[Path], int]]] = {
     "ours": ((), ours, found_lines),
     "one os.write of msgspec rows": ((), msgspec_rows, found_lines),
@@ -374,7 +374,7 @@ next_step = [0]  # of the tool in this process: some take no step twice
 
 @cache
 def started(tool: str, directory: Path) -> Writer:
-    os.chdir(directory)  # what a tool writes to where it runs goes with the rest
+    os.chdir(directory)  # a tool may write into its working directory
     return TOOLS[tool][1](directory)
 
 

@@ -201,9 +201,9 @@ def _panels(page: ReportPage) -> list[_Panel]:
     ]
 
 
-def _drawn(curves: Mapping[str, list[figures.Curve]], model: str, what: str) -> Markup:
+def _drawn(curves: Mapping[str, list[figures.Curve]], model: str, quantity: str) -> Markup:
     limits = figures.shared_limits([curve for of in curves.values() for curve in of])
-    about = f"{model}: {what} by epoch, one line per fold and seed"
+    about = f"{model}: {quantity} by epoch, one line per fold and seed"
     return Markup(figures.curves_svg(curves[model], y_limits=limits, description=about))
 
 

@@ -59,7 +59,7 @@ class ClassCount:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCount:
-    """How much data a split holds. A group may hold several classes: its total is no sum."""
+    """The amount of data in a split. A group may hold several classes: its total is no sum."""
 
     split: str
     num_videos: int

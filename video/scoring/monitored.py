@@ -55,7 +55,7 @@ def confusion_matrix(
 def class_metrics(
     confusion: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return precision, recall and F1 of each class; 0 for what would be 0 / 0."""
+    """Return precision, recall and F1 of each class; 0 instead of 0 / 0."""
     right, support, given = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     precision, recall = right / given.clip(1), right / support.clip(1)
     return precision, recall, 2 * right / (support + given).clip(1)

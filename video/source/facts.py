@@ -38,14 +38,13 @@ class VideoFacts:
     Sizes are in pixels as stored, before `rotation` (0, 90, 180 or 270 degrees counterclockwise)
     is applied; `fps` is the mean rate that the container states, 0.0 if none.
 
-    The rest is for reading single frames later. `packet_pts` has every packet of the stream chosen
+    The rest is for reading single frames later. `packet_pts` has every packet of the chosen stream
     in the order of the file, `frame_pts` every frame in display order, in units of the stream's
-    time base, None where there is none; `key_frame_pts` those at which packet and frame say that
-    decoding can begin. `timing_proven` tells that these suffice to pick a frame by its pts: the
+    time base, None if missing; `key_frame_pts` those at which decoding can begin according to both
+    packet and frame. `timing_proven` means that these suffice to pick a frame by its pts: the
     verdict is ok, every packet has a pts, the sorted pts of the packets are those of the frames, no
     two alike, no frame is flagged corrupt, and all have one size. Only then `frame_crc32` is
-    filled. `fingerprint` says what the pictures look like, see fingerprints.py; empty if nothing is
-    seen.
+    filled. `fingerprint` has the hashes of fingerprints.py; empty if no picture has contrast.
     """
 
     verdict: str
