@@ -60,7 +60,7 @@ class Dvc:
         """Hold once the stage has started a worker process."""
         deadline = time.monotonic() + 60
         while not any(
-            b"spawn_main" in command_line(worker)
+            b"mlops.workers.worker" in command_line(worker)
             for stage in descendants(self._process.pid)
             if module.encode() in command_line(stage)
             for worker in children(stage)
