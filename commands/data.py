@@ -27,7 +27,7 @@ def command(context: click.Context, as_json: bool) -> None:
 @click.argument("run")
 @as_json
 def used(run: str, as_json: bool) -> None:
-    """The versions that a run was trained on.
+    """List the versions of the data that a run was trained on.
 
     RUN is its id, or its directory below runs/.
     """
@@ -40,7 +40,7 @@ def used(run: str, as_json: bool) -> None:
 @click.option("--most", default=40, metavar="N", help="Rows to show at most.  [40]")
 @as_json
 def diff(before: str, after: str, most: int, as_json: bool) -> None:
-    """The videos that differ between two versions.
+    """Compare two versions of the data, video by video.
 
     A and B are each a revision of git, an experiment's name, 'workspace', or the first digits of a
     content hash.

@@ -220,7 +220,8 @@ def relative_remotes(files: Iterable[Path]) -> set[str]:
 
 
 def without_secrets(url: str) -> str:
-    """
+    """Return the URL of a remote without user and password.
+
     >>> without_secrets("ssh://me:word@host/store"), without_secrets("s3://bucket/store")
     ('ssh://host/store', 's3://bucket/store')
     """

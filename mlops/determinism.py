@@ -16,7 +16,7 @@ KERNEL_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "ATEN_
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed from parts, e.g. `derive_seed(seed, "order", epoch)`.
+    """Derive a 63-bit seed from parts, e.g. `derive_seed(seed, "order", epoch)`.
 
     Streams of different purposes never share numbers, as `seed + epoch` would let them.
     """
@@ -45,7 +45,7 @@ def make_deterministic(seed: int, *, num_threads: int) -> None:
 
 
 def device_kind(device: torch.device) -> str:
-    """What of a device can change a result: its model, and what chooses among its kernels."""
+    """Return what can change a result: the device's model, and what chooses its kernels."""
     if device.type == "cuda":
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         return f"cuda {torch.cuda.get_device_name(device)}, cuDNN {cudnn}"
@@ -55,7 +55,7 @@ def device_kind(device: torch.device) -> str:
 
 
 def _cpu_model() -> str:
-    """Its name, which says little in a virtual machine, and a digest of its instruction sets."""
+    """Return the CPU's name, often vague in a virtual machine, and a digest of its features."""
     entries = dict.fromkeys(("model name", "flags"), "")
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = (part.strip() for part in line.partition(":"))
@@ -67,7 +67,7 @@ def _cpu_model() -> str:
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:
-    """The states of all generators that training on `device` may draw from; plain types, tensors.
+    """Return the states of all generators that training on `device` may use, as plain types.
 
     Of several GPUs that of this one alone: the next start may have another number of them, or
     another one of the same model.

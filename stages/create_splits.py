@@ -57,7 +57,7 @@ def check_columns(videos: pl.DataFrame, stratify: Sequence[str]) -> None:
 
 
 def find_near_duplicates(videos: pl.DataFrame, distance: float) -> list[Pair]:
-    """None with a distance of 0, which turns the search off."""
+    """Find pairs of near-duplicates; none with a distance of 0, which disables the search."""
     if distance == 0.0:
         return []
     return near_duplicates(videos["fingerprint"].to_list(), max_distance=distance)
@@ -142,7 +142,7 @@ def divide(videos: pl.DataFrame, split: Split, rebalance: int) -> pl.DataFrame:
 
 
 def check_classes(splits: pl.DataFrame, num_folds: int, chosen: int, best: int) -> None:
-    """A part without a class can neither be trained on nor scored."""
+    """Raise if a part lacks a class: it can neither be trained on nor scored."""
     found = set(splits.select("fold", "label").iter_rows())
     advice = "" if chosen == best else f"set split.rebalance to {best}, "
     faults = [

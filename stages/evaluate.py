@@ -88,7 +88,7 @@ def main(inputs: StageInputs) -> None:
 
 
 def load_model(cell: Cell) -> tuple[nn.Module, int]:
-    """The best model, and the epoch that it is of."""
+    """Load the best model; return it and its epoch."""
     state = load_checkpoint(cell.best_model)
     model = build_model(cell.model, ModelShape(**state["shape"]))
     model.load_state_dict(state["model"])
@@ -103,7 +103,7 @@ def all_batches(clips: ClipSet, batch_size: int) -> Iterator[Batch]:
 def baseline_probabilities(
     clips: dict[str, pl.DataFrame], labels: list[str], seed: int
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """What the baselines, fitted on the training split, say of each split."""
+    """Fit the baselines on the training split; return their probabilities by name and split."""
     train_targets = np.array([labels.index(label) for label in clips[TRAIN]["label"]])
     facts = {
         split: table.select(pl.col(f"video_{name}").alias(name) for name in VIDEO_FACTS)
@@ -128,7 +128,7 @@ def baseline_probabilities(
 def scored(
     split: str, targets: NDArray[np.int64], probabilities: NDArray[np.float64], labels: list[str]
 ) -> dict[str, Any]:
-    """The model's figures on a split, with the interval of the headline."""
+    """Return the model's metrics on a split, with the interval of its balanced accuracy."""
     try:
         figures = classification_metrics(targets, probabilities, labels)
     except NonFinitePredictionsError as error:
@@ -140,7 +140,7 @@ def scored(
 def prediction_table(
     clips: dict[str, pl.DataFrame], probabilities: dict[str, NDArray[np.float64]], labels: list[str]
 ) -> pl.DataFrame:
-    """A row a clip: video, split, label, predicted label, and a probability a class."""
+    """Return one row per clip: video, split, label, predicted label, one probability per class."""
     parts = []
     for split in SPLIT:
         predicted = [labels[i] for i in probabilities[split].argmax(axis=1)]

@@ -107,7 +107,7 @@ def outside_test(splits: pl.DataFrame) -> pl.DataFrame:
 
 
 def augmented_table(sources: pl.DataFrame, packs: list[pl.DataFrame]) -> pl.DataFrame:
-    """A row an augmented clip, with its parent's path, content hash, label and group."""
+    """Return one row per augmented clip, with its parent's path, hash, label and group."""
     copies = pl.concat(packs) if packs else sources.clear()
     parents = sources.select("video_path", "sha256", "label", "group")
     columns = [name for name in copies.columns if name not in parents.columns]

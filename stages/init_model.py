@@ -62,7 +62,7 @@ def build(model_name: str, shape: ModelShape) -> nn.Module:
 
 
 def read_weights(model_name: str, source: str) -> Mapping[str, Any]:
-    """Weights from torchvision or a local file: a state dict, or a checkpoint that holds one."""
+    """Read a state dict from torchvision or a local file, which may be a checkpoint."""
     if source == "kinetics400":
         return read_kinetics_weights(model_name)
     path = Path(source)

@@ -119,7 +119,7 @@ def named_paths(index: pl.DataFrame) -> list[str]:
 def read_contents(
     index: pl.DataFrame, root: Path, workers: WorkerPool
 ) -> tuple[dict[str, Content], dict[str, VideoFacts]]:
-    """The content of every file that can be read, and the verdict on every other."""
+    """Return the content of every readable file, and the verdict on every other one."""
     names = [name for name in named_paths(index) if names_a_file(name, root)]
     hashed = workers.map(hash_of, [root / name for name in names])
     tracked = track(hashed, total=len(names), task="load_data, reading")
@@ -144,7 +144,7 @@ def hash_of(path: Path) -> str | OSError:
 
 
 def find_known(contents: Iterable[Content], limits: InspectionLimits) -> dict[Content, VideoFacts]:
-    """What earlier runs found in these contents."""
+    """Return the facts that earlier runs found in these contents."""
     known: dict[Content, VideoFacts] = {}
     missing = set(contents)
     for path in EARLIER.versions(INSPECTIONS):

@@ -298,12 +298,12 @@ class Params:
 
 
 def read_params() -> Params:
-    """params.yaml of the current directory; every fault of it in one `PipelineError`."""
+    """Read params.yaml of the current directory; report all faults in one `PipelineError`."""
     return read_parameters(PARAMS_FILE, Params)
 
 
 def named_cells(params: Params) -> list[Cell]:
-    """All that params.yaml names, in its order."""
+    """Return all cells that params.yaml names, in its order."""
     return [
         Cell(model=model, fold=fold, seed=seed)
         for model in params.models

@@ -84,5 +84,5 @@ class Cell:
 
 
 def initial_weights(model: str, seed: int) -> Path:
-    """What the cells of a model and a seed start from, on every fold."""
+    """Return the path of the weights that all cells of a model and a seed start from."""
     return Path(f"models/{model}/seed{seed}/init.pt")

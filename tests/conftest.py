@@ -33,7 +33,7 @@ def is_slow(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of this repository, with a small sample, in which the pipeline has run once."""
+    """Return a clone of this repository, with a small sample, after one run of the pipeline."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # of all workers: the first that comes makes the clone, others wait
@@ -53,13 +53,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workspace(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished clone that a test may change."""
+    """Return a copy of the finished clone that a test may change."""
     return shutil.copytree(finished, tmp_path / "clone", symlinks=True)
 
 
 @pytest.fixture
 def own(workspace: Path) -> Path:
-    """The finished clone, with its videos in a directory that `dvc add` tracks."""
+    """Return the finished clone, with its videos in a directory that `dvc add` tracks."""
     shutil.copytree(workspace / "data/generated_sample", workspace / "data/mine")
     set_params(workspace, {"data": {"index": "data/mine/index.csv", "root": "data/mine"}})
     dvc("add", "data/mine", cwd=workspace)

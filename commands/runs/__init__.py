@@ -29,7 +29,7 @@ def command(
 @click.argument("run")
 @as_json
 def show(run: str, as_json: bool) -> None:
-    """What made a run, and what brings its results back.
+    """Show what made a run and how to restore its results.
 
     RUN is its id, or its directory below runs/.
     """
@@ -39,7 +39,7 @@ def show(run: str, as_json: bool) -> None:
 @command.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 def compare(runs: tuple[str, ...]) -> None:
-    """Several runs side by side."""
+    """Compare several runs side by side."""
     paths = dict.fromkeys(find_run(runs_root(), name) for name in runs)
     compare_runs([read_record(path) for path in paths])
 

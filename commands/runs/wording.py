@@ -18,7 +18,8 @@ def epochs(record: RunRecord) -> str:
 
 
 def metric_text(value: float | None) -> str:
-    """
+    """Format the value of a metric; "" for None.
+
     >>> metric_text(0.96667), metric_text(0.00002), metric_text(None)
     ('0.9667', '2e-05', '')
     """
@@ -35,7 +36,8 @@ def text(value: Any) -> str:
 
 
 def duration(sec: float) -> str:
-    """
+    """Format a duration in at most two units.
+
     >>> duration(11), duration(754), duration(100_000)
     ('11 s', '12 min 34 s', '27 h 46 min')
     """

@@ -5,5 +5,5 @@ from pathlib import Path
 
 
 def runs_root() -> Path:
-    """`runs/` of the main repository: DVC names it to its stages as DVC_ROOT."""
+    """Return `runs/` of the main repository, which DVC names to its stages as DVC_ROOT."""
     return Path(os.environ.get("DVC_ROOT", ".")) / "runs"

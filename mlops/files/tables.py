@@ -24,7 +24,8 @@ def aligned(
 
 
 def size(num_bytes: int | None) -> str:
-    """
+    """Format a number of bytes.
+
     >>> size(34762), size(44290026)
     ('34.8 kB', '44.3 MB')
     """

@@ -104,8 +104,8 @@ def _spans(text: str, section: MappingNode, above: str = "") -> dict[str, tuple[
 
 
 def _blanks(before: str) -> str:
-    """What a value needs in front, where no other stood or where items stood one a line: these
-    may stand as far to the left as their key, which a list in brackets may not."""
+    """Return the blanks to write before a value: one after a colon, two at the start of a line, for
+    a list in brackets must be indented, unlike the items on one line each that it replaces."""
     if before.endswith(":"):
         return " "
     return "" if before.rpartition("\n")[2].strip() else "  "

@@ -14,7 +14,7 @@ from mlops.files.locks import DeviceLocks
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device if there is one, else the CPU.
+    """Return the device of this name; `auto` is the first CUDA device, or the CPU without one.
 
     Of several, `claimed_devices` takes one that is free.
     """
@@ -57,7 +57,7 @@ def claimed_devices(
 
 
 def candidates(requested: str, num_devices: int, count: int) -> list[str]:
-    """The CUDA devices that may serve, best first."""
+    """Return the CUDA devices that may be used, best first."""
     names = [f"cuda:{index}" for index in range(num_devices)]
     if requested not in ("auto", "cuda"):
         names = [requested]

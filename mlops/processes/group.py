@@ -125,18 +125,18 @@ _groups: dict[str, Any] = {}
 
 
 def _messages() -> Any:
-    """A group for what is no gradient, and lies in the memory of the CPU."""
+    """Return a gloo group, for messages and tensors in the memory of the CPU."""
     return _groups["messages"]
 
 
 def is_launched() -> bool:
-    """Whether torch.distributed.run has started this process."""
+    """Return whether torch.distributed.run has started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 @contextmanager
 def process_group(device_type: str) -> Iterator[ProcessGroup]:
-    """The group that this process belongs to; NCCL for gradients on GPUs, gloo for all else."""
+    """Yield the group of this process: NCCL for gradients on GPUs, gloo for everything else."""
     if not is_launched():
         yield ProcessGroup()
         return
@@ -177,7 +177,7 @@ def _told() -> Iterator[None]:
 
 
 def _pieces(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """In their order, up to `_PIECE_BYTES` together, of one type each."""
+    """Yield the tensors in order, in pieces of one dtype and at most `_PIECE_BYTES`."""
     piece: list[torch.Tensor] = []
     size = 0
     for tensor in tensors:

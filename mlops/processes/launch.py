@@ -39,7 +39,7 @@ _KEPT_WHOLE = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}
 
 
 def spans_machines() -> bool:
-    """Whether a batch script says that there are others, with a process or more on each."""
+    """Return whether a batch script names other machines that run processes too."""
     return "MLOPS_TORCHRUN" in os.environ
 
 
@@ -83,7 +83,7 @@ def launch(
 
 
 def _visible(devices: Sequence[torch.device]) -> dict[str, str]:
-    """The variable that shows these GPUs alone; none where a batch system gives each its own."""
+    """Return the variable that shows only these GPUs; none if a batch system assigns them."""
     if devices[0].type != "cuda" or "MLOPS_LAUNCH" in os.environ:
         return {}
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
@@ -109,7 +109,7 @@ def _signal_of(exit_code: int) -> signal.Signals:
 
 
 def main(arguments: list[str]) -> int:
-    """torch.distributed.run, with one line instead of its traceback where a process failed."""
+    """Run torch.distributed.run; report a failed process in one line instead of a traceback."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

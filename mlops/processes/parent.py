@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def own_identity() -> dict[str, Any]:
-    """What tells this process from every other: plain types, for `is_alive` of later."""
+    """Return what identifies this process, as plain types, for a later `is_alive`."""
     return {
         "host": socket.gethostname(),
         # A container has its own numbers of processes on the same boot.
@@ -31,7 +31,7 @@ def own_identity() -> dict[str, Any]:
 
 
 def is_alive(identity: dict[str, Any]) -> bool | None:
-    """Whether the process lives; None if it cannot be seen from here.
+    """Return whether the process lives; None if it cannot be seen from here.
 
     A process of an earlier boot of this host does not live, and neither does one whose number
     another process has been given since.
@@ -47,7 +47,7 @@ def is_alive(identity: dict[str, Any]) -> bool | None:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since the boot; None if it has ended."""
+    """Return when a process started, in clock ticks since the boot; None if it has ended."""
     stat = _stat(pid)
     # One that has ended but whose parent has not asked how is a zombie.
     return None if stat is None or stat["state"] in "ZX" else stat["start_ticks"]
@@ -96,7 +96,7 @@ def signal_with_parent(number: int) -> None:
 
 
 def _adopts_orphans(pid: int) -> bool:
-    """Whether a process is not DVC, but what the orphans of a machine or a container go to."""
+    """Return whether a process is not DVC but adopts the orphans of a machine or container."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -105,7 +105,7 @@ def _adopts_orphans(pid: int) -> bool:
 
 
 def _nearest_program(pid: int) -> int:
-    """`pid`, or its nearest ancestor that is no shell."""
+    """Return `pid`, or its nearest ancestor that is no shell."""
     while (stat := _stat(pid)) is not None and stat["name"] in SHELLS and stat["parent"] > 0:
         pid = stat["parent"]
     return pid

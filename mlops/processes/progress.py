@@ -35,13 +35,14 @@ def track(items: Iterable[T], *, total: int, task: str, before: int = 0) -> Iter
 
 @contextmanager
 def silent_stdout() -> Iterator[None]:
-    """For a process beside the one that is heard; errors are."""
+    """Discard stdout, for all ranks but the main one; stderr stays."""
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         yield
 
 
 def counted(number: int, noun: str) -> str:
-    """
+    """Format a number and its noun, in the plural if need be.
+
     >>> counted(1, "pack"), counted(299, "pack")
     ('1 pack', '299 packs')
     """

@@ -56,7 +56,7 @@ class StopFlag:
             raise self._stopped
 
     def checked(self, items: Iterable[T]) -> Iterator[T]:
-        """The items, with a look at the flag before each."""
+        """Yield the items, and check the flag before each."""
         for item in items:
             self.check()
             yield item

@@ -103,7 +103,8 @@ class RunRecord:
 
 
 def is_maximized(metric: str) -> bool:
-    """
+    """Return whether greater values of a metric are better.
+
     >>> is_maximized("balanced_accuracy"), is_maximized("val_loss")
     (True, False)
     """

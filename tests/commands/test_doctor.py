@@ -83,7 +83,7 @@ def test_a_remote_that_cannot_be_used_is_told(clone: Path) -> None:
 
 
 def set_remotes(clone: Path, **urls: str) -> None:
-    """As `dvc remote add --local` writes them."""
+    """Write remotes as `dvc remote add --local` does."""
     lines = [f"['remote \"{name}\"']\nurl = {url}\n" for name, url in urls.items()]
     (clone / ".dvc/config.local").write_text("".join(lines))
 

@@ -43,7 +43,7 @@ def prove(root: Path, *arguments: str) -> tuple[int, str]:
 
 
 def state_of(root: Path) -> dict[str, str]:
-    """What a proof must leave as it is."""
+    """Return what a proof must leave unchanged."""
     tracked = {name: git(*name.split(), cwd=root) for name in ("for-each-ref", "status --short")}
     names = [path for place in ("runs", ".dvc", "models") for path in (root / place).rglob("*")]
     return tracked | {str(path): str(path.stat().st_mtime_ns) for path in names if path.is_file()}
@@ -169,7 +169,7 @@ def test_samples_that_an_epoch_has_twice_are_counted() -> None:
 
 
 def clone_of_two_stages(root: Path) -> Clone:
-    """In which DVC has run once."""
+    """Return a clone with two stages in which DVC has run once."""
     target = Target(name="train", command=("sh",), deps={}, outs=("out",))
     clone = Clone(root=root, target=target)
     git("init", "--quiet", cwd=root)
@@ -184,7 +184,7 @@ def clone_of_two_stages(root: Path) -> Clone:
 
 
 def assert_mended_once(clone: Clone, mode: str) -> None:
-    """The first start ends at what a kill has left, which is mended; the second one succeeds."""
+    """Check that the first start fails and is mended, and that the second one succeeds."""
     for number, mended in ((1, True), (2, False)):
         attempt = start_attempt(clone, mode, number)
         assert mended_dvc(attempt) == mended
@@ -223,7 +223,7 @@ def run_dir(clone: Clone) -> Path:
 
 @pytest.fixture
 def starting(clone: Clone, run_dir: Path) -> Iterator[tuple[Process, IO[bytes]]]:
-    """A process that prints to a file, and opens the log when it has read a line, as a trainer."""
+    """Start a process that prints to a file, and opens the log once it has read a line."""
     (clone.root / "out").mkdir()
     log = str(run_dir / "metrics.jsonl")
     code = f"import sys; sys.stdin.readline(); f = open({log!r}); sys.stdin.read()"
@@ -240,7 +240,7 @@ def starting(clone: Clone, run_dir: Path) -> Iterator[tuple[Process, IO[bytes]]]
 
 @pytest.fixture
 def trainer(clone: Clone, starting: tuple[Process, IO[bytes]]) -> Process:
-    """The process, which has the log open."""
+    """Return the process, which has the log open."""
     process, stdin = starting
     assert part(clone, process) == Part.START_UP
     stdin.write(b"\n")

@@ -33,7 +33,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str]:
-    """Stdout and stderr of `python -m commands runs`, which ends well."""
+    """Run `python -m commands runs`, which must succeed; return stdout and stderr."""
     capsys.readouterr()
     main(["runs", *arguments])
     output = capsys.readouterr()
@@ -41,7 +41,7 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, s
 
 
 def stopped(base: Path, **train: object) -> Path:
-    """A run that was stopped, and may be removed."""
+    """Make a run that was stopped and may be removed."""
     run = make_run(base, "demo", wanted(config(**train)))
     start_attempt(run).end("stopped by SIGTERM")
     return run

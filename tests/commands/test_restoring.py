@@ -27,7 +27,7 @@ RESULTS = (str(MODEL), "metrics.json", "report.html")
 
 @pytest.fixture
 def root(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone in which the pipeline has run and is committed."""
+    """Return a clone in which the pipeline has run and is committed."""
     monkeypatch.chdir(workspace)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     return workspace
@@ -51,7 +51,7 @@ def verdict(output: str, run: Path) -> str:
 
 
 def make_old(run: Path, days: float) -> None:
-    """As if it had last been at work so long ago."""
+    """Make a run look as if it was last at work so many days ago."""
     moment = time.time() - days * DAY_SEC
     os.utime(run / "heartbeat", (moment, moment))
     os.utime(run, (moment, moment))
@@ -101,7 +101,7 @@ def test_an_experiment_of_ten_commits_ago_is_restored_by_two_commands(root: Path
 
 
 def contents(root: Path) -> dict[str, str]:
-    """sha256 of all that an experiment ends with."""
+    """Return the sha256 of all results of an experiment."""
     paths = [path for name in ("models", "results", "plots") for path in (root / name).rglob("*.*")]
     paths += [root / name for name in (*RESULTS, "dvc.lock", "params.yaml")]
     return {str(path.relative_to(root)): content_hash(path) for path in paths if path.is_file()}

@@ -15,7 +15,7 @@ from tests.support.runs_directory import config, finished_run, wanted
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where runs are, without a repository."""
+    """Return a directory of runs outside of any repository."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     # Not that of a directory above.

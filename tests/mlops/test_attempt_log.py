@@ -43,7 +43,7 @@ def run(
 
 
 def log(place: Path, *, number: int = 1, holds: str = "") -> str:
-    """What the log holds, once that is in it: the writer outlives a process that was killed."""
+    """Return the log once it holds this text: the writer outlives a process that was killed."""
     path = place / f"logs/attempt_{number:03}.log"
     deadline = time.monotonic() + 10
     while holds not in (text := path.read_text()) and time.monotonic() < deadline:
@@ -236,7 +236,7 @@ def test_all_of_much_output_is_on_a_terminal_before_what_comes_after(tmp_path: P
 
 
 def on_terminal(command: list[str], columns: int) -> str:
-    """What a command shows on a terminal of this width."""
+    """Return what a command shows on a terminal of this width."""
     import fcntl
     import struct
     import termios

@@ -51,7 +51,7 @@ def make_older(path: Path, seconds: float) -> None:
 
 @contextmanager
 def training(run_dir: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process in the middle of an attempt; it ends the attempt when it is sent a line."""
+    """Start a process in the middle of an attempt, which it ends when it is sent a line."""
     with subprocess.Popen(
         [sys.executable, "-c", TRAINS, str(run_dir)],
         cwd=ROOT,

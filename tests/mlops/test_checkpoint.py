@@ -95,7 +95,7 @@ def test_a_loaded_optimizer_takes_the_same_next_step(tmp_path: Path) -> None:
 
 
 def draw() -> list[Any]:
-    """Numbers of each generator, an odd count of normal ones so that one is left over."""
+    """Draw from each generator, an odd count of normal numbers so that one is left over."""
     return [
         torch.rand(3).tolist(),
         torch.randperm(9).tolist(),

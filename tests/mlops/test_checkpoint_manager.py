@@ -407,8 +407,8 @@ def test_nothing_is_moved_in_another_runs_directory(tmp_path: Path, said: list[s
 
 
 def on_a_small_disk(directory: Path, size: str, script: str) -> list[str]:
-    """The lines that a script prints, with `directory` on a file system of its own, as only root
-    of a user namespace may mount one."""
+    """Return the lines that a script prints with `directory` on a file system of its own, which
+    only root of a user namespace may mount."""
     command = f"mount -t tmpfs -o size={size} none '{directory}' && mkdir '{directory}/checkpoints'"
     run = f"{command} && exec '{sys.executable}' -c \"$SCRIPT\" '{directory}/checkpoints'"
     result = subprocess.run(

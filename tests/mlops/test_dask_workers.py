@@ -44,7 +44,7 @@ def dask() -> Iterator[Cluster]:
 
 @pytest.fixture
 def project(finished: Path, tmp_path: Path, dask: Cluster) -> Path:
-    """The videos of the finished clone, of which nothing has been made, and the cluster to use."""
+    """Return the finished clone with its videos, none of them processed, and the cluster to use."""
     root = tmp_path / "project"
     shutil.copytree(finished / "data/generated_sample", root / "data/generated_sample")
     shutil.copy(finished / "params.yaml", root)
@@ -88,7 +88,7 @@ def same(stage: str, root: Path, finished: Path) -> bool:
 
 
 def packs(root: Path) -> dict[str, int]:
-    """The inode of each finished pack: another if the pack was made again."""
+    """Return the inode of each finished pack: another one if the pack was made again."""
     return {path.name: path.stat().st_ino for path in root.glob("data/clips/[!.]*")}
 
 
@@ -187,7 +187,7 @@ def test_workers_that_could_not_read_what_is_sent_are_refused(tmp_path: Path) ->
 
 
 def start_hanging(cluster: Cluster, root: Path) -> "subprocess.Popen[str]":
-    """A stage with a task on each worker that does not end."""
+    """Start a stage with a task on each worker that does not end."""
     code = (
         "from pathlib import Path\n"
         "from mlops.workers.pool import Executor, map_tasks\n"

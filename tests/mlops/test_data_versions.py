@@ -89,7 +89,7 @@ def project(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Project
 
 
 def make_own_videos(root: Path) -> dict[str, str]:
-    """The sample's videos with one change of each kind; what was done, and to which video."""
+    """Copy the sample's videos with one change of each kind; return the change of each video."""
     mine = shutil.copytree(root / "data/generated_sample", root / "data/mine")
     splits = pl.read_parquet(root / "data/splits.parquet")
     unique = splits.filter(~pl.col("sha256").is_duplicated())
@@ -139,7 +139,7 @@ def manager(project: Project, monkeypatch: pytest.MonkeyPatch) -> DataVersionMan
 
 @pytest.fixture
 def own(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the repository that a test may change, and in which it is."""
+    """Return a copy of the repository that a test may change, as the current directory."""
     root = shutil.copytree(project.root, tmp_path / "own", symlinks=True)
     monkeypatch.chdir(root)
     return root
@@ -150,7 +150,7 @@ def rows(table: pl.DataFrame, data: str) -> list[dict[str, Any]]:
 
 
 def first_commits(project: Project, table: pl.DataFrame, data: str) -> dict[str, str | None]:
-    """The name of the first commit of each version, by its content hash."""
+    """Return the name of the first commit of each version, by its content hash."""
     names = {commit: name for name, commit in project.commits.items()}
     return {
         row["content_hash"]: row["experiment"] or names.get(row["commit"])
@@ -475,7 +475,7 @@ def test_two_runs_of_one_name_are_told_apart_by_their_directory(own: Path) -> No
 def expected_changes(
     before: pl.DataFrame, after: pl.DataFrame, edited: dict[str, str]
 ) -> Iterator[tuple[str, str, str | None, str | None]]:
-    """The rows of `diff` by a plain loop over two versions of the splits."""
+    """Yield the rows of `diff` by a plain loop over two versions of the splits."""
     old = {row["video_path"]: row for row in before.iter_rows(named=True)}
     new = {row["video_path"]: row for row in after.iter_rows(named=True)}
     old[edited["renamed"]] = old.pop(edited["renamed from"])
@@ -585,7 +585,7 @@ def test_other_classes_are_compared_as_well(own: Path, project: Project) -> None
 
 
 def command(*arguments: str, root: Path | None = None, code: int = 0) -> str:
-    """What `python -m commands` prints, in the current directory or in `root`."""
+    """Return what `python -m commands` prints, in the current directory or in `root`."""
     result = subprocess.run(
         [sys.executable, "-m", "commands", *arguments],
         cwd=root,

@@ -80,7 +80,7 @@ class Process:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[type[Process]]:
-    """Starts processes that are ended with the test."""
+    """Yield the class to start processes with; they end with the test."""
     with ExitStack() as started:
 
         class Started(Process):
@@ -93,7 +93,7 @@ def start(tmp_path: Path) -> Iterator[type[Process]]:
 
 
 def own(directory: Path, *, give_up_after: int = 1) -> tuple[DeviceLocks, list[str]]:
-    """This process's locks, which give up after some looks, and what it is told."""
+    """Return locks of this process that give up after some looks, and the lines they log."""
     said: list[str] = []
     looks = iter(range(give_up_after))
 

@@ -9,7 +9,7 @@ COLUMNS = ["key", "content", "label", "group", "part"]
 
 
 def table(*rows: str) -> pl.DataFrame:
-    """Rows of "key content label group part"."""
+    """Make a table from rows of "key content label group part"."""
     return pl.DataFrame([row.split() for row in rows], schema=COLUMNS, orient="row")
 
 

@@ -17,7 +17,7 @@ def md5(content: bytes) -> str:
 
 
 def store(cache: Path, content: bytes, suffix: str = "") -> Path:
-    """An object as DVC keeps it."""
+    """Store an object as DVC does."""
     name = md5(content)
     path = cache / "files/md5" / name[:2] / f"{name[2:]}{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def store(cache: Path, content: bytes, suffix: str = "") -> Path:
 
 
 def record(cache: Path, files: dict[str, bytes]) -> Path:
-    """A version of a directory as DVC keeps it."""
+    """Store a version of a directory as DVC does."""
     for content in files.values():
         store(cache, content)
     listing = [{"md5": md5(content), "relpath": name} for name, content in files.items()]
@@ -41,7 +41,7 @@ def damage(path: Path) -> None:
 
 
 def find(cache: Path | None, name: str) -> bytes | None:
-    """The content that the cache has recorded under a name."""
+    """Return the content that the cache has recorded under a name."""
     opened = DvcCache(cache)
     md5 = opened.named(r"[a-z]\.npy").get(name)
     return None if md5 is None else opened.read(md5)

@@ -27,7 +27,7 @@ def read_lock(content: bytes) -> Lock:
 
 
 def written(stages: dict[str, Any]) -> bytes:
-    """A dvc.lock, by the function with which DVC writes it."""
+    """Return a dvc.lock as DVC's own function writes it."""
     return dumps_yaml({"schema": "2.0", "stages": stages}).encode()
 
 

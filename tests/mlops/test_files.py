@@ -48,7 +48,7 @@ while True:
 
 
 def start(script: str, path: Path) -> subprocess.Popen[str]:
-    """A process that runs `script` on `path` and has said its first line."""
+    """Start a process that runs `script` on `path`; return once it has printed its first line."""
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )

@@ -53,7 +53,7 @@ def misbehave(task: str) -> str:
 
 
 def poison(task: int) -> int:
-    """A worker that has seen task 1 dies at its next one."""
+    """End the worker at its next task once it has seen task 1."""
     if os.environ.get("POISONED"):
         os._exit(1)
     if task == 1:

@@ -127,7 +127,7 @@ def test_a_log_that_is_cut_while_it_is_read_does_not_kill_the_reader(log: Path) 
 
 
 def extremes(values: list[float]) -> tuple[int | None, int | None]:
-    """Reference: the steps of the least and of the greatest, the earliest of equals."""
+    """Return the steps of the min and the max, the earliest of equals, as a reference."""
     finite = [(value, step) for step, value in enumerate(values) if math.isfinite(value)]
     least = min(finite, key=lambda pair: pair[0], default=(0, None))
     greatest = max(finite, key=lambda pair: pair[0], default=(0, None))

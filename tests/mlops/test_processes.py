@@ -56,7 +56,7 @@ def wait_for(path: Path, seconds: float) -> str:
 
 @contextmanager
 def started(place: Path, how: str, dvc_root: str | None) -> Iterator[tuple[int, str, int]]:
-    """The number of the starting process, what the stage watches, and the stage's number."""
+    """Yield the starting process's number, what the stage watches, and the stage's number."""
     (place / "stage.py").write_text(STAGE)
     variables = environment() | {"PYTHONPATH": str(ROOT)}
     variables |= {"DVC_ROOT": dvc_root} if dvc_root else {}

@@ -55,7 +55,7 @@ def choose(base: Path, want: TrainingIdentity, mode: Mode = "exact") -> Start:
 
 
 def changed(document: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy with the entry at a path, its names separated by '|', replaced."""
+    """Return a copy in which the entry at a path, its names separated by '|', is replaced."""
     result = copy.deepcopy(document)
     *outer, last = key.split("|")
     inner = result

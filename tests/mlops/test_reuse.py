@@ -20,7 +20,7 @@ def dvc(*arguments: str) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A DVC repository whose out `made` has been "1", "2" and "3"."""
+    """Make a DVC repository whose out `made` has been "1", "2" and "3"."""
     monkeypatch.chdir(tmp_path)
     dvc("init", "--no-scm", "--quiet")
     (tmp_path / "dvc.yaml").write_text(
@@ -78,7 +78,7 @@ def test_outside_of_a_dvc_repository_there_is_nothing(
 
 @pytest.fixture
 def kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory that has what a killed run has kept."""
+    """Change to a directory that has what a killed run has kept."""
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
 

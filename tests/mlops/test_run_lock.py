@@ -35,7 +35,7 @@ FORKS = HOLDS.replace(
 def held(
     base: Path, identity: str = IDENTITY, program: str = HOLDS
 ) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lock until it is sent a line or killed."""
+    """Start a process that holds the lock until it is sent a line or killed."""
     with subprocess.Popen(
         [sys.executable, "-c", program, str(base), identity],
         cwd=ROOT,
@@ -54,7 +54,7 @@ class GivenUpError(Exception):
 
 
 def waits(base: Path, looks: int = 3, then: Callable[[], object] | None = None) -> list[str]:
-    """What is said to one who wants the lock; after some looks at it, `then` or giving up."""
+    """Wait for the lock; return the lines logged; after some looks call `then` or give up."""
     said: list[str] = []
     count = 0
 

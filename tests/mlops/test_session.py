@@ -88,7 +88,7 @@ def close(session: Session) -> None:
 
 
 def logged(run_dir: Path) -> tuple[list[int], list[int]]:
-    """The steps in the log and in the ledger."""
+    """Return the steps in the log and in the ledger."""
     log = read_metrics(run_dir / "metrics.jsonl")["step"].to_list()
     return log, read_ledger(run_dir / "ledger.jsonl")["step"].to_list()
 
@@ -96,7 +96,7 @@ def logged(run_dir: Path) -> tuple[list[int], list[int]]:
 def left(
     base: Path, fingerprint: dict[str, Any] = FINGERPRINT, *, best_epoch: int = 1, **place: Any
 ) -> Path:
-    """The directory of a run that was killed at `PLACE`, a step after its last state."""
+    """Make the directory of a run that was killed at `PLACE`, a step after its last state."""
     run_dir = new_run(base)
     write_metadata(run_dir, fingerprint=fingerprint)
     session = new_session(run_dir, fingerprint)
@@ -119,7 +119,7 @@ def restored(
     num_epochs: int = 9,
     is_exact: bool = True,
 ) -> tuple[Session, list[str]]:
-    """A session brought back in a new process's stead, and what was said."""
+    """Restore a session as a new process would; return it and the lines logged."""
     said: list[str] = []
     session = new_session(run_dir, fingerprint)
     start = Start(how="resume", run_dir=run_dir, source=source, is_exact=is_exact)
@@ -136,7 +136,7 @@ def values(session: Session) -> list[float]:
 
 
 def other(part: str) -> Any:
-    """Another value of a part of the fingerprint."""
+    """Return another value of a part of the fingerprint."""
     return {"torch": "other"} if isinstance(FINGERPRINT[part], dict) else "other"
 
 

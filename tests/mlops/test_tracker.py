@@ -207,7 +207,7 @@ def test_a_torn_last_line_does_not_count(torn: str, tracker: ExperimentTracker) 
 
 
 def resume(directory: Path, state: dict[str, Any] | None, run_id: str = "run") -> None:
-    """What a process does that goes on from `state`: cut the log and log step 2 again."""
+    """Resume from `state` as a new process does: cut the log and log step 2 again."""
     tracker = ExperimentTracker(directory, run_id)
     try:
         tracker.load_state_dict(state)
@@ -217,7 +217,7 @@ def resume(directory: Path, state: dict[str, Any] | None, run_id: str = "run") -
 
 
 def interrupted_run(directory: Path) -> dict[str, Any]:
-    """A run that logged the steps 0 to 3 and whose checkpoint was written after step 1."""
+    """Log the steps 0 to 3 of a run whose checkpoint was written after step 1."""
     tracker = ExperimentTracker(directory, "run")
     log_values(tracker, [1.0, 0.5])
     state = tracker.state_dict()

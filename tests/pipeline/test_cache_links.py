@@ -16,7 +16,7 @@ LAST = "generate_augmentations"
 
 
 def objects(root: Path) -> dict[str, str]:
-    """Of every object in the cache, the md5 that it is named by and the one that it has."""
+    """Return the md5 that names each object in the cache, and the md5 of its content."""
     return {
         path.parent.name + path.name.removesuffix(".dir"): hashlib.md5(
             path.read_bytes(), usedforsecurity=False
@@ -31,7 +31,7 @@ def is_linked(path: Path) -> bool:
 
 @pytest.fixture(params=["symlink", "hardlink"])
 def linked(request: pytest.FixtureRequest, own: Path) -> Path:
-    """A clone whose videos and results are links into DVC's cache."""
+    """Return a clone whose videos and results are links into DVC's cache."""
     dvc("config", "cache.type", request.param, cwd=own)
     dvc("repro", LAST, cwd=own)
     dvc("checkout", "--relink", cwd=own)

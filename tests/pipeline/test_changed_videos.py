@@ -16,13 +16,13 @@ TABLES = ("data/clips.parquet", "data/augmented.parquet")
 
 
 def counts(root: Path) -> tuple[int, int]:
-    """How many packs of videos, and of augmented copies."""
+    """Count the packs of videos and of augmented copies."""
     clips, copies = (pl.read_parquet(root / table)["pack"].n_unique() for table in TABLES)
     return clips, copies
 
 
 def one_anew(root: Path) -> list[str]:
-    """What the stages say when all but one of the present videos are known."""
+    """Return what the stages print when all but one of the present videos are known."""
     contents = pl.read_parquet(root / "data/inspections.parquet").height
     clips, copies = counts(root)
     return [

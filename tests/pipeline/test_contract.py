@@ -77,12 +77,12 @@ def script(stage: str) -> Path:
 
 
 def sources(stage: str) -> list[Path]:
-    """The script of a stage and the modules that are a part of it."""
+    """Return the script of a stage and the modules that are a part of it."""
     return [script(name) for name in (stage, *HELPERS) if HELPERS.get(name, stage) == stage]
 
 
 def declared(stage: str, kind: str) -> list[str]:
-    """The paths of a stage's deps or outs as dvc.yaml writes them, metrics and plots included."""
+    """Return the paths of a stage's deps or outs in dvc.yaml, metrics and plots included."""
     items = PIPELINE["stages"][stage].get(kind, [])
     if kind == "outs":
         items = items + PIPELINE["stages"][stage].get("metrics", [])
@@ -103,7 +103,7 @@ def imported_modules(path: Path) -> Iterator[str]:
 
 
 def module_names(path: Path) -> Iterator[str]:
-    """Like `imported_modules`, with the modules that `from package import module` names."""
+    """Yield the names of `imported_modules` and the modules of `from package import module`."""
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
@@ -134,14 +134,14 @@ def test_a_stage_declares_exactly_the_parameters_that_it_reads(stage: str) -> No
 
 
 def covering(name: str, keys: set[str]) -> str:
-    """The declared key that covers what is read, or the read name itself if none does."""
+    """Return the declared key that covers what is read, or the name read if none does."""
     parts = name.split(".")
     candidates = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
     return next((key for key in candidates if key in keys), name)
 
 
 def parameters_read(path: Path) -> Iterator[str]:
-    """`params.a.b` as "a.b"; the name `params` itself may be handed to functions of the script."""
+    """Yield `params.a.b` as "a.b"; the name `params` itself may be passed to functions."""
     tree = parsed(path)
     inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
@@ -218,7 +218,7 @@ def test_the_paths_in_the_script_are_the_paths_in_dvc_yaml(stage: str) -> None:
 
 
 def paths_named(path: Path) -> Iterator[str]:
-    """The paths that a script takes from stages/paths.py, and those that it asks a cell for."""
+    """Yield the paths that a script takes from stages/paths.py or asks a cell for."""
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Attribute) and attribute_chain(node) == ["cell", node.attr]:
             found = getattr(ANY_CELL, node.attr, None)
@@ -247,7 +247,7 @@ def test_no_stage_has_a_path_of_its_own() -> None:
 
 
 def paths_of_the_pipeline() -> set[str]:
-    """Every path in stages/paths.py but those that any repository with DVC has."""
+    """Return every path in stages/paths.py but those of any repository with DVC."""
     named = [path for value in vars(paths).values() for path in as_paths(value)]
     cells = [getattr(ANY_CELL, name) for name in dir(ANY_CELL) if not name.startswith("_")]
     found = {path.as_posix() for path in [*named, *cells] if isinstance(path, Path)}
@@ -295,7 +295,7 @@ def test_a_room_imports_of_lower_rooms_alone(path: Path) -> None:
 
 
 def level(path: Path) -> int:
-    """How far down the room of a module lies."""
+    """Return how far down the folder of a module lies."""
     package, *room, _ = path.relative_to(ROOT).parts
     return next(i for i, rooms in enumerate(ROOMS[package]) if (room or [package])[0] in rooms)
 
@@ -317,7 +317,7 @@ def test_torchvision_is_imported_for_its_own_models_alone(stage: str) -> None:
 
 
 def modules_of(stage: str) -> set[str]:
-    """What importing a stage's script imports, in a process of its own."""
+    """Return what importing a stage's script imports, in a process of its own."""
     code = f"import sys, stages.{stage}; print(*sys.modules)"
     output = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, text=True, capture_output=True

@@ -32,7 +32,7 @@ PARAMS: dict[str, Any] = {
 def undisturbed(
     finished: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
-    """A clone with the parameters above, and the results of a training of its own."""
+    """Return a clone with the parameters above, and the results of a training of its own."""
     root = tmp_path_factory.mktemp("processes") / "clone"
     shutil.copytree(finished, root, symlinks=True)
     set_params(root, PARAMS)
@@ -78,7 +78,7 @@ def test_losses_are_those_of_one_process_in_two_parts(root: Path) -> None:
 
 
 def losses(root: Path) -> NDArray[np.float64]:
-    """The loss of each step of a training."""
+    """Return the loss of each step of a training."""
     train(root)
     rows = read_metrics(the_run(root) / "metrics.jsonl")
     shutil.rmtree(root / "runs")

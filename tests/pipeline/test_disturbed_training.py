@@ -24,7 +24,7 @@ SHORT: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def short(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A clone with the parameters above, and the results of a training that nothing disturbed."""
+    """Return a clone with the parameters above, and the results of an undisturbed training."""
     root = tmp_path_factory.mktemp("short") / "clone"
     shutil.copytree(finished, root, symlinks=True)
     set_params(root, SHORT)
@@ -54,7 +54,7 @@ def steps_of_an_epoch(whole: dict[str, Any]) -> int:
 
 
 def killed_in_epoch_2(root: Path, whole: dict[str, Any]) -> Path:
-    """A run with the state after two epochs, and newer ones."""
+    """Return a run with the state after two epochs, and newer ones."""
     run_dir = stopped_run(root, 2 * steps_of_an_epoch(whole) + 4, signal.SIGTERM)
     assert (run_dir / "checkpoints/checkpoint_epoch_0002.pt").exists()
     return run_dir

@@ -30,7 +30,7 @@ VALUES = {"num_epochs": 1, "learning_rate": 3e-3, "experiment_name": "other"}
 
 
 def pipeline_of(root: Path, **values: Any) -> Pipeline:
-    """As a notebook makes it, whose directory is another."""
+    """Make a pipeline as a notebook in another directory does."""
     run_dir, run_id = create_run_directory(root / "runs", "notebook")
     config = RunConfig(run_id=run_id, project_root=root, output_dir=run_dir, **values)
     tracker = ExperimentTracker(run_dir, run_id)
@@ -59,7 +59,7 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
-    """A copy of the finished clone in which the pipeline was run with other values."""
+    """Yield a copy of the finished clone in which the pipeline was run with other values."""
     root = shutil.copytree(finished, tmp_path_factory.mktemp("ran") / "clone", symlinks=True)
     pipeline = pipeline_of(root, **VALUES)
     before = (root / "params.yaml").read_text()

@@ -49,7 +49,7 @@ def read_table(name: str) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    """Both tables as one."""
+    """Return both tables as one."""
     return [
         Row(
             number=number,
@@ -62,7 +62,7 @@ def rows() -> list[Row]:
 
 
 def write_index(path: Path, rows: Iterable[Row], **columns: dict[int, str]) -> None:
-    """The rows under the corpus's own names, with further columns by the number of the row."""
+    """Write the rows under the corpus's own names, with further columns by row number."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["cascade_id", "video_url", "label", *columns])
@@ -81,7 +81,7 @@ def make_project(root: Path, labels: Sequence[str], **changes: dict[str, Any]) -
 
 
 def write_video(path: Path, seed: int) -> None:
-    """A second of noise that no other seed gives."""
+    """Write a second of noise that no other seed gives."""
     noise = np.random.default_rng(seed)
     tiles = noise.integers(0, 256, (12, 6, 8, 3), dtype=np.uint8)
     frames = [np.kron(tile, np.ones((8, 8, 1), np.uint8)) for tile in tiles]
@@ -90,7 +90,7 @@ def write_video(path: Path, seed: int) -> None:
 
 
 def partition(names: Iterable[Iterable[str]]) -> list[set[int]]:
-    """The rows, by position, that names held in common connect; a row has any number of names."""
+    """Join rows, by position, that share a name; a row has any number of names."""
     components: list[tuple[set[str], set[int]]] = []
     for position, found in enumerate(names):
         own, members, apart = set(found), {position}, []
@@ -113,7 +113,7 @@ def grouped(groups: Sequence[str]) -> list[set[int]]:
 
 @pytest.fixture(scope="module")
 def missing(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> tuple[int, str, Path]:
-    """What load_data says of the corpus without a video, and the directory."""
+    """Run load_data on the corpus without a video; return exit code, output and directory."""
     root = make_project(tmp_path_factory.mktemp("missing"), LABELS)
     write_index(root / "data/fvc/index.csv", rows)
     return *run_stage("load_data", cwd=root), root
@@ -170,7 +170,7 @@ def test_thousands_of_missing_videos_stop_the_stage_in_few_lines(
 
 
 def table_of(rows: Sequence[Row]) -> pl.DataFrame:
-    """The rows as `read_index` gives them, with a hash of the address for that of the video."""
+    """Return the rows as `read_index` does, with a hash of the address for that of the video."""
     content = ["cascade_id,video_url,label"]
     content += [f"{row.cascade},{row.address},{row.label}" for row in rows]
     table = read_index("\n".join(content).encode(), COLUMNS)
@@ -250,7 +250,7 @@ class Partial:
 
 @pytest.fixture(scope="module")
 def partial(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> Partial:
-    """As a user would have it: a column of files, one for each row, and two classes of the five.
+    """Build what a user would have: one column of files, and two classes of the five.
 
     Four rows of some 40 cascades and all repeated addresses are at hand.
     """
@@ -293,7 +293,7 @@ def labels(rows: Iterable[Row]) -> set[str]:
 
 
 def spread(rows: list[Row]) -> list[Row]:
-    """Four rows, with as many labels as there are."""
+    """Return four rows, with as many labels as there are."""
     firsts = list({row.label: row for row in reversed(rows)}.values())[::-1]
     return (firsts + [row for row in rows if row not in firsts])[:4]
 

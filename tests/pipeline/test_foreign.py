@@ -19,7 +19,7 @@ TINY = {"sample": {"num_scenes": 4, "versions_per_scene": 2, "max_duration_sec":
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository in which the sample has been made, and nothing else."""
+    """Return a repository in which the sample has been made, and nothing else."""
     root = tmp_path_factory.mktemp("made") / "clone"
     root.mkdir()
     copy_repository(root)

@@ -40,7 +40,7 @@ def talk_about_everything(root: Path) -> None:
 
 @pytest.fixture
 def root(workspace: Path) -> Path:
-    """A finished clone that is to train for longer, without a run."""
+    """Return a finished clone that is to train for longer, without a run."""
     set_params(workspace, LONG)
     shutil.rmtree(workspace / "runs")
     return workspace

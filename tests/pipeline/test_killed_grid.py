@@ -33,7 +33,7 @@ def wait_until(answer: Callable[[], object], what: str) -> None:
 
 
 def start_grid(root: Path) -> subprocess.Popen[bytes]:
-    """`dvc repro`, its stages in one process group with it."""
+    """Start `dvc repro` and its stages in one process group."""
     with (root.parent / f"{root.name}.log").open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "dvc", "repro"],
@@ -46,7 +46,7 @@ def start_grid(root: Path) -> subprocess.Popen[bytes]:
 
 
 def mend(root: Path) -> None:
-    """What a kill of DVC in the middle of a write of its own files makes a user do."""
+    """Do what a user must if DVC was killed in the middle of a write of its own files."""
     printed = (root.parent / f"{root.name}.log").read_text()
     last = printed[printed.rindex("ERROR:") :] if "ERROR:" in printed else ""
     if "RWLock-file" in last:
@@ -105,19 +105,19 @@ def test_a_grid_that_is_killed_twice_ends_with_the_figures_of_one_that_is_not(
 
 
 def is_saving(root: Path, grid: subprocess.Popen[bytes]) -> bool:
-    """Whether a trainer of the grid has a state on disk."""
+    """Return whether a trainer of the grid has a state on disk."""
     return not saved(root).isdisjoint(process.pid for process in descendants(grid.pid))
 
 
 def saved(root: Path) -> set[int]:
-    """The processes that were last at work on unfinished runs with a state on disk."""
+    """Return the processes last at work on unfinished runs with a state on disk."""
     states = root.glob("runs/sample/run_*/checkpoints/latest_checkpoint.pt")
     found = [metadata(state.parents[1]) for state in states]
     return {of["attempts"][-1]["pid"] for of in found if of["status"] != "finished"}
 
 
 def trained(root: Path) -> dict[str, str]:
-    """The content of every cell's model that has been published."""
+    """Return the content of every cell's model that has been published."""
     found = {}
     for path in root.glob("models/*/fold*/seed*/best_model.pt"):
         found[path.relative_to(root).as_posix()] = content_hash(path)
@@ -129,7 +129,7 @@ def trained(root: Path) -> dict[str, str]:
 
 @contextmanager
 def workers_end_with_the_test() -> Iterator[None]:
-    """Within it DVC's workers stay below this process, and on leaving they are killed."""
+    """Keep DVC's workers below this process, and kill them on leaving."""
     with adopting_orphans():
         known = {process.pid for process in descendants()}
         try:
@@ -169,7 +169,7 @@ def start_workers(root: Path, number: int) -> None:
 
 
 def tasks(root: Path) -> dict[str, str]:
-    """The status of each task of the queue by its name."""
+    """Return the status of each task of the queue by its name."""
     rows = [line.split() for line in dvc("queue", "status", cwd=root).splitlines()[1:]]
     return {row[1]: row[-1] for row in rows if len(row) > 3 and len(row[0]) == 7}
 

@@ -51,7 +51,7 @@ class Data:
         )
 
     def stopped(self, stage: str) -> str:
-        """What the script says, which must stop for the user's fault."""
+        """Run the stage, which must fail for the user's fault; return its output."""
         result = subprocess.run(
             [sys.executable, "-m", f"stages.{stage}", *options(CELL)],
             cwd=self.root,
@@ -68,7 +68,7 @@ class Data:
 
 @pytest.fixture
 def data(finished: Path, tmp_path: Path) -> Data:
-    """A copy of what the scripts read: neither repository nor cache."""
+    """Copy what the scripts read, without repository or cache."""
     for name in ("stages", "video", "mlops", "models"):
         shutil.copytree(finished / name, tmp_path / name)
     shutil.copy2(finished / "params.yaml", tmp_path)
@@ -107,7 +107,7 @@ def test_the_same_pictures_in_another_file(data: Data, stage: str) -> None:
 
 
 def alike(fingerprint: list[int]) -> list[int]:
-    """What an encoding anew makes of it: one bit in every hash of two words."""
+    """Return hashes as after another encoding: one bit of two words differs in each."""
     return [word ^ 1 if place % 2 else word for place, word in enumerate(fingerprint)]
 
 
@@ -169,7 +169,7 @@ def test_a_validation_videos_augmented_copy_as_that_of_a_training_video(data: Da
 
 
 def renamed(row: pl.DataFrame, facts: tuple[str, ...]) -> pl.DataFrame:
-    """The row under the IDENTITY of another video."""
+    """Return the row under the IDENTITY of another video."""
     return row.with_columns(
         pl.lit(value, dtype=row.schema[name]).alias(name)
         for name, value in zip(IDENTITY, facts, strict=True)

@@ -87,7 +87,7 @@ def test_an_interrupted_kernel_has_training_saved_and_a_killed_one_leaves_none_a
 
 
 def answer(client: BlockingKernelClient, asked: str) -> dict[str, Any]:
-    """What the kernel says when it is done with the code."""
+    """Return what the kernel answers when it is done with the code."""
     while True:
         message = client.get_shell_msg(timeout=120)
         if message["parent_header"]["msg_id"] == asked:
@@ -96,7 +96,7 @@ def answer(client: BlockingKernelClient, asked: str) -> dict[str, Any]:
 
 
 def training(root: Path) -> RunRecord | None:
-    """The long training; None if none is recorded yet."""
+    """Return the long training; None if none is recorded yet."""
     if not any((root / "runs").glob("long/run_*/metadata.json")):
         return None
     (record,) = read_records(root / "runs", "long")

@@ -70,7 +70,7 @@ def frames(row: dict[str, str], reader: str) -> int:
 
 
 def plain_verdict(row: dict[str, str]) -> str:
-    """What the manifest's figures alone say of a file.
+    """Judge a file by the numbers of the manifest alone.
 
     The container's number of frames may be 2 or 2 % too high, as many encoders write it.
     """
@@ -83,7 +83,7 @@ def plain_verdict(row: dict[str, str]) -> str:
 
 
 def write_index(root: Path, names: list[str]) -> None:
-    """An index of the files; those of one content have one label."""
+    """Write an index of the files; those of one content have one label."""
     contents = {name: row["sha256"] for name, row in manifest().items()}
     with (root / INDEX).open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
@@ -93,7 +93,7 @@ def write_index(root: Path, names: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A repository in which all files have been loaded, and what the stage said."""
+    """Load all files in a new repository; return it and the stage's output."""
     root = tmp_path_factory.mktemp("odd")
     copy_repository(root)
     (root / "data/torture").symlink_to(TORTURE)
@@ -111,7 +111,7 @@ def videos(project: tuple[Path, str]) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def verdicts(project: tuple[Path, str], videos: pl.DataFrame) -> dict[str, str]:
-    """Of every file, from the table of usable videos and from the quarantine."""
+    """Return the verdict of every file, from the usable videos and the quarantine."""
     quarantine = pl.read_csv(project[0] / "data/quarantine.csv")
     rows = [
         row

@@ -31,14 +31,14 @@ Picture = NDArray[np.uint8]
 
 
 def pictures(num_frames: int = NUM_FRAMES) -> list[Picture]:
-    """Coloured tiles, no two pictures alike; the upper left corner is white."""
+    """Draw colored tiles, no two pictures alike; the upper left corner is white."""
     tiles = np.random.default_rng(0).integers(0, 200, (num_frames, 9, 10, 3), np.uint8)
     tiles[:, :3, :3] = 255
     return [np.kron(tile, np.ones((4, 4, 1), np.uint8)) for tile in tiles]
 
 
 def encoded(path: Path) -> Path:
-    """A video whose packets are all key frames."""
+    """Encode a video whose packets are all key frames."""
     encode_video(path, pictures(), codec="mjpeg", fps=10, quality=90)
     return path
 
@@ -67,7 +67,7 @@ def rgb_frames() -> list[av.VideoFrame]:
 
 
 def replaced(path: Path, *changes: tuple[bytes, bytes]) -> Path:
-    """The file with every occurrence of some bytes overwritten."""
+    """Overwrite every occurrence of some bytes of a file."""
     content = path.read_bytes()
     for old, new in changes:
         assert old in content
@@ -91,7 +91,7 @@ def write_avi(
     palette: bytes = b"",
     lost: Collection[int] = (),
 ) -> Path:
-    """An AVI file of one stream; an empty chunk is a picture that the recorder dropped.
+    """Write an AVI file of one stream; an empty chunk is a picture that the recorder dropped.
 
     `lost` are overwritten with zeros, as on a bad disk: the index at the end still lists them.
     """
@@ -124,7 +124,7 @@ def jpegs(folder: Path) -> list[bytes]:
 
 
 def assert_read_alike(path: Path, *, doubt: str = "") -> None:
-    """The full decode, the sequential one and the one that skips number the frames alike."""
+    """Check that all three decodes (full, sequential, skipping) number the frames alike."""
     facts = inspect_video(path)
     assert (facts.verdict, facts.reason) == ("ok", "")
     timing = frame_timing(asdict(facts))
@@ -146,7 +146,7 @@ def shown(path: Path, indices: Sequence[int]) -> Picture:
 
 
 def without_decoder(folder: Path) -> dict[str, str]:
-    """Files whose pictures no decoder of FFmpeg takes, and how their codec is to be named."""
+    """Write files that no decoder of FFmpeg takes; return how each codec is to be named."""
     moved = {
         "unknown.mp4": (b"HIKV", "codec unknown (codec tag HIKV / 0x564B4948)"),
         "unprintable.mov": (b"\0\xff\n1", "codec unknown (codec tag [0][255][10]1 / 0x310AFF00)"),
@@ -166,7 +166,7 @@ def without_decoder(folder: Path) -> dict[str, str]:
 
 
 def matroska(path: Path, blocks: Sequence[bytes], codec: bytes, fourcc: bytes = b"") -> Path:
-    """A Matroska file of one video track."""
+    """Write a Matroska file of one video track."""
 
     def element(name: str, content: bytes) -> bytes:
         return bytes.fromhex(name) + struct.pack(">Q", len(content) | 1 << 56) + content
@@ -202,7 +202,7 @@ def test_files_without_a_decoder_cost_their_own_rows(tmp_path: Path) -> None:
 
 
 def two_good(folder: Path) -> dict[str, str]:
-    """The labels of two good videos, one of each class."""
+    """Write two good videos, one of each class; return their labels."""
     encoded(folder / "good.mov")
     encode_video(folder / "better.mp4", pictures(), codec="h264", fps=10, quality=90)
     return {"good.mov": "authentic", "better.mp4": "tampered"}
@@ -263,7 +263,7 @@ def software_formats() -> Iterator[str]:
 
 
 def filled(name: str, width: int, padding: int, changed: int | None = None) -> av.VideoFrame:
-    """A picture of random bytes, the same for every `padding`, which fills the ends of the rows.
+    """Return a picture of random bytes; `padding` fills the ends of the rows.
 
     changed: the plane whose last byte of the top row is another.
     """
@@ -308,7 +308,7 @@ def test_the_crc_of_ordinary_frames_stays() -> None:
 
 
 def raw(path: Path, pixel_format: str) -> Path:
-    """Uncompressed pictures, as they are in memory."""
+    """Write uncompressed pictures, as they are in memory."""
     with av.open(str(path), "w") as container:
         encode(container, video_stream(container, "rawvideo", pixel_format), rgb_frames())
     return path
@@ -327,7 +327,7 @@ def test_a_video_of_any_pixel_format_is_ok(tmp_path: Path, pixel_format: str) ->
 
 
 def paletted(number: int, palette: int = 0) -> av.VideoFrame:
-    """A picture of 256 random colours."""
+    """Return a picture of 256 random colors."""
     generator = np.random.default_rng([number, palette])
     frame = av.VideoFrame(WIDTH, HEIGHT, "pal8")
     indices = np.random.default_rng(number).integers(0, 256, frame.planes[0].buffer_size, np.uint8)
@@ -353,7 +353,7 @@ def test_a_video_of_palettes_is_ok(tmp_path: Path) -> None:
 
 
 def stored(picture: Picture, bits: int, *, bottom_up: bool) -> bytes:
-    """The rows of a picture as an uncompressed AVI file has them."""
+    """Return the rows of a picture as an uncompressed AVI file stores them."""
     red, green, blue = np.moveaxis(picture.astype(np.uint16), -1, 0)
     pixels = {
         8: green.astype(np.uint8)[..., np.newaxis],
@@ -396,7 +396,7 @@ def test_a_bottom_up_avi_is_ok_and_the_right_way_up(tmp_path: Path, bits: int) -
 
 
 def retagged(source: Path, target: Path, matrix: int) -> Path:
-    """The same pictures, with another matrix_coefficients."""
+    """Write the same pictures, with another matrix_coefficients."""
     with av.open(str(source)) as given, av.open(str(target), "w") as made:
         (stream,) = given.streams.video
         copy = made.add_stream_from_template(stream)
@@ -524,7 +524,7 @@ def test_empty_samples_of_a_mov_are_read_past(tmp_path: Path) -> None:
 
 
 def not_coded(number: int) -> bytes:
-    """An MPEG-4 picture "not coded" of a video with 10 frames a second."""
+    """Return an MPEG-4 picture "not coded" of a video with 10 frames a second."""
     bits = f"01{'1' * (number % 10 == 0)}01{number % 10:04b}10"
     bits += "0" + "1" * (-len(bits) % 8 - 1)
     return b"\0\0\1\xb6" + int(bits, 2).to_bytes(len(bits) // 8, "big")

@@ -73,7 +73,7 @@ def test_every_real_clip_has_a_pack_of_the_asked_shape(project: Path) -> None:
 
 
 def difference_hashes(path: Path) -> dict[int, NDArray[np.bool_]]:
-    """The dHash of frames 1, 10, 20 and 30, counted from 0."""
+    """Return the dHash of frames 1, 10, 20 and 30, counted from 0."""
     hashes = {}
     with av.open(str(path)) as container:
         for number, frame in enumerate(container.decode(video=0)):

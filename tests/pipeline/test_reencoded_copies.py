@@ -17,7 +17,7 @@ COPY = "reposted.webm"
 
 
 def frames_of(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """At three quarters of the size."""
+    """Yield the frames at three quarters of the size."""
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             smaller = {"width": frame.width * 3 // 8 * 2, "height": frame.height * 3 // 8 * 2}
@@ -30,7 +30,7 @@ def splits_of(root: Path) -> pl.DataFrame:
 
 @pytest.fixture
 def reposted(own: Path) -> tuple[Path, str]:
-    """A clone to whose index a copy of a test video was added, and that video's name."""
+    """Add a copy of a test video to the index of a clone; return clone and video."""
     splits = splits_of(own)
     number = best_rebalance(splits, test_share=0.25, num_folds=2)
     set_params(own, {"split": {"rebalance": number}})

@@ -50,7 +50,7 @@ asyncio.run(serve(*sys.argv[1:]))
 
 @contextmanager
 def serving(code: str, *arguments: str) -> Iterator[int]:
-    """The port of a server on this machine."""
+    """Start a server on this machine; yield its port."""
     command = [sys.executable, "-c", code, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as it:
         assert it.stdout is not None
@@ -132,7 +132,7 @@ def test_a_second_clone_pulls_the_same_bytes_and_has_nothing_to_run(
 
 
 def documented(heading: str) -> list[list[str]]:
-    """The commands of each block below a heading of docs/restoring.md."""
+    """Return the commands of each block below a heading of docs/restoring.md."""
     page = (ROOT / "docs/restoring.md").read_text()
     section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)

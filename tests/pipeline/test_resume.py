@@ -41,7 +41,7 @@ LONG: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def long(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A clone with the parameters above, and the results of a training that nothing disturbed."""
+    """Return a clone with the parameters above, and the results of an undisturbed training."""
     root = tmp_path_factory.mktemp("long") / "clone"
     shutil.copytree(finished, root, symlinks=True)
     set_params(root, LONG)

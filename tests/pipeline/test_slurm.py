@@ -30,7 +30,7 @@ def slurm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BatchSyste
 
 @pytest.fixture
 def cells(workspace: Path) -> Path:
-    """A clone with its data, and two cells that are not trained."""
+    """Return a clone with its data, and two cells that are not trained."""
     train = {"epochs": EPOCHS, "patience_epochs": EPOCHS}
     set_params(workspace, {"folds": [0, 1], "train": train})
     return workspace
@@ -39,7 +39,7 @@ def cells(workspace: Path) -> Path:
 def submit(
     slurm: BatchSystem, root: Path, *options: str, script: str = "examples/slurm/train.sbatch"
 ) -> str:
-    """The number of the array."""
+    """Submit a script; return the number of the array."""
     code, said = slurm.run(SUBMIT, script, *options, cwd=root)
     assert code == 0, said
     return said.split()[-1]
@@ -71,7 +71,7 @@ def reasons(run_dir: Path) -> list[str]:
 
 
 def lost_steps(run_dir: Path) -> int:
-    """Those that were done again, since no state had been saved after them."""
+    """Count the steps done again because no state had been saved after them."""
     return lines(run_dir, "ledger.orphans.jsonl")
 
 

@@ -74,7 +74,7 @@ def test_another_seed_draws_another_order_and_other_weights(workspace: Path) -> 
 
 
 def trained(root: Path) -> tuple[dict[str, Any], list[float]]:
-    """What a training publishes, and the loss of validation of each of its epochs."""
+    """Train; return what is published, and the validation loss of each epoch."""
     shutil.rmtree(root / "runs")
     train(root)
     history = pl.read_csv(root / HISTORY)

@@ -21,7 +21,7 @@ REMOVED = "(removed)"
 
 
 def faults(directory: Path, changes: dict[str, Any]) -> list[str]:
-    """The faults of the shipped file with some keys changed, without the file's name."""
+    """Return the faults of the shipped file with some keys changed, without the file's name."""
     document = copy.deepcopy(SHIPPED)
     for key, value in changes.items():
         *sections, last = key.split(".")

@@ -14,7 +14,7 @@ TWIN = Cell(model="r3d_18", fold=0, seed=0)
 
 @pytest.fixture
 def twins(workspace: Path) -> Path:
-    """The results of two models that are one."""
+    """Return the results of two models with equal predictions."""
     shutil.copytree(workspace / CELL.results, workspace / TWIN.results)
     set_params(workspace, {"models": ["small3d", "r3d_18"]})
     return workspace

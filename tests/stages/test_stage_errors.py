@@ -73,7 +73,7 @@ class Project:
         return output
 
     def quarantine(self) -> dict[str, str]:
-        """Verdict and reason by path."""
+        """Return verdict and reason by path."""
         table = pl.read_csv(self.root / "data/quarantine.csv")
         told = pl.concat_str("verdict", "reason", separator=": ")
         return dict(table.select("video_path", told).iter_rows())
@@ -233,7 +233,7 @@ def test_of_many_quarantined_videos_fifty_are_pictured(project: Project) -> None
 
 
 def add_hanging_video(project: Project) -> None:
-    """To open hang.mp4 is to open a pipe, to which nobody writes."""
+    """Make hang.mp4 a pipe to which nobody writes."""
     os.mkfifo(project.videos / "pipe.mp4")
     (project.videos / "hang.mp4").write_text("ffconcat version 1.0\nfile pipe.mp4\n")
 
@@ -266,7 +266,7 @@ def test_a_hostile_file_costs_one_row(project: Project) -> None:
 
 @contextmanager
 def started(project: Project, stage: str, until: str) -> Iterator[subprocess.Popen[str]]:
-    """A stage at work, as soon as a file matches the pattern `until`."""
+    """Start a stage; yield it as soon as a file matches the pattern `until`."""
     with subprocess.Popen(
         [sys.executable, "-m", f"stages.{stage}"],
         cwd=project.root,
@@ -309,7 +309,7 @@ def test_no_worker_outlives_load_data_in_a_video_that_hangs(project: Project) ->
 
 
 def opened_for_writing(pipe: Path) -> int:
-    """As soon as a reader waits for what never comes."""
+    """Open the pipe as soon as a reader waits for it."""
     for _ in range(6_000):
         with suppress(OSError):
             return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
@@ -356,7 +356,7 @@ def test_a_video_that_changes_while_load_data_works_is_named(project: Project) -
 
 
 def prepare_augmentation(project: Project) -> None:
-    """Ten small videos, of which eight are outside the test set."""
+    """Prepare ten small videos, of which eight are outside the test set."""
     rows = add_eight_videos(project)
     for number, video in enumerate(rows):
         video["label"] = ("authentic", "tampered")[number % 2]

@@ -20,7 +20,7 @@ class Touches:
 
 
 def write_with_checksum(content: Any, path: Path) -> None:
-    """What torch saves of it, with the checksum that a checkpoint ends with."""
+    """Write what torch saves of the content, and the checksum of a checkpoint."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     body = buffer.getvalue()[:-2] + (14).to_bytes(2, "little")

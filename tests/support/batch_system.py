@@ -140,7 +140,7 @@ class StandIn(BatchSystem):
 
 
 def missing_programs() -> list[str]:
-    """The daemons of SLURM that are not installed."""
+    """Return the daemons of SLURM that are not installed."""
     path = f"{os.environ['PATH']}:/usr/sbin"
     return [name for name in DAEMONS if shutil.which(name, path=path) is None]
 

@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
 
 
 def run(*command: str, cwd: Path, check: bool = True) -> str:
-    """The output, stdout and stderr together."""
+    """Run a command; return its stdout and stderr together."""
     result = subprocess.run(
         command, cwd=cwd, env=environment(), text=True, capture_output=True, check=False
     )
@@ -57,7 +57,7 @@ def environment() -> dict[str, str]:
 
 
 def run_stage(stage: str, *arguments: str, cwd: Path) -> tuple[int, str]:
-    """Exit code and output of a stage's script, run without DVC in a clone or any directory."""
+    """Run a stage's script without DVC, in any directory; return exit code and output."""
     result = subprocess.run(
         [sys.executable, "-m", f"stages.{stage}", *arguments],
         cwd=cwd,
@@ -70,7 +70,7 @@ def run_stage(stage: str, *arguments: str, cwd: Path) -> tuple[int, str]:
 
 
 def options(cell: Cell) -> list[str]:
-    """What says on the command line of a stage which cell it is to run for."""
+    """Return the options that select a cell on the command line of a stage."""
     return [word for key, value in vars(cell).items() for word in (f"--{key}", str(value))]
 
 
@@ -113,7 +113,7 @@ def replace_video(root: Path, seed: int) -> None:
 
 
 def copy_repository(root: Path) -> None:
-    """The repository's files as a new one at `root`, in which no stage has run."""
+    """Copy the repository's files to a new repository at `root`, in which no stage has run."""
     files = git("ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).split()
     for name in files:
         if (ROOT / name).is_file() and name not in ("dvc.lock", "metrics.json"):

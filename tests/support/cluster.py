@@ -35,7 +35,7 @@ class Cluster:
         self.address = self._process.stdout.readline().strip()
 
     def workers(self) -> list[int]:
-        """The process ids of the workers; that of a killed one is replaced after a while."""
+        """Return the process ids of the workers; a killed one is replaced after a while."""
         with Client(self.address, set_as_default=False) as client:
             return sorted(client.run(os.getpid).values())
 
@@ -44,12 +44,12 @@ class Cluster:
 
 
 def serving(process: int) -> list[int]:
-    """Those of its children that do tasks."""
+    """Return the children of a worker that do tasks."""
     return [child for child in children(process) if b"workers.worker" in command(child)]
 
 
 def command(process: int) -> bytes:
-    """Empty once the process has ended."""
+    """Return the command line of a process; empty once it has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):

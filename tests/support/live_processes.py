@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def children(process: int) -> list[int]:
-    """Of a process that lives, or of none."""
+    """Return the children of a process; none if it has ended."""
     try:
         threads = list(Path(f"/proc/{process}/task").iterdir())
         texts = [(thread / "children").read_text() for thread in threads]
@@ -26,7 +26,7 @@ def is_running(process: int) -> bool:
 
 
 def outliving(processes: Collection[int], seconds: float) -> list[int]:
-    """Those that still run after so many seconds; they are killed then."""
+    """Return the processes that still run after so many seconds, and kill them."""
     deadline = time.monotonic() + seconds
     while any(map(is_running, processes)) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -19,7 +19,7 @@ _context.set_forkserver_preload(
 
 
 def together(task: Callable[..., Any], *arguments: Any, size: int = 2) -> list[Any]:
-    """What `task(group, *arguments)` gives in each process, or the words of its error."""
+    """Run `task(group, *arguments)` on every rank; return the results, or the text of an error."""
     answers = _context.Queue()
     port = _free_port()
     processes = [

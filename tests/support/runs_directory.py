@@ -29,7 +29,7 @@ def wanted(config: dict[str, Any], inputs: tuple[str, ...] = ()) -> TrainingIden
 
 
 def log(run_dir: Path, scores: list[float]) -> None:
-    """An epoch a score: the validation's accuracy, and 1 less it as loss."""
+    """Log one epoch per score: validation accuracy `score`, loss `1 - score`."""
     tracker = ExperimentTracker(run_dir, run_dir.name)
     for epoch, score in enumerate(scores):
         tracker.log({"loss": 0.5}, step=epoch * 10 + 1, epoch=epoch, phase="step")

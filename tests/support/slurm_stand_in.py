@@ -21,7 +21,7 @@ ROOT = Path(sys.argv[1])
 
 
 def sbatch(*arguments: str) -> None:
-    """The last argument is the script, the others are options of the form --name=value."""
+    """Submit a script, the last argument; the others are options of the form --name=value."""
     script = Path(arguments[-1])
     in_script = [line for line in script.read_text().splitlines() if line.startswith("#SBATCH ")]
     # Those of the command line come last and win.
@@ -101,7 +101,7 @@ def scontrol(action: str, number: str) -> None:
 
 
 def end(session: int) -> None:
-    """SIGTERM to all processes of a batch script."""
+    """Send SIGTERM to all processes of a batch script."""
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(ProcessLookupError, PermissionError):
             if os.getsid(int(path.name)) == session:

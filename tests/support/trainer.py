@@ -57,7 +57,7 @@ class Trainer:
         return self._output.read_text() if self._output.exists() else ""
 
     def wait_for(self, *words: str) -> None:
-        """Until all the words have been printed."""
+        """Wait until all the words have been printed."""
         deadline = time.monotonic() + 60
         while not all(word in self.output for word in words):
             assert self.process.is_alive(), self.output
@@ -65,7 +65,7 @@ class Trainer:
             time.sleep(0.001)
 
     def held(self) -> "Trainer":
-        """Itself, once it holds where it was told to."""
+        """Return itself, once it holds where it was told to."""
         deadline = time.monotonic() + 60
         while _state_of(self.pid) != "T":
             assert self.process.is_alive(), self.output
@@ -74,7 +74,7 @@ class Trainer:
         return self
 
     def wait_for_step(self, step: int) -> None:
-        """Until the ledger of the newest run has this many lines."""
+        """Wait until the ledger of the newest run has this many lines."""
         deadline = time.monotonic() + 60
         while lines(newest_run(self.root), "ledger.jsonl") < step:
             assert self.process.is_alive(), self.output
@@ -102,7 +102,7 @@ class Trainer:
 
 
 def train(root: Path, **env: str) -> str:
-    """The output of a training that ends well."""
+    """Run a training that must succeed; return its output."""
     trainer = Trainer(root, **env)
     assert trainer.end() == 0, trainer.output
     return trainer.output
@@ -113,14 +113,14 @@ def newest_run(root: Path) -> Path | None:
 
 
 def the_run(root: Path) -> Path:
-    """The newest run, which is there."""
+    """Return the newest run, which must exist."""
     run_dir = newest_run(root)
     assert run_dir is not None
     return run_dir
 
 
 def stopped_run(root: Path, step: int, number: signal.Signals) -> Path:
-    """The run of a training that a signal ends once it has made so many steps."""
+    """Train until a step, stop by a signal; return the run."""
     Trainer(root, hold=step).held().signal(number)
     return the_run(root)
 
@@ -136,7 +136,7 @@ def metadata(run_dir: Path) -> dict[str, Any]:
 
 
 def results(root: Path) -> dict[str, Any]:
-    """All that must be the same whatever was killed: bytes of the outs, rows, and samples."""
+    """Return all that no kill may change: bytes of the outs, rows, and samples."""
     run_dir = newest_run(root)
     assert run_dir is not None
     return {
@@ -148,7 +148,7 @@ def results(root: Path) -> dict[str, Any]:
 
 
 def seen_once(root: Path, num_epochs: int) -> bool:
-    """Whether every epoch saw each sample of the first one, once."""
+    """Return whether every epoch saw each sample of the first one, once."""
     run_dir = the_run(root)
     ledger = read_ledger(run_dir / "ledger.jsonl")
     epochs = [
@@ -159,7 +159,7 @@ def seen_once(root: Path, num_epochs: int) -> bool:
 
 
 def _state_of(pid: int) -> str:
-    """The state of a process, one letter as `ps` prints it; X if it is gone."""
+    """Return the state of a process, one letter as `ps` prints it; X if it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -178,7 +178,7 @@ def _train(root: str, output: str, env: dict[str, str], hold: int | str | None) 
 
 
 def train_and_hold(places: list[int | str]) -> None:
-    """The train stage in this process, which holds after each of these steps and lines."""
+    """Run the train stage in this process; hold after each of these steps and lines."""
     _hold_after_steps([place for place in places if isinstance(place, int)])
     _hold_after_lines([place for place in places if isinstance(place, str) and place != TRAINED])
     if TRAINED in places:

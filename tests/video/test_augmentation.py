@@ -78,7 +78,7 @@ def only(operation: str, **limits: float) -> AugmentationRecipe:
 
 
 def video_clip(frames: int = 8, height: int = 48, width: int = 64) -> Clip:
-    """Smooth colours that drift, with a square of hard edges: exact integers everywhere."""
+    """Draw smooth colors that drift, with a square of hard edges: exact integers everywhere."""
     t, y, x, c = np.ogrid[:frames, :height, :width, :3]
     waves = 40 + abs((3 * x + 5 * t + 40 * c) % 256 - 128) + abs((2 * y + 30 * c) % 128 - 64)
     square = (abs(x - 10 - 2 * t) < 6) & (abs(y - height // 2) < 6)
@@ -108,7 +108,7 @@ def sampled(recipe: AugmentationRecipe, *, copies: int, num_frames: int = 16) ->
 
 
 def digest_of(job: tuple[int, int]) -> str:
-    """Of one copy, with everything on; at module level, for spawned processes."""
+    """Hash one copy, with everything on; at module level, for spawned processes."""
     width, copy = job
     return hashlib.sha256(augment(video_clip(width=width), EVERYTHING, copy=copy)).hexdigest()
 
@@ -565,7 +565,7 @@ def smooth_picture(height: int, width: int) -> np.ndarray[Any, np.dtype[np.float
 
 
 def sampled_at(picture: Any, x: Any, y: Any) -> Any:
-    """Bilinear, in floats; of shape (height, width, 3)."""
+    """Sample bilinearly, in floats; return shape (height, width, 3)."""
     x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
     fx, fy = (x - x0)[..., None], (y - y0)[..., None]
     top = picture[y0, x0] * (1 - fx) + picture[y0, x0 + 1] * fx

@@ -11,7 +11,7 @@ from video.scoring.baselines import majority_probabilities, metadata_probabiliti
 
 
 def videos(num_rows: int, *, seed: int) -> pl.DataFrame:
-    """What a container says, drawn without regard to any class."""
+    """Draw metadata of containers, independent of any class."""
     generator = np.random.default_rng(seed)
     num_frames = generator.integers(50, 300, num_rows)
     return pl.DataFrame(
@@ -52,7 +52,7 @@ def test_the_forest_finds_a_planted_difference(planted: str) -> None:
     train_targets, targets = targets_of(200, seed=3), targets_of(200, seed=4)
 
     def marked(table: pl.DataFrame, labels: NDArray[np.int64]) -> pl.DataFrame:
-        """Videos of class 1 have seven times as much of it."""
+        """Return the table with seven times as much of it in videos of class 1."""
         return table.with_columns(pl.col(planted) * pl.Series(1 + 6 * labels))
 
     assert score(marked(train, train_targets), train_targets, marked(test, targets), targets) > 0.95
@@ -113,7 +113,7 @@ def test_every_table_gets_its_own_probabilities() -> None:
 
 
 def clips_of(num_rows: int, *, seed: int) -> pl.DataFrame:
-    """Clips as the stage has them, of two classes of which one is half as wide."""
+    """Make clips as the stage has them, of two classes, one half as wide."""
     facts = videos(num_rows, seed=seed)
     targets = targets_of(num_rows, seed=seed)
     facts = facts.with_columns(width=pl.Series(np.where(targets == 1, 320, 640)))

@@ -30,14 +30,14 @@ STEP = 10  # brightness from one frame to the next, more than any codec blurs
 def grey_frames(
     num_frames: int = NUM_FRAMES, *, height: int = 48, width: int = 64
 ) -> list[Picture]:
-    """Frame i is evenly of brightness 20 + 10 i."""
+    """Draw frames of even brightness, 20 + 10 i for frame i."""
     return [
         np.full((height, width, 3), 20 + STEP * number, np.uint8) for number in range(num_frames)
     ]
 
 
 def noisy_frames(num_frames: int = 60) -> list[Picture]:
-    """Frames that no codec can shrink to nothing, so that cutting bytes cuts frames."""
+    """Draw frames that no codec can shrink to nothing, so that cutting bytes cuts frames."""
     generator = np.random.default_rng(0)
     tiles = generator.integers(0, 256, (num_frames, 6, 8, 3), dtype=np.uint8)
     return [np.kron(tile, np.ones((8, 8, 1), np.uint8)) for tile in tiles]
@@ -51,7 +51,7 @@ def write(path: Path, frames: Sequence[Picture], codec: CodecName = "h264") -> P
 def remuxed(
     source: Path, target: Path, *, rotation: int = 0, hidden_sec: int = 0, **options: str
 ) -> Path:
-    """The same packets with the index at the front, a display matrix, or a start that is hidden."""
+    """Remux with the index at the front, a display matrix, or a start that is hidden."""
     with av.open(str(source)) as given, av.open(str(target), "w", options=options) as made:
         (stream,) = given.streams.video
         copy = made.add_stream_from_template(stream)
@@ -73,12 +73,12 @@ def cut(path: Path, share: float) -> Path:
 
 
 def numbers_of(clip: Picture) -> list[int]:
-    """The numbers of the frames of `grey_frames` that a clip shows."""
+    """Return the numbers of the frames of `grey_frames` that a clip shows."""
     return [round((float(picture.mean()) - 20) / STEP) for picture in clip]
 
 
 def bars(picture: Picture) -> tuple[int, int, int, int]:
-    """Black rows above and below, black columns left and right."""
+    """Count black rows above and below, black columns left and right."""
     rows, columns = picture.max((1, 2)) > 0, picture.max((0, 2)) > 0
     return (
         int(rows.argmax()),

@@ -17,7 +17,7 @@ Picture = NDArray[np.uint8]
 
 
 def scene(seed: int, *, height: int = 64, width: int = 96) -> Picture:
-    """A smooth texture of several hundred greys, RGB."""
+    """Draw a smooth texture of several hundred grays, RGB."""
     coarse = np.random.default_rng(seed).integers(30, 226, (6, 8), dtype=np.uint8)
     grey = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.repeat(grey[:, :, None], 3, axis=2)

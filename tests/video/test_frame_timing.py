@@ -49,7 +49,7 @@ KINDS: dict[str, tuple[str, str, dict[str, str]]] = {
 
 
 def encoded(path: Path, kind: str) -> Path:
-    """A moving, noisy texture, for which no frame is like another."""
+    """Encode a moving, noisy texture, in which no frame is like another."""
     suffix, encoder, options = KINDS[kind]
     path = path.with_suffix(suffix)
     generator = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def reading(path: Path, indices: Sequence[int], timing: FrameTiming | None) -> R
 
 
 def assert_same_bytes(path: Path, indices: Sequence[int], timing: FrameTiming | None) -> Reading:
-    """The frames, which must be those of the sequential decode."""
+    """Read the frames, and check that they are those of the sequential decode."""
     skipping = reading(path, indices, timing)
     np.testing.assert_array_equal(skipping.clip, reading(path, indices, None).clip)
     return skipping
@@ -365,7 +365,7 @@ def test_the_columns_have_one_type_whether_or_not_a_timing_is_proven(tmp_path: P
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two videos of which every frame is a key frame, after load_data and create_dataset."""
+    """Run load_data and create_dataset on two videos in which all frames are key frames."""
     root = tmp_path_factory.mktemp("sampled")
     shutil.copy2(ROOT / "params.yaml", root)
     folder = root / "data/mine"

@@ -68,7 +68,7 @@ def test_links_between_videos_without_a_group_make_one() -> None:
 
 
 def linked(*rows: tuple[str, str | None], **contents: str) -> list[str | None]:
-    """The groups of rows (path, group); contents by path without its suffix."""
+    """Return the groups of rows (path, group); contents by path without its suffix."""
     schema = {"video_path": pl.String, "group": pl.String}
     known = {f"{name}.mp4": content for name, content in contents.items()}
     return linked_groups(pl.DataFrame(rows, schema=schema, orient="row"), known).to_list()

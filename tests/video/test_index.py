@@ -30,7 +30,7 @@ def faults_of(content: str | bytes, columns: Columns = COLUMNS) -> tuple[str, ..
 
 
 def checked(tmp_path: Path, *rows: str, files: str = "") -> tuple[list[int], dict[int, str]]:
-    """The rows kept, and verdict and reasons of the others, for a root that holds `files`."""
+    """Return the rows kept, and the other rows' verdicts, for a root that holds `files`."""
     for name in files.split():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

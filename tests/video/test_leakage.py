@@ -89,7 +89,7 @@ def test_an_empty_identity_cannot_pass(column: str) -> None:
 
 
 def showing(name: str, differing_bits: int) -> pl.DataFrame:
-    """A part of one video, every hash of which differs in so many of its 128 bits from zeros."""
+    """Return a part of one video whose hashes differ from zeros in so many of 128 bits."""
     words = [2**differing_bits - 1, 0]
     assert len(words) == WORDS_PER_HASH
     schema = {"video_path": pl.String, "fingerprint": pl.List(pl.UInt64)}
@@ -129,7 +129,7 @@ def test_what_was_set_apart_on_purpose_passes(most: float, differing_bits: int) 
 
 
 def tables() -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Splits, clips and augmented copies of six videos: two of the test set and two a fold."""
+    """Make splits, clips and augmented copies of six videos: two for test, two per fold."""
     names = part("v", 6)
     splits = names.drop("clip_sha256").with_columns(fold=pl.Series([None, None, 0, 0, 1, 1]))
     words = pl.Series([[2**number * 255, 2**40 * number] for number in range(0, 48, 8)])

@@ -80,7 +80,7 @@ def batch_of(num_clips: int = 10, *, seed: int = 0, shape: tuple[int, ...] = (2,
 
 
 def linear() -> nn.Module:
-    """Without batch normalization, so that the parts of a batch know nothing of each other."""
+    """Build a model without batch normalization, so that parts of a batch are independent."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(24, 8), nn.Tanh(), nn.Linear(8, 3))
 
@@ -127,7 +127,7 @@ def reference_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
 def reference_steps(
     model: nn.Module, count: int, change: Callable[[nn.Module], Any] = lambda _: None
 ) -> None:
-    """The plain loop of PLAIN; `change` comes between the backward pass and the step."""
+    """Run the plain loop of PLAIN; `change` comes between the backward pass and the step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=0.1)
     for seed in range(count):
         optimizer.zero_grad()

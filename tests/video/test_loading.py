@@ -23,7 +23,7 @@ def clips() -> NDArray[np.uint8]:
 
 @pytest.fixture
 def table(tmp_path: Path, clips: NDArray[np.uint8]) -> pl.DataFrame:
-    """Seven clips of seven videos, four in one pack and three in another."""
+    """Write seven clips of seven videos, four in one pack and three in another."""
     packs = []
     for name, held in (("a.npy", clips[:4]), ("b.npy", clips[4:])):
         (tmp_path / name).write_bytes(pack_bytes(held))

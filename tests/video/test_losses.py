@@ -14,7 +14,7 @@ LABELS = np.array([0, 2, 1, 2, 2, 0, 1])
 def logits_and_reference(
     weights: torch.Tensor, smoothing: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random logits that take gradients, and torch's loss of them."""
+    """Return random logits that take gradients, and torch's loss of them."""
     torch.manual_seed(0)
     logits = torch.randn(len(LABELS), len(weights), requires_grad=True)
     reference = nn.CrossEntropyLoss(weights, label_smoothing=smoothing)

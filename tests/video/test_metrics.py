@@ -22,7 +22,7 @@ def random_case(num_rows: int = 200) -> tuple[NDArray[np.int64], NDArray[np.floa
 
 
 def worked() -> dict[str, Any]:
-    """Four videos of a, two of b; three of a are found, and one of b."""
+    """Score four videos of a, two of b; three of a are found, and one of b."""
     targets = np.array([0, 0, 0, 0, 1, 1])
     predicted = [0, 0, 0, 1, 1, 0]
     probabilities = np.where(np.eye(2)[predicted] == 1, 0.8, 0.2)

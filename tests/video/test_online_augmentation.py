@@ -27,7 +27,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> AugmentationRecipe:
 
 @pytest.fixture
 def clip_set(tmp_path: Path) -> ClipSet:
-    """Two videos with the same clip."""
+    """Return two videos with the same clip."""
     clip = np.random.default_rng(0).integers(0, 256, (1, 4, 16, 16, 3), dtype=np.uint8)
     (tmp_path / "a.npy").write_bytes(pack_bytes(clip))
     table = pl.concat([pack_rows("a.npy", clip)] * 2).with_columns(

@@ -110,8 +110,8 @@ def test_a_signal_to_one_process_stops_all_at_the_same_place() -> None:
 
 
 def told_while_asking(group: ProcessGroup) -> tuple[list[int], int]:
-    """The rounds that were passed, and the exit code; the second process is told to stop after it
-    has said that it was not, while it waits for the first."""
+    """Return the rounds passed and the exit code. The second process is told to stop after it
+    has reported that it was not, while it waits for the first."""
     stop, passed = StopFlag(), []
     try:
         for number in range(3):
@@ -170,13 +170,13 @@ def learner_of(
 
 
 def own_share(learner: Learner, num_clips: int, *, seed: int) -> Batch:
-    """A batch as the loader gives it to one of several processes."""
+    """Return a batch as the loader gives it to one of several processes."""
     whole, share = batch_of(num_clips, seed=seed), learner.share(num_clips)
     return Batch(clips=whole.clips[share], labels=whole.labels, rows=whole.rows, share=share)
 
 
 def steps(group: ProcessGroup, changes: dict[str, Any], sizes: list[int]) -> Any:
-    """The losses of some steps, the parameters after them, and what the last part's size was."""
+    """Return the losses of some steps, the parameters after them, and the last part's size."""
     learner = learner_of(group, **changes)
     losses = [
         learner.step(own_share(learner, size, seed=number)) for number, size in enumerate(sizes)
@@ -228,8 +228,8 @@ def hungry_steps(group: ProcessGroup) -> tuple[list[float], list[OutOfMemory], d
 
 
 def hungry_steps_with_a_break(group: ProcessGroup) -> tuple[list[float], dict[str, Any]]:
-    """The same ones, of which the last by processes that have memory, from the first one's state
-    before it."""
+    """Run the same steps, the last ones in processes with enough memory, from the first
+    process's state before it."""
     learner = learner_of(group, Hungry if group.rank == 1 else Small3D)
     losses = [learner.step(own_share(learner, 12, seed=number)) for number in range(2)]
     state = group.broadcast_state(learner.state_dict() if group.is_main else None, CPU)

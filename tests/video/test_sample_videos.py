@@ -239,13 +239,13 @@ class Sample:
         self.labels, self.groups = np.array(labels), np.array(groups)
 
     def folds(self, num_folds: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-        """Rows to learn from and rows to predict; no group is in both."""
+        """Yield rows to learn from and rows to predict; no group is in both."""
         splitter = GroupKFold(num_folds, shuffle=True, random_state=0)
         yield from splitter.split(self.labels, groups=self.groups)
 
 
 def uniform_clip(frames: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The middles of eight equal parts, letterboxed: uint8 of shape (8, 64, 64, 3)."""
+    """Return the middles of eight equal parts, letterboxed: uint8 of shape (8, 64, 64, 3)."""
     height, width = frames[0].shape[:2]
     small_height = round(64 * height / width)
     top = (64 - small_height) // 2
@@ -268,8 +268,8 @@ def score_of_metadata(sample: Sample) -> float:
 
 
 def score_of_clips(sample: Sample, clips: NDArray[np.uint8], *, temporal_difference: bool) -> float:
-    """Balanced accuracy of a small network over all videos, each predicted by a network that saw
-    no version of its scene."""
+    """Return the balanced accuracy of small networks, each of which predicts only videos of
+    scenes that it has not seen."""
     inputs = torch.from_numpy(clips).permute(0, 4, 1, 2, 3).float().sub(115).div(57)
     labels = torch.from_numpy(sample.labels)
     predicted = torch.empty_like(labels)

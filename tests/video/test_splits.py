@@ -24,7 +24,7 @@ LABELS = ["fake", "real", "unsure"]
 
 
 def table_of_groups(num_groups: int = 120, *, largest: int = 9) -> pl.DataFrame:
-    """Groups of 1 to `largest` videos, most of one class, some of several, all classes uneven."""
+    """Make groups of 1 to `largest` videos, most of one class, some of several, all uneven."""
     generator = np.random.default_rng(0)
     rows = []
     for group in range(num_groups):
@@ -54,7 +54,7 @@ def closest(table: pl.DataFrame, *, test_share: float = 0.2, num_folds: int = 4)
 
 
 def renamed(table: pl.DataFrame, prefix: int) -> pl.DataFrame:
-    """The same groups under other names, which the hash throws elsewhere."""
+    """Return the same groups under other names, which the hash assigns elsewhere."""
     return table.with_columns(pl.format("{}{}", pl.lit(prefix), "group").alias("group"))
 
 
