@@ -9,7 +9,7 @@ of params.yaml, and each tool applies one draw to all frames of a clip:
 
 - Rotation and affine are one step for the other tools; "ours" also drops, doubles and reverses
   frames, which none of them does.
-- Bilinear everywhere; the mirrored border if a tool has one (torchvision fills with grey).
+- Bilinear everywhere; the mirrored border if a tool has one (torchvision fills with gray).
 - The others' blur has 3 or 5 taps, ours at most 5; their elastic field is their own cheapest one.
 - torchvision gets its fastest layout: a TxCxHxW uint8 tensor, in channels_last for the blur.
 - kornia takes and returns floats: the conversions are not counted.
@@ -124,7 +124,7 @@ def recipe(operations: str) -> AugmentationRecipe:
 
 @cache
 def clips() -> list[Clip]:
-    """Draw clips of coloured squares that move, blurred as video is."""
+    """Draw clips of colored squares that move, blurred as video is."""
     generator = np.random.default_rng(0)
     made: list[Clip] = []
     for _ in range(NUM_CLIPS):

@@ -37,9 +37,9 @@ def used(run: str, as_json: bool) -> None:
 @command.command()
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
-@click.option("--most", default=40, metavar="N", help="Rows to show at most.  [40]")
+@click.option("--max-rows", default=40, metavar="N", help="Rows to show at most.  [40]")
 @as_json
-def diff(before: str, after: str, most: int, as_json: bool) -> None:
+def diff(before: str, after: str, max_rows: int, as_json: bool) -> None:
     """Compare two versions of the data, video by video.
 
     A and B are each a revision of git, an experiment's name, 'workspace', or the first digits of a
@@ -55,7 +55,7 @@ def diff(before: str, after: str, most: int, as_json: bool) -> None:
         for data, first, second in manager.compare(before, after).iter_rows()
     ]
     print(aligned(["data", "A", "B"], rows))
-    print_differences(table, most)
+    print_differences(table, max_rows)
 
 
 def print_versions(table: pl.DataFrame, *, as_json: bool) -> None:
@@ -101,7 +101,7 @@ def classes(row: dict[str, Any]) -> str:
     return ", ".join(f"{item[unit]:,} {item['label']}" for item in row["classes"])
 
 
-def print_differences(table: pl.DataFrame, most: int) -> None:
+def print_differences(table: pl.DataFrame, max_rows: int) -> None:
     counts = table.group_by("change").len().sort("change").iter_rows()
     kinds = ", ".join(f"{count:,} {change}" for change, count in counts)
     videos = counted(table["video_path"].n_unique(), "video")
@@ -110,11 +110,11 @@ def print_differences(table: pl.DataFrame, most: int) -> None:
         return
     rows = [
         [change, shortened(before), shortened(after), path]
-        for path, change, before, after in table.head(most).iter_rows()
+        for path, change, before, after in table.head(max_rows).iter_rows()
     ]
     print(aligned(["change", "A", "B", "video"], rows))
-    if table.height > most:
-        print(f"and {table.height - most:,} more: --most shows more, --json all")
+    if table.height > max_rows:
+        print(f"and {table.height - max_rows:,} more: --max-rows shows more, --json all")
 
 
 def shortened(value: str | None) -> str:

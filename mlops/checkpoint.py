@@ -53,7 +53,7 @@ def load_newest(
     directory: Path,
     refuse: Callable[[State], str | None],
     *,
-    say: Log = print,
+    log: Log = print,
     set_aside: bool = True,
 ) -> State | None:
     """Return the newest sound state in a run's checkpoints, on the CPU; None if there is none.
@@ -63,18 +63,18 @@ def load_newest(
     """
     places = [directory / LATEST, directory / PREVIOUS]
     for path in [*places, *reversed(epoch_checkpoints(directory))]:
-        state = _load_sound(path, say, set_aside)
+        state = _load_sound(path, log, set_aside)
         reason = None if state is None else refuse(state)
         if reason is not None:
-            _pass_over(path, "refused", f"{path}: {reason}", say, set_aside)
+            _pass_over(path, "refused", f"{path}: {reason}", log, set_aside)
         elif state is not None:
             return state
     return None
 
 
-def load_best(directory: Path, *, say: Log = print, set_aside: bool = True) -> State | None:
+def load_best(directory: Path, *, log: Log = print, set_aside: bool = True) -> State | None:
     """Return the best model's file; None if there is none or it is damaged and set aside."""
-    return _load_sound(directory / BEST, say, set_aside)
+    return _load_sound(directory / BEST, log, set_aside)
 
 
 def epoch_checkpoints(directory: Path) -> list[Path]:
@@ -83,22 +83,22 @@ def epoch_checkpoints(directory: Path) -> list[Path]:
     return sorted((p for p in directory.glob("*.pt") if pattern.fullmatch(p.name)), key=_epoch_of)
 
 
-def _load_sound(path: Path, say: Log, set_aside: bool) -> State | None:
+def _load_sound(path: Path, log: Log, set_aside: bool) -> State | None:
     try:
         return load_checkpoint(path)
     except FileNotFoundError:  # also of a run at work, between two of its renames
         return None
     except PipelineError as error:
-        _pass_over(path, "damaged", str(error).rpartition(";")[0], say, set_aside)
+        _pass_over(path, "damaged", str(error).rpartition(";")[0], log, set_aside)
         return None
 
 
-def set_others_aside(directory: Path, say: Log) -> None:
+def set_others_aside(directory: Path, log: Log) -> None:
     """Rename what lies in the place of a checkpoint and is no file: no rename could replace it."""
     places = (directory / name for name in (BEST, LATEST, PREVIOUS))
     for path in [*places, *epoch_checkpoints(directory)]:
         if kind := other_kind(path):
-            _pass_over(path, "damaged", f"{path}: expected a checkpoint, got {kind}", say)
+            _pass_over(path, "damaged", f"{path}: expected a checkpoint, got {kind}", log)
 
 
 def set_later_aside(directory: Path, epoch: int) -> None:
@@ -112,9 +112,9 @@ def _epoch_of(path: Path) -> int:
     return int(path.stem.rpartition("_")[2])
 
 
-def _pass_over(path: Path, why: str, fault: str, say: Log, set_aside: bool = True) -> None:
+def _pass_over(path: Path, why: str, fault: str, log: Log, set_aside: bool = True) -> None:
     where = f"kept as {_set_aside(path, why)}" if set_aside else "left there"
-    say(f"{fault}; {where}, and not used")
+    log(f"{fault}; {where}, and not used")
 
 
 def _set_aside(path: Path, why: str) -> str:
@@ -142,7 +142,7 @@ class CheckpointManager:
         every_sec: float,
         sync: Sequence[Callable[[], None]] = (),
         check: Callable[[], None] = lambda: None,
-        say: Log = print,
+        log: Log = print,
     ) -> None:
         self._directory = directory
         self._keep_epochs = keep_epochs
@@ -150,7 +150,7 @@ class CheckpointManager:
         self._saved = time.monotonic()
         self._sync = sync
         self._check = check
-        self._say = say
+        self._log = log
         self._copy = _WarmCopy()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._writing: Future[None] | None = None
@@ -218,7 +218,7 @@ class CheckpointManager:
             # The copy is used again for the next state, by when the best model has moved on.
             self._unwritten_best = copy.deepcopy(best)
             self._check()
-            self._say(
+            self._log(
                 f"{error.filename or self._directory}: expected to write a checkpoint, got: "
                 f"{error.strerror or error}; a kill from now on costs what was done since the last "
                 "one: make room, or mend that"
@@ -245,7 +245,7 @@ class CheckpointManager:
     def _write_all(self, state: State, best: State | None, epoch: int | None) -> None:
         documents = [document for document in (best, state) if document]
         _check_room(self._directory, sum(map(_num_bytes, documents)))
-        set_others_aside(self._directory, self._say)
+        set_others_aside(self._directory, self._log)
         # Without parents: a run's directory that was removed meanwhile is not to come back.
         if best is not None:
             save_checkpoint(self._directory / BEST, best, parents=False)

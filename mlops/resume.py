@@ -80,7 +80,7 @@ def choose_start(
     wanted: TrainingIdentity,
     *,
     mode: Mode,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Start:
     """Decide how a training starts; a `PipelineError` says that its own run is damaged."""
     if mode == "never":
@@ -89,7 +89,7 @@ def choose_start(
     runs = [run for run in found if mode == "compatible" or run.is_exact]
     other = _other_run(runs, wanted, mode)
     own = [run for run in runs if run.metadata["fingerprint"] == wanted.fingerprint]
-    _check_damaged(damaged, wanted, say, has_sound=bool(own))
+    _check_damaged(damaged, wanted, log, has_sound=bool(own))
     if own and own[0].metadata.get("status") != FINISHED:
         # The other run counts only if no state of this one is sound.
         source = other[1] if other else None
@@ -158,7 +158,7 @@ def _newest_first(output_base: Path) -> tuple[list[_Run], dict[Path, str]]:
 def _check_damaged(
     damaged: Mapping[Path, str],
     wanted: TrainingIdentity,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     *,
     has_sound: bool,
 ) -> None:
@@ -173,7 +173,7 @@ def _check_damaged(
         if is_own and not has_sound:
             raise PipelineError(f"{fault}; move the directory away and run again")
         if is_own or reason != _NO_FINGERPRINT:  # which the run of a notebook has not either
-            say(f"{fault}; it is passed over: restore the file, or move the directory away")
+            log(f"{fault}; it is passed over: restore the file, or move the directory away")
 
 
 def _other_run(runs: list[_Run], wanted: TrainingIdentity, mode: Mode) -> tuple[How, _Run] | None:

@@ -51,7 +51,7 @@ class Progress:
     loss_sum: float = 0.0  # over the epoch's clips so far
     num_clips: int = 0  # of them
     best_epoch: int = -1
-    best_figures: dict[str, float] = field(default_factory=dict)  # its validation
+    best_metrics: dict[str, float] = field(default_factory=dict)  # its validation
 
     @property
     def mean_loss(self) -> float:
@@ -107,7 +107,7 @@ class Session:
             self.log({"loss": loss}, phase="step")
 
     def record_epoch(
-        self, learning_rate: float, figures: dict[str, float], *, is_best: bool
+        self, learning_rate: float, metrics: dict[str, float], *, is_best: bool
     ) -> None:
         """Log the epoch, of training and of validation at once, and move on to the next one.
 
@@ -116,9 +116,9 @@ class Session:
         progress = self.progress
         mean = {"loss": progress.mean_loss, "learning_rate": learning_rate}
         self.log(mean, phase="train")
-        self.log(figures, phase="val")
+        self.log(metrics, phase="val")
         if is_best:
-            progress.best_epoch, progress.best_figures = progress.epoch, figures
+            progress.best_epoch, progress.best_metrics = progress.epoch, metrics
         progress.epoch += 1
         progress.batch, progress.loss_sum, progress.num_clips = 0, 0.0, 0
 
@@ -151,7 +151,7 @@ class Session:
         self.ledger.close()
 
 
-def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, say: Log) -> None:
+def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, log: Log) -> None:
     """Bring the session to the run's newest usable checkpoint, or to that of the run that it goes
     on from; without one, to its beginning."""
     directory = run_dir / CHECKPOINTS
@@ -161,41 +161,41 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, s
             "back, or remove what is there to begin anew"
         )
     atomic.remove_half_written(directory)
-    set_others_aside(directory, say)
-    best = load_best(directory, say=say)
+    set_others_aside(directory, log)
+    best = load_best(directory, log=log)
     refuse = _refuse_other_runs(session.fingerprint, _best_epoch(best), run_dir)
-    state = load_newest(directory, refuse, say=say)
+    state = load_newest(directory, refuse, log=log)
     if state is None and start.source is not None:
-        state = _adopt(session, start, start.source, run_dir, num_epochs, say)
+        state = _adopt(session, start, start.source, run_dir, num_epochs, log)
     if state is None:
         session.tracker.load_state_dict(None)
         session.ledger.load_state_dict(None)
         write_metadata(run_dir, goes_on_from=None)
         set_later_aside(directory, 0)
         if start.how != "new":
-            say(f"{session.cell}: found no state that fits: begins again with epoch 0, step 0")
+            log(f"{session.cell}: found no state that fits: begins again with epoch 0, step 0")
         return
     session.load_state_dict(state)
     progress = session.progress
     # What is later refers to a log that will be written anew from here.
     set_later_aside(directory, progress.epoch)
-    say(f"{session.cell}: goes on with epoch {progress.epoch}, step {progress.step}")
+    log(f"{session.cell}: goes on with epoch {progress.epoch}, step {progress.step}")
 
 
 def _adopt(
-    session: Session, start: Start, source: Path, run_dir: Path, num_epochs: int, say: Log
+    session: Session, start: Start, source: Path, run_dir: Path, num_epochs: int, log: Log
 ) -> State | None:
     """Return the state of the run that this one goes on from; copy its log and its best model.
 
     Nothing there is changed: it may be at work, and it stays the record of what it was.
     """
     theirs = read_metadata(source)["fingerprint"]
-    best = load_best(source / CHECKPOINTS, say=say, set_aside=False)
+    best = load_best(source / CHECKPOINTS, log=log, set_aside=False)
     refuse_other = _refuse_other_runs(theirs, _best_epoch(best), source)
     refuse = _refuse_longer_runs(
         refuse_other, num_epochs, _best_epoch(best), is_exact=start.is_exact
     )
-    state = load_newest(source / CHECKPOINTS, refuse, say=say, set_aside=False)
+    state = load_newest(source / CHECKPOINTS, refuse, log=log, set_aside=False)
     if state is None:
         return None
     if best is not None:
@@ -205,7 +205,7 @@ def _adopt(
     place = {name: state["progress"][name] for name in ("epoch", "step")}
     write_metadata(run_dir, goes_on_from={"run": source.name, "exact": start.is_exact} | place)
     if not start.is_exact:
-        say(f"exact up to step {place['step']}, and from there on only about so")
+        log(f"exact up to step {place['step']}, and from there on only about so")
     return state | {
         "fingerprint": session.fingerprint,
         "tracker": session.tracker.state_dict(),

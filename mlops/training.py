@@ -89,7 +89,7 @@ def run_on_devices(
             train(process(device=device, group=group))
         return
     claim = claimed_devices(
-        runtime.device, count=runtime.num_processes, work=work, say=log, check=stop.check
+        runtime.device, count=runtime.num_processes, work=work, log=log, check=stop.check
     )
     with claim as devices:
         if len(devices) > 1 or spans_machines():
@@ -128,7 +128,7 @@ class TrainingRun:
         )
         if self.start is not None:
             log, num_epochs = self.process.log, self.num_epochs
-            restore(session, self.start, self.directory, num_epochs=num_epochs, say=log)
+            restore(session, self.start, self.directory, num_epochs=num_epochs, log=log)
         else:
             session.tracker.load_state_dict(None)
             session.ledger.load_state_dict(None)
@@ -156,7 +156,7 @@ class TrainingRun:
             every_sec=self.process.runtime.checkpoint_every_sec,
             sync=[session.tracker.sync, session.ledger.sync],
             check=session.check_in_place,
-            say=self.process.log,
+            log=self.process.log,
         )
 
     def report_epoch(self, session: Session, *, took_sec: float, waited_sec: float) -> None:
@@ -171,7 +171,7 @@ class TrainingRun:
     def best_model(self, epoch: int) -> bytes:
         """Return the file of the best model; a `PipelineError` says that it is not of `epoch`."""
         path = self.directory / CHECKPOINTS / BEST
-        best = load_best(path.parent, say=self.process.log)
+        best = load_best(path.parent, log=self.process.log)
         if best is None or best["epoch"] != epoch:
             if best is not None:
                 path.rename(path.with_name(f"{BEST}.of_epoch_{best['epoch']}"))
@@ -213,13 +213,13 @@ def open_run(
     wanted, log = identify(), process.log
     with ExitStack() as held:
         name = fingerprint_hash(wanted.fingerprint)
-        lock = run_lock(runs_root(), name, say=log, check=process.stop.check)
+        lock = run_lock(runs_root(), name, log=log, check=process.stop.check)
         if held.enter_context(lock) and identify() != wanted:
             raise PipelineError(
                 "inputs: expected those that were there before waiting for another training, got "
                 "others; run again"
             )
-        start = choose_start(runs_root(), wanted, mode=process.runtime.resume, say=log)
+        start = choose_start(runs_root(), wanted, mode=process.runtime.resume, log=log)
         directory = start.run_dir or make_run(
             runs_root(), experiment, wanted, RunConfig.from_params().document()
         )

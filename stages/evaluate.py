@@ -55,7 +55,7 @@ def main(inputs: StageInputs) -> None:
     model, epoch = load_model(cell)
     batch_size = params.evaluate.batch_size
     claim = claimed_devices(
-        params.runtime.device, work=f"evaluate {cell.name}", say=say, check=stop.check
+        params.runtime.device, work=f"evaluate {cell.name}", log=log, check=stop.check
     )
     with claim as (device,):
         model.to(device)
@@ -84,7 +84,7 @@ def main(inputs: StageInputs) -> None:
     predictions = prediction_table(clips, probabilities, labels)
     with atomic.replacing(cell.predictions) as path:
         predictions.write_parquet(path)
-    say(summary(cell, document))
+    log(summary(cell, document))
 
 
 def load_model(cell: Cell) -> tuple[nn.Module, int]:
@@ -130,11 +130,11 @@ def scored(
 ) -> dict[str, Any]:
     """Return the model's metrics on a split, with the interval of its balanced accuracy."""
     try:
-        figures = classification_metrics(targets, probabilities, labels)
+        metrics = classification_metrics(targets, probabilities, labels)
     except NonFinitePredictionsError as error:
         raise PipelineError(f"{split}: {error}") from None
-    low, high = balanced_accuracy_interval(figures["confusion"])
-    return figures | {"balanced_accuracy_interval": [low, high]}
+    low, high = balanced_accuracy_interval(metrics["confusion"])
+    return metrics | {"balanced_accuracy_interval": [low, high]}
 
 
 def prediction_table(
@@ -159,12 +159,12 @@ def prediction_table(
 def summary(cell: Cell, document: dict[str, Any]) -> str:
     baseline = document["baseline"]
     return f"{cell.name}: test balanced accuracy " + ", ".join(
-        f"{name} {figures[TEST]['balanced_accuracy']:.4f}"
-        for name, figures in (("model", document), *baseline.items())
+        f"{name} {metrics[TEST]['balanced_accuracy']:.4f}"
+        for name, metrics in (("model", document), *baseline.items())
     )
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(f"evaluate: {text}")
 
 

@@ -130,7 +130,7 @@ def fit(
                 log(f"warning: {session.cell}: {change}; put it back, or nothing will be published")
 
             metrics = validate(session, learner, clips, context)
-            is_best = is_better(metrics, progress.best_figures, params.train.monitor)
+            is_best = is_better(metrics, progress.best_metrics, params.train.monitor)
             session.record_epoch(learner.learning_rate, metrics, is_best=is_best)
             best = partial(best_model, shape=shape, labels=clips.labels, epoch=progress.best_epoch)
             checkpoints.save(
@@ -247,7 +247,7 @@ def publish(session: Session, context: TrainingContext, run: TrainingRun) -> Non
     atomic.write_bytes(cell.best_model, best)
     run.close(session, published=[cell.best_model, cell.history])
     log(
-        f"{session.cell}: best val {monitor} {progress.best_figures[monitor]:.4f} in epoch "
+        f"{session.cell}: best val {monitor} {progress.best_metrics[monitor]:.4f} in epoch "
         f"{progress.best_epoch}"
     )
 

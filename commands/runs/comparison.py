@@ -48,7 +48,7 @@ def metric_rows(records: Sequence[RunRecord]) -> list[list[str]]:
         title = f"{phase} {metric}"
         if phase == VAL:
             best = [metric_text(record.best(phase, metric)) for record in records]
-            rows.append([title, "greatest" if is_maximized(metric) else "least", *best])
+            rows.append([title, "max" if is_maximized(metric) else "min", *best])
         rows.append([title, "last", *(metric_text(curve[-1]) if curve else "" for curve in found)])
         rows.append([title, "by epoch", *sparklines(found)])
     return rows

@@ -30,7 +30,7 @@ class Locks:
     waits and may raise."""
 
     work: str
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     check: Callable[[], None]
 
     def acquire(self, paths: Mapping[str, Path], count: int, held: ExitStack) -> list[str]:
@@ -51,7 +51,7 @@ class Locks:
                 return taken
             if not waits:
                 others = [f"{n}, which {_owner(paths[n])} holds" for n in paths if n not in taken]
-                self.say(f"waits for {' or '.join(others)}")
+                self.log(f"waits for {' or '.join(others)}")
                 waits = True
             self.check()
             time.sleep(POLL_SEC)
@@ -71,20 +71,20 @@ class Locks:
 
 @contextmanager
 def run_lock(
-    output_base: Path, identity: str, *, say: Callable[[str], None], check: Callable[[], None]
+    output_base: Path, identity: str, *, log: Callable[[str], None], check: Callable[[], None]
 ) -> Iterator[bool]:
     """Hold the lock of `identity` below `output_base`; yield whether it had to be waited for."""
     directory = output_base / ".locks"
     directory.mkdir(parents=True, exist_ok=True)
     waited: list[str] = []
 
-    def say_and_note(text: str) -> None:
+    def log_and_note(text: str) -> None:
         waited.append(text)
-        say(text)
+        log(text)
 
     paths = {"the lock of the same fingerprint": directory / f"{identity[:16]}.lock"}
     with ExitStack() as held:
-        Locks(work="training", say=say_and_note, check=check).acquire(paths, 1, held)
+        Locks(work="training", log=log_and_note, check=check).acquire(paths, 1, held)
         yield bool(waited)
 
 

@@ -20,12 +20,12 @@ RUN_COLUMNS: dict[str, type[pl.DataType]] = {"run_id": pl.String, "experiment": 
 
 
 class Extremes(NamedTuple):
-    """Summarize one metric in one phase. NaN and infinities are never least or greatest."""
+    """Summarize one metric in one phase. NaN and infinities are never min or max."""
 
     phase: str
     metric: str
-    least: float | None
-    greatest: float | None
+    min: float | None
+    max: float | None
     last: float
     last_epoch: int
 
@@ -44,8 +44,8 @@ def read_extremes(path: Path) -> list[Extremes]:
     finite = value.filter(value.is_finite())
     groups = read_metrics(path).group_by("phase", "metric", maintain_order=True)
     found = groups.agg(
-        finite.min().alias("least"),
-        finite.max().alias("greatest"),
+        finite.min().alias("min"),
+        finite.max().alias("max"),
         value.last(),
         pl.col("epoch").last(),
     )

@@ -36,7 +36,7 @@ def claimed_devices(
     *,
     count: int = 1,
     work: str,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     check: Callable[[], None],
 ) -> Iterator[list[torch.device]]:
     """Hold `count` devices of those that `runtime.device` asks for.
@@ -50,7 +50,7 @@ def claimed_devices(
         return
     names = candidates(requested, torch.cuda.device_count(), count)
     ids = {name: str(torch.cuda.get_device_properties(name).uuid) for name in names}
-    with DeviceLocks(work=work, say=say, check=check).hold(ids, count) as held:
+    with DeviceLocks(work=work, log=log, check=check).hold(ids, count) as held:
         if count == 1:
             torch.cuda.set_device(held[0])
         yield [torch.device(name) for name in held]

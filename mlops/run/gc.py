@@ -132,7 +132,7 @@ def remove(output_base: Path, record: RunRecord) -> bool:
     identity = fingerprint_hash(fingerprint) if fingerprint else config_hash(record.id)
     try:
         # The lock that a start of the same training takes before it looks for its run.
-        with run_lock(output_base, identity, say=lambda _: None, check=_give_up):
+        with run_lock(output_base, identity, log=lambda _: None, check=_give_up):
             if run_status(record.path) == "running" or _obstacle(record.path, record.id):
                 return False
             gone = record.path.with_name(f"{REMOVED}{record.id}_{os.getpid()}")

@@ -87,7 +87,7 @@ class RunRecord:
         """Return the best finite value of a metric in the log."""
         for item in self.extremes:
             if (item.phase, item.metric) == (phase, metric):
-                return item.greatest if is_maximized(metric) else item.least
+                return item.max if is_maximized(metric) else item.min
         return None
 
     def _end(self, attempt: Mapping[str, Any]) -> datetime:

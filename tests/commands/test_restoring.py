@@ -278,7 +278,7 @@ def test_a_run_that_is_about_to_be_resumed_is_left(base: Path) -> None:
     run = make_run(base, "demo", wanted(config()))
     start_attempt(run).end("stopped by SIGTERM")
     identity = fingerprint_hash(read_metadata(run)["fingerprint"])
-    with run_lock(base, identity, say=print, check=lambda: None):
+    with run_lock(base, identity, log=print, check=lambda: None):
         assert not remove(base, read_record(run))
     assert run.is_dir()
     assert remove(base, read_record(run))

@@ -156,9 +156,9 @@ def test_two_runs_are_compared_by_metric_parameter_and_data(
     output = command(capsys, "compare", first.name, second.name)
     told = [line.split() for line in output.splitlines()]
     assert ["A", first.name, "demo", "finished", "3/3"] in told
-    assert ["val", "accuracy", "greatest", "0.7500", "0.5000"] in told
+    assert ["val", "accuracy", "max", "0.7500", "0.5000"] in told
     assert ["val", "accuracy", "last", "0.2500", "0.5000"] in told
-    assert ["val", "loss", "least", "0.2500", "0.5000"] in told
+    assert ["val", "loss", "min", "0.2500", "0.5000"] in told
     assert ["train.learning_rate", "0.001", "0.002"] in told
     # The md5 of the two words.
     assert ["data/clips.parquet", "2f444175", "632a2406"] in told

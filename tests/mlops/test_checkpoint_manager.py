@@ -126,11 +126,11 @@ def said() -> list[str]:
 
 @pytest.fixture
 def manager(tmp_path: Path, said: list[str]) -> CheckpointManager:
-    return CheckpointManager(tmp_path, keep_epochs=2, every_sec=60.0, say=said.append)
+    return CheckpointManager(tmp_path, keep_epochs=2, every_sec=60.0, log=said.append)
 
 
 def newest(directory: Path, said: list[str]) -> dict[str, Any] | None:
-    return load_newest(directory, lambda _: None, say=said.append)
+    return load_newest(directory, lambda _: None, log=said.append)
 
 
 def test_the_newest_state_comes_back_and_the_one_before_is_kept(
@@ -281,7 +281,7 @@ def test_kill_9_at_any_moment_leaves_a_sound_state(tmp_path: Path, said: list[st
         # The last one that `save` returned from may still be in memory; the one before is written.
         assert loaded["step"] >= acknowledged - 1
         assert torch.equal(loaded["weights"], torch.full((200_000,), float(loaded["step"])))
-        best = load_best(directory, say=said.append)
+        best = load_best(directory, log=said.append)
         assert best is not None
         assert best["epoch"] >= loaded["step"]
         atomic.remove_half_written(directory)
@@ -389,7 +389,7 @@ def test_a_state_that_is_refused_is_set_aside(tmp_path: Path, said: list[str]) -
     loaded = load_newest(
         tmp_path,
         lambda state: "expected step 1" if state["step"] != 1 else None,
-        say=said.append,
+        log=said.append,
     )
     assert loaded is not None
     assert loaded["step"] == 1
@@ -400,7 +400,7 @@ def test_a_state_that_is_refused_is_set_aside(tmp_path: Path, said: list[str]) -
 
 def test_nothing_is_moved_in_another_runs_directory(tmp_path: Path, said: list[str]) -> None:
     (tmp_path / LATEST).write_bytes(b"")
-    found = load_newest(tmp_path, lambda _: None, say=said.append, set_aside=False)
+    found = load_newest(tmp_path, lambda _: None, log=said.append, set_aside=False)
     assert found is None
     assert said[0].endswith("; left there, and not used")
     assert [path.name for path in tmp_path.iterdir()] == [LATEST]

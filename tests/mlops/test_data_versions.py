@@ -635,9 +635,9 @@ def test_the_table_of_differences_names_each_video(project: Project) -> None:
 
 def test_many_differences_are_cut_and_said_to_be(project: Project) -> None:
     names = [project.md5s[name]["clips"] for name in ("first", "third")]
-    output = command("data", "diff", *names, "--most", "3", root=project.root)
+    output = command("data", "diff", *names, "--max-rows", "3", root=project.root)
     table = json.loads(command("data", "diff", *names, "--json", root=project.root))
-    assert output.endswith(f"and {len(table) - 3} more: --most shows more, --json all\n")
+    assert output.endswith(f"and {len(table) - 3} more: --max-rows shows more, --json all\n")
     assert table[2]["video_path"] in output
     assert table[3]["video_path"] not in output
 

@@ -37,7 +37,7 @@ directory, devices, count, seconds, user = Path(sys.argv[1]), *map(json.loads, s
 if user is not None:
     os.setuid(user)
 locks = DeviceLocks(
-    work=f"work of {count}", say=print, check=sys.stdout.flush, directory=directory
+    work=f"work of {count}", log=print, check=sys.stdout.flush, directory=directory
 )
 with locks.hold(devices, count) as names:
     marks = [directory / f"{devices[name]}.mark" for name in names]
@@ -101,7 +101,7 @@ def own(directory: Path, *, give_up_after: int = 1) -> tuple[DeviceLocks, list[s
         if next(looks, None) is None:
             raise TimeoutError
 
-    return DeviceLocks(work="a test", say=said.append, check=check, directory=directory), said
+    return DeviceLocks(work="a test", log=said.append, check=check, directory=directory), said
 
 
 def test_two_processes_take_two_devices(tmp_path: Path, start: type[Process]) -> None:
@@ -214,7 +214,7 @@ def test_cpus_are_nobodys_own() -> None:
     def refuse(text: str) -> None:
         raise AssertionError(text)
 
-    claim = {"count": 2, "work": "a test", "say": refuse, "check": lambda: None}
+    claim = {"count": 2, "work": "a test", "log": refuse, "check": lambda: None}
     with claimed_devices("cpu", **claim) as first, claimed_devices("cpu", **claim) as second:
         assert [device.type for device in first + second] == ["cpu"] * 4
 

@@ -129,9 +129,9 @@ def test_a_log_that_is_cut_while_it_is_read_does_not_kill_the_reader(log: Path) 
 def extremes(values: list[float]) -> tuple[int | None, int | None]:
     """Return the steps of the min and the max, the earliest of equals, as a reference."""
     finite = [(value, step) for step, value in enumerate(values) if math.isfinite(value)]
-    least = min(finite, key=lambda pair: pair[0], default=(0, None))
-    greatest = max(finite, key=lambda pair: pair[0], default=(0, None))
-    return least[1], greatest[1]
+    smallest = min(finite, key=lambda pair: pair[0], default=(0, None))
+    largest = max(finite, key=lambda pair: pair[0], default=(0, None))
+    return smallest[1], largest[1]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -144,9 +144,9 @@ def test_the_best_is_that_of_the_whole_log_however_it_grew(seed: int, tmp_path: 
         for value in draws.choices(choice, k=draws.randint(0, 40)):
             tracker.log({"loss": value}, step=len(values), epoch=0, phase="val")
             values.append(value)
-        least, greatest = extremes(values)
-        assert best_step(tracker.path) == least
-        assert best_step(tracker.path, maximize=True) == greatest
+        smallest, largest = extremes(values)
+        assert best_step(tracker.path) == smallest
+        assert best_step(tracker.path, maximize=True) == largest
     tracker.close()
 
 

@@ -21,7 +21,7 @@ import os
 import sys
 from pathlib import Path
 from mlops.files.locks import run_lock
-with run_lock(Path(sys.argv[1]), sys.argv[2], say=print, check=lambda: None):
+with run_lock(Path(sys.argv[1]), sys.argv[2], log=print, check=lambda: None):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -67,7 +67,7 @@ def waits(base: Path, looks: int = 3, then: Callable[[], object] | None = None) 
             then()
         assert count < looks + 50, "the lock is never let go of"
 
-    with run_lock(base, IDENTITY, say=said.append, check=check):
+    with run_lock(base, IDENTITY, log=said.append, check=check):
         return said
 
 
@@ -88,7 +88,7 @@ def test_one_who_waits_is_told_once_for_whom_and_can_give_up(tmp_path: Path) -> 
         deadline = time.monotonic() + 0.5
         with (
             pytest.raises(GivenUpError),
-            run_lock(tmp_path, IDENTITY, say=said.append, check=give_up),
+            run_lock(tmp_path, IDENTITY, log=said.append, check=give_up),
         ):
             pass
     (words,) = said

@@ -39,7 +39,7 @@ PLACE: dict[str, Any] = {
     "loss_sum": 1.5,
     "num_clips": 7,
     "best_epoch": 1,
-    "best_figures": {"accuracy": 0.75},
+    "best_metrics": {"accuracy": 0.75},
 }
 
 
@@ -124,7 +124,7 @@ def restored(
     session = new_session(run_dir, fingerprint)
     start = Start(how="resume", run_dir=run_dir, source=source, is_exact=is_exact)
     try:
-        restore(session, start, run_dir, num_epochs=num_epochs, say=said.append)
+        restore(session, start, run_dir, num_epochs=num_epochs, log=said.append)
     finally:
         close(session)
     return session, said
@@ -214,7 +214,7 @@ def test_a_state_before_the_first_best_model_needs_none(tmp_path: Path) -> None:
     run_dir = left(tmp_path, best_epoch=-1, epoch=0)
     path = run_dir / "checkpoints" / LATEST
     state = load_checkpoint(path)
-    state["progress"] |= {"best_epoch": -1, "best_figures": {}}
+    state["progress"] |= {"best_epoch": -1, "best_metrics": {}}
     save_checkpoint(path, state)
     (run_dir / "checkpoints" / BEST).unlink()
     session, _ = restored(run_dir)

@@ -159,7 +159,7 @@ def test_one_process_goes_on_from_what_two_have_saved(root: Path) -> None:
     assert seen_once(root, EPOCHS)
 
 
-def test_normalisation_over_all_processes_is_refused_on_a_cpu(root: Path) -> None:
+def test_normalization_over_all_processes_is_refused_on_a_cpu(root: Path) -> None:
     set_params(root, {"train": {"sync_batch_norm": True}})
     trainer = Trainer(root)
     assert trainer.end() == 1

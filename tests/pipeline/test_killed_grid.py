@@ -1,4 +1,4 @@
-"""Many trainings at once, killed and typed again: the grid's figures, and the queue's tasks."""
+"""Many trainings at once, killed and typed again: the grid's metrics, and the queue's tasks."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def mend(root: Path) -> None:
         git("checkout", "HEAD", "--", "dvc.lock", cwd=root)
 
 
-def test_a_grid_that_is_killed_twice_ends_with_the_figures_of_one_that_is_not(
+def test_a_grid_that_is_killed_twice_ends_with_the_metrics_of_one_that_is_not(
     workspace: Path,
 ) -> None:
     set_params(

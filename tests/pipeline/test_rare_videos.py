@@ -102,9 +102,9 @@ def write_avi(
         "<4s4sIHHIIIIIIIIhhhh", b"vids", fourcc, 0, 0, 0, 0, 1, 10, 0, len(chunks), sizes[3], 0, 0,
         *(0, 0, WIDTH, HEIGHT),
     )  # fmt: skip
-    colours = len(palette) // 4
+    colors = len(palette) // 4
     strf = struct.pack(
-        "<IiiHH4sIiiII", 40, WIDTH, height, 1, bits, fourcc, sizes[3], 0, 0, colours, 0
+        "<IiiHH4sIiiII", 40, WIDTH, height, 1, bits, fourcc, sizes[3], 0, 0, colors, 0
     )
     stream = chunk(b"LIST", b"strl" + chunk(b"strh", strh) + chunk(b"strf", strf + palette))
     movi, index = b"movi", b""
@@ -332,9 +332,9 @@ def paletted(number: int, palette: int = 0) -> av.VideoFrame:
     frame = av.VideoFrame(WIDTH, HEIGHT, "pal8")
     indices = np.random.default_rng(number).integers(0, 256, frame.planes[0].buffer_size, np.uint8)
     frame.planes[0].update(indices.tobytes())
-    colours = generator.integers(0, 256, (256, 4), np.uint8)
-    colours[:, 3] = 255
-    frame.planes[1].update(colours.tobytes())
+    colors = generator.integers(0, 256, (256, 4), np.uint8)
+    colors[:, 3] = 255
+    frame.planes[1].update(colors.tobytes())
     return frame
 
 
@@ -348,7 +348,7 @@ def test_a_video_of_palettes_is_ok(tmp_path: Path) -> None:
 
     assert (facts.pixel_format, facts.num_frames) == ("pal8", NUM_FRAMES)
     assert_read_alike(path)
-    # The same indices into other colours are another picture.
+    # The same indices into other colors are another picture.
     assert frame_crc32(paletted(0)) != frame_crc32(paletted(0, palette=1))
 
 
@@ -409,7 +409,7 @@ def retagged(source: Path, target: Path, matrix: int) -> Path:
 
 
 @pytest.mark.parametrize("matrix", [8, *range(10, 18)])
-def test_a_colour_matrix_that_cannot_be_converted_is_read_as_bt_601_and_said(
+def test_a_color_matrix_that_cannot_be_converted_is_read_as_bt_601_and_said(
     tmp_path: Path, matrix: int
 ) -> None:
     source = tmp_path / "untagged.ts"

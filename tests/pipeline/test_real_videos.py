@@ -78,8 +78,8 @@ def difference_hashes(path: Path) -> dict[int, NDArray[np.bool_]]:
     with av.open(str(path)) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number in (1, 10, 20, 30):
-                grey = cv2.cvtColor(frame.to_ndarray(format="bgr24"), cv2.COLOR_BGR2GRAY)
-                small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
+                gray = cv2.cvtColor(frame.to_ndarray(format="bgr24"), cv2.COLOR_BGR2GRAY)
+                small = cv2.resize(gray, (9, 8), interpolation=cv2.INTER_AREA)
                 hashes[number] = (small[:, 1:] > small[:, :-1]).ravel()
             if number == 30:
                 break

@@ -33,8 +33,8 @@ def log(run_dir: Path, scores: list[float]) -> None:
     tracker = ExperimentTracker(run_dir, run_dir.name)
     for epoch, score in enumerate(scores):
         tracker.log({"loss": 0.5}, step=epoch * 10 + 1, epoch=epoch, phase="step")
-        figures = {"accuracy": score, "loss": 1 - score}
-        tracker.log(figures, step=epoch * 10 + 10, epoch=epoch, phase="val")
+        metrics = {"accuracy": score, "loss": 1 - score}
+        tracker.log(metrics, step=epoch * 10 + 10, epoch=epoch, phase="val")
     tracker.close()
 
 

@@ -138,7 +138,7 @@ def test_the_transform_version_changes_the_bytes(monkeypatch: pytest.MonkeyPatch
     assert digest_of((64, 0)) != before
 
 
-def test_neighbouring_seeds_and_copies_are_no_shifts_of_each_other() -> None:
+def test_neighboring_seeds_and_copies_are_no_shifts_of_each_other() -> None:
     identities = [
         RandomStreams.of(seed=seed, video_sha256=VIDEO, copy=copy)
         for seed in range(12)
@@ -324,7 +324,7 @@ BAD_CLIPS = {
     "a batch of 3 columns": (np.zeros((2, 4, 8, 3, 3), np.uint8), "of shape (2, 4, 8, 3, 3)"),
     "a frame": (np.zeros((8, 8, 3), np.uint8), "got uint8 of shape (8, 8, 3)"),
     "channels first": (np.zeros((4, 3, 8, 8), np.uint8), "got uint8 of shape (4, 3, 8, 8)"),
-    "grey": (np.zeros((4, 8, 8, 1), np.uint8), "got uint8 of shape (4, 8, 8, 1)"),
+    "gray": (np.zeros((4, 8, 8, 1), np.uint8), "got uint8 of shape (4, 8, 8, 1)"),
     "a list": ([[[[0, 0, 0]]]], "got list"),
     "no frames": (np.zeros((0, 8, 8, 3), np.uint8), "at least one frame.*(0, 8, 8, 3)"),
     "no pixels": (np.zeros((4, 8, 0, 3), np.uint8), "sides of 1 to 4096 px.*(4, 8, 0, 3)"),
@@ -361,7 +361,7 @@ def test_integers_of_numpy_and_of_python_are_one_identity() -> None:
     [
         ("rotation_probability", 1.5, "expected a number from 0 to 1 .probability.*, got 1.5"),
         ("rotation_max_deg", -1.0, "expected a number from 0 to 180 .degrees.*, got -1.0"),
-        ("noise_max_sigma", math.nan, "expected a number from 0 to 64 .grey levels.*, got nan"),
+        ("noise_max_sigma", math.nan, "expected a number from 0 to 64 .gray levels.*, got nan"),
         ("blur_max_sigma_px", "1", "expected a number from 0 to 16 .pixels.*, got '1'"),
         ("elastic_grid", 2.5, "expected a whole number from 1 to 32 .cells.*, got 2.5"),
         ("elastic_grid", 0, "expected a whole number from 1 to 32 .cells.*, got 0"),
@@ -432,10 +432,10 @@ def test_no_two_operations_share_their_random_numbers(monkeypatch: pytest.Monkey
 
 
 def test_the_noise_is_the_same_whatever_else_is_applied() -> None:
-    grey = np.full((4, 16, 16, 3), 100, np.uint8)
+    gray = np.full((4, 16, 16, 3), 100, np.uint8)
     assert np.array_equal(
-        applied(grey, noise_sigma=9.0),
-        applied(grey, noise_sigma=9.0, flipped=True, elastic_px=2.0, rotation_deg=20.0),
+        applied(gray, noise_sigma=9.0),
+        applied(gray, noise_sigma=9.0, flipped=True, elastic_px=2.0, rotation_deg=20.0),
     )
 
 
@@ -584,10 +584,10 @@ def test_flip_scale_shear_rotation_and_translation_follow_their_matrices(flipped
     forwards = rotation @ np.array([[1, shear], [0, 1]]) @ (0.9 * np.eye(2)) @ mirror
 
     rows, columns = np.mgrid[20:40, 25:55]  # their sources all lie inside the picture
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    center = np.array([(width - 1) / 2, (height - 1) / 2])
     moved = np.array([0.05 * width, -0.1 * height])
     outputs = np.stack([columns, rows], axis=-1)
-    sources = (outputs - centre - moved) @ np.linalg.inv(forwards).T + centre
+    sources = (outputs - center - moved) @ np.linalg.inv(forwards).T + center
     expected = sampled_at(picture, sources[..., 0], sources[..., 1])
 
     augmented = applied(
@@ -630,7 +630,7 @@ def test_elastic_displacements_lie_between_their_four_nodes_without_a_crease() -
         assert abs(np.diff(field, n=2, axis=axis)).max() <= 2 * 6 / cell_px**2
 
 
-def test_geometry_blur_colour_and_cutout_are_the_same_in_all_frames() -> None:
+def test_geometry_blur_color_and_cutout_are_the_same_in_all_frames() -> None:
     still = np.repeat(video_clip(frames=1), 6, axis=0)
     recipe = dataclasses.replace(EVERYTHING, noise_probability=0.0)
     augmented = augment(still, recipe)
@@ -638,7 +638,7 @@ def test_geometry_blur_colour_and_cutout_are_the_same_in_all_frames() -> None:
     assert not np.array_equal(augmented, still)
 
 
-# --- Colour, noise, blur, cutout --------------------------------------------------------------
+# --- Color, noise, blur, cutout --------------------------------------------------------------
 
 
 def test_brightness_adds_a_share_of_the_full_scale() -> None:
@@ -660,13 +660,13 @@ def luma(clip: Clip) -> Any:
 
 
 def test_without_saturation_only_the_luma_remains() -> None:
-    grey = applied(video_clip(), jitter=Jitter(saturation=-1.0))
-    assert abs(grey - luma(video_clip())[..., None]).max() < 1.5
-    assert (np.ptp(grey, axis=3) <= 1).all()
+    gray = applied(video_clip(), jitter=Jitter(saturation=-1.0))
+    assert abs(gray - luma(video_clip())[..., None]).max() < 1.5
+    assert (np.ptp(gray, axis=3) <= 1).all()
 
 
 def test_hue_keeps_the_luma_and_comes_round_after_a_full_turn() -> None:
-    clip = 96 + video_clip() // 4  # far from black and white, where colours are clipped
+    clip = 96 + video_clip() // 4  # far from black and white, where colors are clipped
     third = Jitter(hue_turn=1 / 3)
     turned = applied(clip, jitter=third)
     assert abs(luma(turned) - luma(clip)).max() < 1.5
@@ -675,16 +675,16 @@ def test_hue_keeps_the_luma_and_comes_round_after_a_full_turn() -> None:
     assert abs(three_times.astype(int) - clip).max() <= 4
 
 
-def test_hue_and_saturation_leave_grey_pixels_alone() -> None:
-    greys = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+def test_hue_and_saturation_leave_gray_pixels_alone() -> None:
+    grays = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     recipe = only(
         "jitter", brightness_max=0.0, contrast_max=0.0, saturation_max=1.0, hue_max_turn=0.5
     )
     for copy in range(50):
-        assert np.array_equal(augment(greys, recipe, copy=copy), greys)
+        assert np.array_equal(augment(grays, recipe, copy=copy), grays)
 
 
-def test_the_colour_transform_is_the_one_of_exact_integers() -> None:
+def test_the_color_transform_is_the_one_of_exact_integers() -> None:
     pixels = (
         DRAWS.stream("pixels").random_raw(30_000).astype("<u8").view(np.uint8).reshape(-1, 100, 3)
     )
@@ -697,13 +697,13 @@ def test_the_colour_transform_is_the_one_of_exact_integers() -> None:
         assert np.array_equal(cv2.transform(pixels, matrix), exact.clip(0, 255))
 
 
-def test_no_sum_of_the_colour_transform_lies_half_way_between_two_levels() -> None:
+def test_no_sum_of_the_color_transform_lies_half_way_between_two_levels() -> None:
     for parameters in sampled(only("jitter"), copies=20):
         matrix = pixels_module._chroma_matrix(parameters.jitter)
         assert (matrix[:, 3] == 1 / 1024).all()  # and the rest is a multiple of 1/512
 
 
-def test_the_colour_transform_keeps_greys_and_luma_and_turns_by_what_it_says() -> None:
+def test_the_color_transform_keeps_grays_and_luma_and_turns_by_what_it_says() -> None:
     luma_weights = np.array([0.213, 0.715, 0.072])
     for parameters in sampled(only("jitter", saturation_max=1.0, hue_max_turn=0.5), copies=50):
         matrix = pixels_module._chroma_matrix(parameters.jitter)[:, :3]
@@ -716,8 +716,8 @@ def test_the_colour_transform_keeps_greys_and_luma_and_turns_by_what_it_says() -
 
 @pytest.mark.parametrize("sigma", [1.0, 5.0, 20.0])
 def test_noise_has_the_stated_sigma_and_no_mean(sigma: float) -> None:
-    grey = np.full((8, 64, 64, 3), 128, np.uint8)
-    noise = applied(grey, noise_sigma=sigma).astype(float) - 128
+    gray = np.full((8, 64, 64, 3), 128, np.uint8)
+    noise = applied(gray, noise_sigma=sigma).astype(float) - 128
     assert noise.std() == pytest.approx(math.hypot(sigma, math.sqrt(1 / 12)), rel=0.03)
     assert abs(noise.mean()) < 5 * sigma / math.sqrt(noise.size)
 
@@ -750,7 +750,7 @@ def test_blur_is_gaussian(sigma_px: float) -> None:
     assert abs(blurred - 255 * np.outer(bell, bell)[..., None]).max() <= 1
 
 
-def test_cutout_is_one_rectangle_of_grey() -> None:
+def test_cutout_is_one_rectangle_of_gray() -> None:
     clip = np.full((2, 50, 80, 3), 7, np.uint8)
     cut = applied(clip, cutout=Cutout(0.3, 0.25, 0.5, 0.999))
     expected = clip.copy()

@@ -27,7 +27,7 @@ NUM_FRAMES = 20
 STEP = 10  # brightness from one frame to the next, more than any codec blurs
 
 
-def grey_frames(
+def gray_frames(
     num_frames: int = NUM_FRAMES, *, height: int = 48, width: int = 64
 ) -> list[Picture]:
     """Draw frames of even brightness, 20 + 10 i for frame i."""
@@ -73,7 +73,7 @@ def cut(path: Path, share: float) -> Path:
 
 
 def numbers_of(clip: Picture) -> list[int]:
-    """Return the numbers of the frames of `grey_frames` that a clip shows."""
+    """Return the numbers of the frames of `gray_frames` that a clip shows."""
     return [round((float(picture.mean()) - 20) / STEP) for picture in clip]
 
 
@@ -93,7 +93,7 @@ def bars(picture: Picture) -> tuple[int, int, int, int]:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_frames_read_are_the_frames_asked_for(tmp_path: Path, codec: CodecName) -> None:
-    path = write(tmp_path / "video", grey_frames(), codec)
+    path = write(tmp_path / "video", gray_frames(), codec)
 
     clip = read_frames(
         path, [0, 1, 7, 12, 19], height=24, width=32, fit="letterbox", timing=None
@@ -131,7 +131,7 @@ def test_indices_count_decoded_frames_whatever_the_timestamps_say(name: str, hei
 
 
 def test_an_index_asked_for_twice_gives_the_frame_twice(tmp_path: Path) -> None:
-    path = write(tmp_path / "video.mp4", grey_frames(3))
+    path = write(tmp_path / "video.mp4", gray_frames(3))
 
     clip = read_frames(
         path, [0, 1, 1, 1, 2, 2], height=24, width=32, fit="letterbox", timing=None
@@ -141,7 +141,7 @@ def test_an_index_asked_for_twice_gives_the_frame_twice(tmp_path: Path) -> None:
 
 
 def test_an_index_beyond_the_end_is_refused_with_its_number(tmp_path: Path) -> None:
-    path = write(tmp_path / "video.mp4", grey_frames(3))
+    path = write(tmp_path / "video.mp4", gray_frames(3))
 
     with pytest.raises(ValueError, match=r"video\.mp4: expected a frame 3, the video ends before"):
         read_frames(path, [0, 3], height=24, width=32, fit="letterbox", timing=None)
@@ -166,7 +166,7 @@ def test_the_same_file_gives_the_same_bytes_twice(tmp_path: Path, codec: CodecNa
     assert first.tobytes() == second.tobytes()
 
 
-def test_colours_come_in_the_order_red_green_blue(tmp_path: Path) -> None:
+def test_colors_come_in_the_order_red_green_blue(tmp_path: Path) -> None:
     red = np.zeros((48, 64, 3), np.uint8)
     red[..., 0] = 200
     path = write(tmp_path / "video.mp4", [red] * 2)
@@ -178,7 +178,7 @@ def test_colours_come_in_the_order_red_green_blue(tmp_path: Path) -> None:
 
 @needs_torture
 @pytest.mark.parametrize("name", ["bt601_full_range.mp4", "bt709_full_range.mp4"])
-def test_colours_follow_the_matrix_and_range_that_the_file_names(name: str) -> None:
+def test_colors_follow_the_matrix_and_range_that_the_file_names(name: str) -> None:
     """Against ITU-R BT.601 and BT.709 written out in float64, for full-range 8-bit pictures."""
     path = TORTURE / "torchcodec" / name
     with av.open(str(path)) as container:
@@ -203,7 +203,7 @@ def test_colours_follow_the_matrix_and_range_that_the_file_names(name: str) -> N
         path, [0], height=frame.height, width=frame.width, fit="crop", timing=None
     ).clip
 
-    # The median, since at edges of colour readers differ in how they spread the chroma.
+    # The median, since at edges of color readers differ in how they spread the chroma.
     assert np.median(np.abs(clip[0] - expected)) < 1.0
 
 
@@ -221,7 +221,7 @@ def test_colours_follow_the_matrix_and_range_that_the_file_names(name: str) -> N
         ((16, 640), (32, 32), (15, 16, 0, 0)),  # a strip keeps at least a row
     ],
 )
-def test_letterbox_keeps_the_whole_picture_between_centred_bars(
+def test_letterbox_keeps_the_whole_picture_between_centerd_bars(
     tmp_path: Path,
     source: tuple[int, int],
     target: tuple[int, int],
@@ -314,7 +314,7 @@ def write_silence(path: Path) -> Path:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_good_file_is_ok_with_exact_facts(tmp_path: Path, codec: CodecName) -> None:
-    path = write(tmp_path / "video", grey_frames(13), codec)
+    path = write(tmp_path / "video", gray_frames(13), codec)
 
     facts = inspect_video(path)
 
@@ -358,7 +358,7 @@ def test_a_file_that_is_no_video_is_unreadable(tmp_path: Path, content: bytes, r
 
 
 def test_a_list_of_other_files_is_unreadable(tmp_path: Path) -> None:
-    write(tmp_path / "real.mp4", grey_frames(3))
+    write(tmp_path / "real.mp4", gray_frames(3))
     path = tmp_path / "list.mp4"
     path.write_text("ffconcat version 1.0\nfile real.mp4\n")
 

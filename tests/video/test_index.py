@@ -149,9 +149,9 @@ def test_text_stays_text() -> None:
 
 
 def test_a_column_with_a_reserved_name_is_kept_under_another() -> None:
-    rows = rows_of("video_path,label,group,split,colour\na.mp4,fake,g,train,red\n")
+    rows = rows_of("video_path,label,group,split,color\na.mp4,fake,g,train,red\n")
 
-    assert (rows[0]["csv_split"], rows[0]["colour"]) == ("train", "red")
+    assert (rows[0]["csv_split"], rows[0]["color"]) == ("train", "red")
     assert "split" not in rows[0]
 
 

@@ -205,7 +205,7 @@ def test_a_step_in_parts_is_that_of_the_whole_batch(num_clips: int, micro_batche
         (1, 5, [1]),
     ],
 )
-def test_a_batch_is_cut_evenly_and_never_into_single_clips_for_batch_normalisation(
+def test_a_batch_is_cut_evenly_and_never_into_single_clips_for_batch_normalization(
     num_clips: int, micro_batches: int, expected: list[int]
 ) -> None:
     model = nn.Sequential(nn.Linear(24, 3), nn.BatchNorm1d(3))
@@ -220,7 +220,7 @@ def test_a_batch_is_cut_evenly_and_never_into_single_clips_for_batch_normalisati
     assert seen == expected
 
 
-def test_a_model_without_batch_normalisation_takes_single_clips() -> None:
+def test_a_model_without_batch_normalization_takes_single_clips() -> None:
     model = linear()
     seen: list[int] = []
     model.register_forward_hook(lambda *arguments: seen.append(len(arguments[2])))

@@ -43,13 +43,13 @@ def worked() -> dict[str, Any]:
         ("confusion", [[3, 1], [1, 1]]),
     ],
 )
-def test_a_figure_is_as_worked_out_by_hand(name: str, expected: Any) -> None:
-    figure = worked()[name]
+def test_a_metric_is_as_worked_out_by_hand(name: str, expected: Any) -> None:
+    metric = worked()[name]
 
-    assert figure == (expected if isinstance(expected, list) else pytest.approx(expected))
+    assert metric == (expected if isinstance(expected, list) else pytest.approx(expected))
 
 
-def test_the_figures_of_a_class_are_as_worked_out_by_hand() -> None:
+def test_the_metrics_of_a_class_are_as_worked_out_by_hand() -> None:
     assert worked()["per_class"] == {
         "a": {"precision": 0.75, "recall": 0.75, "f1": 0.75, "support": 4},
         "b": {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2},
@@ -59,13 +59,13 @@ def test_the_figures_of_a_class_are_as_worked_out_by_hand() -> None:
 # --- against scikit-learn ----------------------------------------------------------------------
 
 
-def test_figures_are_those_of_scikit_learn() -> None:
+def test_metrics_are_those_of_scikit_learn() -> None:
     targets, probabilities = random_case()
     predicted = probabilities.argmax(axis=1)
 
-    figures = classification_metrics(targets, probabilities, LABELS)
+    metrics = classification_metrics(targets, probabilities, LABELS)
 
-    assert {name: figures[name] for name in SUMMARY} == pytest.approx(
+    assert {name: metrics[name] for name in SUMMARY} == pytest.approx(
         {
             "accuracy": sklearn_metrics.accuracy_score(targets, predicted),
             "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(targets, predicted),
@@ -87,20 +87,20 @@ def test_a_class_absent_from_a_split_does_not_count_in_the_balanced_accuracy() -
     targets = np.array([0, 0, 1, 1])
     probabilities = np.eye(3)[[0, 0, 1, 0]]
 
-    figures = classification_metrics(targets, probabilities, LABELS)
+    metrics = classification_metrics(targets, probabilities, LABELS)
 
-    assert figures["balanced_accuracy"] == pytest.approx(0.75)
-    assert figures["per_class"]["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
-    assert figures["confusion"][2] == [0, 0, 0]
+    assert metrics["balanced_accuracy"] == pytest.approx(0.75)
+    assert metrics["per_class"]["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert metrics["confusion"][2] == [0, 0, 0]
 
 
 def test_a_certain_mistake_has_a_finite_loss() -> None:
-    figures = classification_metrics(np.array([0]), np.array([[0.0, 1.0]]), ["a", "b"])
+    metrics = classification_metrics(np.array([0]), np.array([[0.0, 1.0]]), ["a", "b"])
 
-    assert math.isfinite(figures["loss"])
+    assert math.isfinite(metrics["loss"])
 
 
-def test_all_figures_are_plain_values() -> None:
+def test_all_metrics_are_plain_values() -> None:
     def kinds(value: Any) -> set[type]:
         if isinstance(value, dict):
             return set().union(*map(kinds, value.values()))
@@ -199,7 +199,7 @@ def test_a_class_absent_from_the_test_set_does_not_widen_the_interval() -> None:
         ("loss", 0.9, 0.6, False),
     ],
 )
-def test_figures_are_better_by_the_metric_and_then_by_the_loss(
+def test_metrics_are_better_by_the_metric_and_then_by_the_loss(
     metric: str, accuracy: float, loss: float, better: bool
 ) -> None:
     best = {"accuracy": 0.5, "loss": 0.5}

@@ -187,7 +187,7 @@ def test_every_name_of_torchvisions_has_its_builder_and_its_weights() -> None:
         ("swin3d_t", torchvision_video.Swin3D_T_Weights.KINETICS400_V1),
     ],
 )
-def test_clips_are_normalised_as_for_the_models_own_weights(name: str, weights: Any) -> None:
+def test_clips_are_normalized_as_for_the_models_own_weights(name: str, weights: Any) -> None:
     clips = random_clips(shape_of())
     preset = weights.transforms()
     reference = VideoClassification(
@@ -199,7 +199,7 @@ def test_clips_are_normalised_as_for_the_models_own_weights(name: str, weights: 
     torch.testing.assert_close(Normalize(name)(clips), expected, rtol=0, atol=1e-5)
 
 
-def test_normalisation_adds_nothing_to_a_checkpoint() -> None:
+def test_normalization_adds_nothing_to_a_checkpoint() -> None:
     assert Normalize("small3d").state_dict() == {}
 
 

@@ -177,7 +177,7 @@ def test_content_that_is_no_pack_is_none(content: bytes) -> None:
 # --- sampling ----------------------------------------------------------------------------------
 
 
-def test_uniform_indices_are_the_centres_of_equal_segments() -> None:
+def test_uniform_indices_are_the_centers_of_equal_segments() -> None:
     assert uniform_indices(16, 4) == [2, 6, 10, 14]
 
 

@@ -18,7 +18,7 @@ from video.scoring.summary import (
 )
 
 
-def figures(value: float) -> dict[str, Any]:
+def metrics(value: float) -> dict[str, Any]:
     return dict.fromkeys(SUMMARY, value)
 
 
@@ -39,9 +39,9 @@ def cell(
         name=f"{model} fold {fold} seed {seed}",
         num_train_videos=80,
         evaluation={
-            "val": figures(val) | {"num_videos": 20},
-            "test": figures(test),
-            "baseline": {"majority": {"val": figures(0.5), "test": figures(0.4 + fold / 10)}},
+            "val": metrics(val) | {"num_videos": 20},
+            "test": metrics(test),
+            "baseline": {"majority": {"val": metrics(0.5), "test": metrics(0.4 + fold / 10)}},
         },
         history=pl.DataFrame({"epoch": [0]}),
         predictions=pl.DataFrame({"video_path": ["a.mp4"], "probability_fake": [told]}),
@@ -67,7 +67,7 @@ def test_of_losses_the_smallest_is_the_best() -> None:
     assert best_model(FOUR, "loss") == "small"
 
 
-def test_test_figures_have_no_say_in_the_choice() -> None:
+def test_test_metrics_have_no_say_in_the_choice() -> None:
     cells = [cell("worse", 0, val=0.6, test=1.0), cell("better", 0, val=0.7, test=0.0)]
 
     assert best_model(cells, "accuracy") == "better"
@@ -90,17 +90,17 @@ def test_cells_are_gathered_by_model() -> None:
 # --- the document ------------------------------------------------------------------------------
 
 
-def test_the_figures_are_means_over_the_folds_of_the_chosen_model() -> None:
+def test_the_metrics_are_means_over_the_folds_of_the_chosen_model() -> None:
     document = metrics_document(FOUR, "small", {})
 
-    assert document["val"] == pytest.approx(figures(0.75))
-    assert document["test"] == pytest.approx(figures(0.8))
+    assert document["val"] == pytest.approx(metrics(0.75))
+    assert document["test"] == pytest.approx(metrics(0.8))
 
 
 def test_the_baselines_are_means_over_the_same_test_sets() -> None:
     document = metrics_document(FOUR, "small", {})
 
-    assert document["baseline"] == {"majority": pytest.approx(figures(0.45))}
+    assert document["baseline"] == {"majority": pytest.approx(metrics(0.45))}
 
 
 def test_every_model_has_its_mean_its_sample_deviation_and_its_interval() -> None:
@@ -166,7 +166,7 @@ SEEDS = [
 def test_seeds_are_averaged_before_the_deviation_over_folds_is_taken() -> None:
     document = metrics_document(SEEDS, "a", {})
 
-    assert document["test"] == pytest.approx(figures(0.75))
+    assert document["test"] == pytest.approx(metrics(0.75))
     spread = document["models"]["a"]["test"]
     assert spread["balanced_accuracy"] == pytest.approx(0.75)
     assert spread["balanced_accuracy_std"] == pytest.approx(0.1 / math.sqrt(2))
@@ -214,12 +214,12 @@ def test_counts_are_passed_on() -> None:
 # --- what looks wrong --------------------------------------------------------------------------
 
 
-def test_whole_figures_are_not_called_broken() -> None:
+def test_whole_metrics_are_not_called_broken() -> None:
     assert non_finite_metrics(FOUR) == []
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.5"])
-def test_a_broken_figure_is_named_with_cell_split_and_value(value: Any) -> None:
+def test_a_broken_metric_is_named_with_cell_split_and_value(value: Any) -> None:
     broken = cell("small", 1)
     broken.evaluation["test"]["loss"] = value
 
@@ -228,7 +228,7 @@ def test_a_broken_figure_is_named_with_cell_split_and_value(value: Any) -> None:
     ]
 
 
-def test_a_missing_figure_is_named() -> None:
+def test_a_missing_metric_is_named() -> None:
     broken = cell("small", 1)
     del broken.evaluation["val"]["accuracy"]
 
@@ -237,7 +237,7 @@ def test_a_missing_figure_is_named() -> None:
     ]
 
 
-def test_a_broken_figure_of_a_baseline_is_named() -> None:
+def test_a_broken_metric_of_a_baseline_is_named() -> None:
     broken = cell("small", 1)
     broken.evaluation["baseline"]["majority"]["test"]["loss"] = math.nan
 
@@ -247,7 +247,7 @@ def test_a_broken_figure_of_a_baseline_is_named() -> None:
     ]
 
 
-def test_a_split_without_figures_is_named() -> None:
+def test_a_split_without_metrics_is_named() -> None:
     broken = cell("small", 1)
     del broken.evaluation["val"]
 

@@ -15,7 +15,7 @@ The order of operations, each with a random stream of its own:
     noise                                     independent in every frame
     cutout
 
-Geometry, blur, colour and cutout are the same in all frames of a clip: a change from frame to
+Geometry, blur, color and cutout are the same in all frames of a clip: a change from frame to
 frame would be motion that the video does not have.
 """
 

@@ -41,10 +41,10 @@ class AugmentationRecipe:
     brightness_max: Annotated[float, Range(0, 1, "share of 255 added, either way")]
     contrast_max: Annotated[float, Range(0, 1, "factor 1 ± contrast about 127.5")]
     saturation_max: Annotated[float, Range(0, 1, "factor 1 ± saturation about the luma")]
-    hue_max_turn: Annotated[float, Range(0, 0.5, "turns of the colour wheel, either way")]
+    hue_max_turn: Annotated[float, Range(0, 0.5, "turns of the color wheel, either way")]
 
     noise_probability: Probability
-    noise_max_sigma: Annotated[float, Range(0, 64, "grey levels of 0 to 255")]
+    noise_max_sigma: Annotated[float, Range(0, 64, "gray levels of 0 to 255")]
     """Gaussian noise, independent in every frame: motion, to a model of frame differences."""
 
     blur_probability: Probability

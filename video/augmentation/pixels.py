@@ -45,7 +45,7 @@ def apply_parameters(
 
 
 def _change_alike(clip: Clip, parameters: AugmentationParameters, streams: RandomStreams) -> None:
-    """Apply geometry, blur and colour, the same for all frames, to all frames at once.
+    """Apply geometry, blur and color, the same for all frames, to all frames at once.
 
     Meanwhile the frames are the channels of one picture. At 16 frames that saves a third of these
     steps; the two transpositions (by OpenCV: numpy's cost 10 times as much) take a tenth. Each step
@@ -99,7 +99,7 @@ def _source_map(
     x = np.arange(width) - (center_x + translate_x_share * width)
     y = (np.arange(height) - (center_y + translate_y_share * height))[:, np.newaxis]
 
-    # The inverse of "scale, shear along x, rotate", about the centre, with y pointing down.
+    # The inverse of "scale, shear along x, rotate", about the center, with y pointing down.
     sine, cosine = _sine_cosine(parameters.rotation_deg)
     shear_sine, shear_cosine = _sine_cosine(shear_deg)
     shear = shear_sine / shear_cosine
@@ -193,13 +193,13 @@ def _chroma_matrix(jitter: Jitter) -> NDArray[np.float64]:
 
     The matrices of SVG 1.1, feColorMatrix, saturate and hueRotate: both keep the luma.
     Coefficients are multiples of 1/512 and the offset is 1/1024. Every sum is then exact both in
-    cv2.transform's fixed point and in its floats, and none lies half-way between two grey levels,
+    cv2.transform's fixed point and in its floats, and none lies half-way between two gray levels,
     where the two would round differently.
     """
     sine, cosine = _sine_cosine(360 * jitter.hue_turn)
     chroma = cosine * (np.eye(3) - _LUMA) + sine * _QUARTER_TURN
     steps = np.rint((_LUMA + (1 + jitter.saturation) * chroma) * _COEFFICIENT_STEPS)
-    # Rows that sum to exactly 1 leave grey pixels unchanged, whatever was rounded.
+    # Rows that sum to exactly 1 leave gray pixels unchanged, whatever was rounded.
     steps[np.diag_indices(3)] += _COEFFICIENT_STEPS - steps.sum(axis=1)
     offset = np.full((3, 1), 0.5)
     return np.hstack((steps, offset)) / _COEFFICIENT_STEPS

@@ -37,7 +37,7 @@ class PackError(ValueError):
 
 
 def uniform_indices(num_frames: int, count: int) -> list[int]:
-    """Return the frames at the centres of `count` equal segments of `num_frames` frames.
+    """Return the frames at the centers of `count` equal segments of `num_frames` frames.
 
     Ascending, in [0, num_frames); a video shorter than `count` repeats frames.
     """

@@ -68,7 +68,7 @@ def weighted_order(weights: NDArray[np.float64], *, seed: int, epoch: int) -> li
             f"{np.min(weights)} to {np.max(weights)}; correct them"
         )
     generator = _generator(seed, epoch)
-    # Shuffled before as well: a drawn row makes its neighbours less likely to be drawn.
+    # Shuffled before as well: a drawn row makes its neighbors less likely to be drawn.
     rows = generator.permutation(np.flatnonzero(weights))
     ends = np.cumsum(weights[rows])
     picks = (generator.random() + np.arange(len(weights))) * (ends[-1] / len(weights))

@@ -1,6 +1,6 @@
 """Figures of the report: pure functions from numbers and frames to SVG text and images.
 
-The SVGs are for inline use in an HTML page: their colours are variables of the page's style
+The SVGs are for inline use in an HTML page: their colors are variables of the page's style
 (`--ink`, `--muted`, `--line`, `--card`, `--train`, `--val`, `--hit`, `--miss`), so that one drawing
 suits a light and a dark page. The same arguments give the same bytes.
 """
@@ -30,7 +30,7 @@ _GAP_PX = 2
 _GAP_GRAY = 128  # seen on white and on black
 _JPEG_QUALITY = 90
 
-# matplotlib needs colours that it can parse: these are replaced by the page's in its output.
+# matplotlib needs colors that it can parse: these are replaced by the page's in its output.
 _STAND_INS = {
     "#000001": "var(--ink)",
     "#000002": "var(--muted)",
@@ -187,7 +187,7 @@ def confusion_svg(
 ) -> str:
     """Draw a matrix of counts with their share of the row, which is the true class.
 
-    The diagonal has one colour and all mistakes another, with the square root of the share as
+    The diagonal has one color and all mistakes another, with the square root of the share as
     opacity, so that small shares of mistakes are visible. With more than twelve classes the numbers
     are only in the tooltips.
     """

@@ -41,7 +41,7 @@ def _draw_blocks(stream: RandomStream, tampering: Tampering, length_sec: float) 
     order = list(range(max(2, round(length_sec / block_sec))))
     if tampering != "repeated":
         return order
-    # The order with the largest minimum jump, so that neighbours do not stay neighbours.
+    # The order with the largest minimum jump, so that neighbors do not stay neighbors.
     orders = [stream.shuffled(order) for _ in range(32)]
     return max(orders, key=_smallest_jump)
 

@@ -44,7 +44,7 @@ def _draw_crop(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Draw the positions of columns and rows on the textures: float32 of (width,), (height,).
 
-    A version shows 92 to 100 % of the width of the reference, a little off its centre.
+    A version shows 92 to 100 % of the width of the reference, a little off its center.
     """
     step_px = stream.between(0.92, 1.0) * REFERENCE_WIDTH_PX / planned.width
     center_x_px = MARGIN_PX + REFERENCE_WIDTH_PX / 2 + stream.between(-3, 3)

@@ -102,11 +102,11 @@ def draw_scene(seed: int, scene: int, *, region_area_share: float) -> Scene:
 
 
 def _draw_texture(stream: RandomStream, grain_px: int) -> Picture:
-    """Draw smooth coloured noise with blobs, RGB, over the reference picture and its margin."""
+    """Draw smooth colored noise with blobs, RGB, over the reference picture and its margin."""
     width = REFERENCE_WIDTH_PX + 2 * MARGIN_PX
     height = REFERENCE_HEIGHT_PX + 2 * MARGIN_PX
     shape = (height // grain_px + 2, width // grain_px + 2)
-    # Mostly brightness, some colour: encoders keep colour at a quarter of the resolution.
+    # Mostly brightness, some color: encoders keep color at a quarter of the resolution.
     cells = (
         2 * stream.uniform_bytes(*shape, 1).astype(np.uint16) + stream.uniform_bytes(*shape, 3)
     ) // 3
