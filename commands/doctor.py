@@ -1,4 +1,4 @@
-"""What this machine and this clone lack, and what to do about it.
+"""Check of this machine and this clone: what is missing, and what to do about it.
 
 Exits with 1 if something must be done. Nothing is changed: temporary files, below runs/ to try its
 locks and in a folder that is a remote, are made and removed.

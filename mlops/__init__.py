@@ -1,4 +1,4 @@
-"""What DVC lacks for training: typed parameters, run directories, tracker, checkpoints, resume.
+"""Training beside DVC: typed parameters, run directories, tracker, checkpoints, resume.
 
 Knows nothing of video and nothing of the stages. `python -m commands` answers questions about the
 repository.

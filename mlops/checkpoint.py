@@ -126,7 +126,7 @@ def _set_aside(path: Path, why: str) -> str:
 
 
 class CheckpointManager:
-    """Saves states without stopping training for longer than a copy in memory takes.
+    """Asynchronous checkpoints: a save blocks training only for a copy in memory.
 
     One at a time: `save` waits for the save before it. `sync` names what has to be on the disk
     before a state that refers to it, as the log up to an offset. `check` raises if there is no
@@ -158,7 +158,7 @@ class CheckpointManager:
 
     @property
     def is_due(self) -> bool:
-        """Whether the last save is `every_sec` ago, and written."""
+        """Whether the last save was written, and is `every_sec` ago."""
         is_writing = self._writing is not None and not self._writing.done()
         return not is_writing and time.monotonic() - self._saved >= self._every_sec
 

@@ -1,4 +1,4 @@
-"""One seed for everything that draws, and no kernel that answers differently twice."""
+"""Determinism: one seed for all random choices, and no kernel whose results vary."""
 
 import hashlib
 import json

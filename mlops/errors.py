@@ -1,4 +1,4 @@
-"""What a user can put right, said so that they can: where, expected, got, what to do.
+"""Errors that a user can correct, each with place, expected, got and remedy.
 
     PipelineError    faults of the input, the parameters or the environment
 

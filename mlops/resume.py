@@ -42,8 +42,8 @@ _NO_FINGERPRINT = "metadata.json: no fingerprint"
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """`run_dir` is the run's own, None before it is made; `source` the other run whose state is
-    taken; `differs` what is not the same as in the closest run, in words."""
+    """How a training starts. `run_dir` is the run's own, None before it is made; `source` is the
+    other run whose state is used; `differs` says what differs from the closest run."""
 
     how: How
     run_dir: Path | None = None
@@ -60,12 +60,12 @@ class _Run:
 
     @property
     def is_exact(self) -> bool:
-        """Whether it went on from no state of other versions or another device."""
+        """Whether it used no state of other versions or of another device."""
         return bool((self.metadata.get("goes_on_from") or {}).get("exact", True))
 
     @property
     def num_epochs(self) -> int | None:
-        """How many it was to train; None if its configuration does not tell."""
+        """The number of epochs that it was to train; None if its configuration does not tell."""
         value = flatten(self.config).get("train.epochs")
         return value if isinstance(value, int) else None
 

@@ -55,13 +55,13 @@ class Progress:
 
     @property
     def mean_loss(self) -> float:
-        """Of the epoch's clips so far."""
+        """The mean loss of the epoch's clips so far."""
         return self.loss_sum / self.num_clips
 
 
 @dataclass(kw_only=True)
 class Session:
-    """All that changes while training, and hence all that a checkpoint holds."""
+    """The mutable state of a training, which a checkpoint saves and restores."""
 
     cell: str  # its name in what is printed
     fingerprint: Fingerprint

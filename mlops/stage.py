@@ -1,4 +1,4 @@
-"""Start and end of a stage's script or a command: what it may have read, how it fails."""
+"""Entry points of stages and commands: what may be read, and how they fail."""
 
 import argparse
 import sys

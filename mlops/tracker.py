@@ -28,7 +28,7 @@ class Config(Protocol):
 
 
 class ExperimentTracker:
-    """Appends metrics to `run_dir`/metrics.jsonl; one writer a run, which holds its lock."""
+    """Writer of `run_dir`/metrics.jsonl; one per run, which holds its lock."""
 
     def __init__(self, run_dir: Path | str, run_id: str) -> None:
         """Open the log of a run directory, as `create_run_directory` makes one.

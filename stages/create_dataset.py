@@ -1,4 +1,4 @@
-"""Sample frames of every usable video into one pack each; packs of earlier runs are reused."""
+"""Packs of sampled frames, one per usable video; packs of earlier runs are reused."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Join what shows the same into groups, and divide whole groups into test and folds.
+"""Splits: copies joined into groups, and whole groups divided into test and folds.
 
 Links that the index does not know go to data/duplicates.csv, for a person to check.
 """

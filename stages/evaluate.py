@@ -1,4 +1,4 @@
-"""Score one trained model on validation and test, beside two baselines that see no pixel."""
+"""Evaluation of one trained model on validation and test, beside two baselines without video."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Make augmented copies of the clips of all videos outside the test set, from their packs.
+"""Augmented copies of the clips of all videos outside the test set, made from their packs.
 
 Nothing is decoded, and packs of earlier runs are reused. Every such video trains in some cell;
 `video.splitting.cells` decides which of them a cell takes. The copies do not depend on the folds in

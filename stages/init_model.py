@@ -1,4 +1,4 @@
-"""Write the weights that a model starts from with a seed, on every fold."""
+"""Initial weights of a model and a seed, for every fold."""
 
 import pickle
 from collections.abc import Mapping

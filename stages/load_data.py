@@ -1,4 +1,4 @@
-"""Read the index, decode every video in full, and keep what can be used.
+"""Inspection of the index: every video decoded in full, and the usable ones kept.
 
 A content that an earlier run has decoded is not decoded again: its facts are in DVC's cache, and
 those of a run that was killed or failed below runs/.

@@ -1,4 +1,4 @@
-"""Every path of the pipeline, and the cells, whose results have paths of their own."""
+"""Paths of the pipeline, and the cells, whose results have paths of their own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class Cell:
 
     @property
     def short_name(self) -> str:
-        """Where all trainings have one seed."""
+        """The name without a seed, for trainings that share one seed."""
         return f"{self.model} fold {self.fold}"
 
     @property

@@ -1,4 +1,4 @@
-"""Gather the cells that params.yaml names into metrics.json, plots and one page."""
+"""Report: the cells that params.yaml names, gathered into metrics.json, plots and one page."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Write a small set of real encoded videos with an index, so that a fresh clone has data."""
+"""Sample: a small set of real encoded videos with an index, so that a fresh clone has data."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Train one model on one fold with one seed, with tracking, checkpoints and automatic resume.
+"""Training of one model on one fold with one seed, with tracking, checkpoints and resume.
 
 State lives in runs/, named by the fingerprint of all that can change the result; what is
 published to models/ is written when training is complete. A kill at any place costs the time since
@@ -39,7 +39,7 @@ from video.scoring.monitored import is_better
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What a training is given, and what stays as it is."""
+    """Everything that a training is given and that does not change."""
 
     cell: Cell
     params: Params

@@ -1,4 +1,4 @@
-"""Which tests are slow, and the finished clone that several of them start from."""
+"""Slow tests, and the finished clone that several of them start from."""
 
 import fcntl
 import os

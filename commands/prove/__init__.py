@@ -1,4 +1,4 @@
-"""Kill training at random moments, and compare what it ends with.
+"""Proof of exact resumption: kill training at random moments and compare the results.
 
 A short training runs once without interruption, and again with SIGKILLs: in saves, in logging, in
 validation, in publishing, wherever. Each time the same command starts it again. In the end the

@@ -1,4 +1,4 @@
-"""How a user starts the stage, and which of its processes can be killed.
+"""Attempts: the ways to start the stage, and the processes of each that can be killed.
 
 repro    dvc repro                  trains in the workspace
 exp      dvc exp run                trains in the workspace, and records an experiment

@@ -1,4 +1,4 @@
-"""What two runs made, side by side: the outs' bytes, the log, the samples of every epoch."""
+"""Comparison of the results of two runs: the outs' bytes, the log, the samples of every epoch."""
 
 import json
 from collections import Counter
@@ -22,7 +22,7 @@ MAX_SHOWN = 200  # characters of a row
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """All that one or more starts of the stage left, the last of which ran to its end."""
+    """Everything that one or more starts of the stage left; the last one ran to its end."""
 
     recorded: Sequence[Mapping[str, str]]  # the outs' md5, once for every record of DVC
     damaged: Sequence[str]  # outs whose bytes are not those that DVC recorded

@@ -1,4 +1,4 @@
-"""What of a run lies on disk, and which part of training a kill hit.
+"""Evidence of a run on disk, and of the part of training that a kill hit.
 
 The part is told by what is there while the trainer stands still, never by what was intended.
 """

@@ -1,4 +1,4 @@
-"""When to kill: a part of training, and a random moment in it."""
+"""Moments of a kill: a part of training, and a random time in it."""
 
 import random
 import time
@@ -15,7 +15,7 @@ WATCH_SEC = 0.0005
 
 @dataclass(frozen=True, kw_only=True)
 class Aim:
-    """How a part is aimed at."""
+    """The weight of a part of training, and the times in it that a kill may hit."""
 
     weight: int  # how often
     occasions: int = 1  # of one start, the last that a kill waits for
@@ -36,7 +36,7 @@ AIMS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """How long an uninterrupted run took, in seconds."""
+    """Durations of an uninterrupted run, in seconds."""
 
     start_up_sec: float  # from the trainer's start until it has its log open
     training_sec: float  # from there until it ended

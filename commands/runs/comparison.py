@@ -1,4 +1,4 @@
-"""Several runs side by side."""
+"""Comparison of several runs, side by side."""
 
 import string
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""One run in full: what made it, and what brings its results back."""
+"""Details of one run: what made it, and how to restore its results."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Every run, a line each."""
+"""Table of all runs, one line per run."""
 
 import json
 from collections.abc import Sequence

@@ -26,8 +26,8 @@ TURN = {"the turn to take several": "several"}
 
 @dataclass(frozen=True, kw_only=True)
 class Locks:
-    """How one process acquires locks: `work` tells others what for, `check` is called while it
-    waits and may raise."""
+    """Locks of one process: `work` tells others what for; `check` is called while it waits and may
+    raise."""
 
     work: str
     log: Callable[[str], None]

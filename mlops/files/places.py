@@ -1,4 +1,4 @@
-"""Where a stage keeps what is no out of it."""
+"""Directories in which a stage keeps what is not an out."""
 
 import os
 from pathlib import Path

@@ -32,7 +32,7 @@ class _Step(msgspec.Struct, gc=False):
 
 
 class Ledger(Journal):
-    """Appends to `run_dir`/ledger.jsonl; one writer per run, which holds its lock.
+    """Writer of `run_dir`/ledger.jsonl; one per run, which holds its lock.
 
     Lines that are cut off go to ledger.orphans.jsonl.
     """

@@ -20,7 +20,7 @@ RUN_COLUMNS: dict[str, type[pl.DataType]] = {"run_id": pl.String, "experiment": 
 
 
 class Extremes(NamedTuple):
-    """Summarize one metric in one phase. NaN and infinities are never min or max."""
+    """Min, max and last value of one metric in one phase. NaN and infinities are no extremes."""
 
     phase: str
     metric: str

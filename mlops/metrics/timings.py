@@ -1,4 +1,4 @@
-"""How long the epochs took: facts of the attempts, not of the fingerprint.
+"""Durations of the epochs: facts of the attempts, not of the fingerprint.
 
 They stand apart from the log of metrics, which is the same row for row whatever was killed.
 """
@@ -11,7 +11,7 @@ from mlops.files.journal import Journal
 
 
 class Timings(Journal):
-    """Appends to `run_dir`/timings.jsonl, and keeps what an attempt did that was done again."""
+    """Writer of `run_dir`/timings.jsonl, which also keeps the timings of steps done again."""
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__(run_dir / "timings.jsonl", run_dir / "timings.orphans.jsonl")

@@ -1,4 +1,4 @@
-"""Which device a stage computes on, held for it as long as it does.
+"""Devices: the one that a stage computes on, held as long as the stage runs.
 
 `auto` and `cuda` are any CUDA device that is free, `cuda:1` is that one; a GPU that another stage
 holds is waited for. A CPU is nobody's own.

@@ -35,7 +35,7 @@ class LostProcessError(PipelineError):
 
 
 class ProcessGroup:
-    """`rank`: this process's number, from 0; `size`: how many there are."""
+    """Ranks of one training; `rank` counts from 0, `size` is their number."""
 
     def __init__(self, *, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
         self.rank = rank

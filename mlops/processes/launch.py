@@ -51,7 +51,7 @@ def launch(
     num_threads: int,
     stop: StopFlag,
 ) -> None:
-    """Run `python -m module arguments` in a process a device, on each machine, to the end.
+    """Run `python -m module arguments` in one process per device, on each machine, to the end.
 
     Raises `StoppedError` if they ended because `stop` was set, and `PipelineError` if one of them
     failed; what they have to say of it they have printed.

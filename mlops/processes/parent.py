@@ -1,4 +1,4 @@
-"""Which process it is, whether it still lives, and the end of the one that started this one."""
+"""Identity of processes, whether one still lives, and the end of this one's parent."""
 
 import ctypes
 import os

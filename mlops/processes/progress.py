@@ -1,4 +1,4 @@
-"""How far a stage is: a bar on a terminal, a plain line now and then in a log."""
+"""Progress of a stage: a bar on a terminal, a plain line now and then in a log."""
 
 import os
 import sys

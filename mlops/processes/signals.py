@@ -1,4 +1,4 @@
-"""Being told to stop: a flag that signals set, and that the work looks at where it can be left.
+"""Stop flag: signals set it, and the work checks it at places from which it can go on.
 
 | signal | sent by | exit code |
 | --- | --- | --- |
@@ -47,7 +47,7 @@ class StopFlag:
 
     @property
     def exit_code(self) -> int:
-        """That of a process that stops now; 0 as long as none was asked to."""
+        """The exit code of a process that stops now; 0 unless a stop was requested."""
         return 0 if self._stopped is None else self._stopped.exit_code
 
     def check(self) -> None:

@@ -68,7 +68,7 @@ class _CellRun(msgspec.Struct):
 
 
 class _Metadata(msgspec.Struct):
-    """What readers rely on; each entry may be absent, and there may be others."""
+    """Entries that readers rely on; each may be absent, and there may be others."""
 
     run_id: str = ""
     status: RunStatus = "running"

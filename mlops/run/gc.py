@@ -56,7 +56,7 @@ MAX_NAMED = 5  # files of one run
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether a run may be removed, and why or why not, in words."""
+    """Decision on whether a run may be removed, with the reason in words."""
 
     run: RunRecord
     removable: bool

@@ -41,7 +41,7 @@ class RunRecord:
 
     @property
     def environment(self) -> Mapping[str, Any]:
-        """Of the last attempt: the commit, versions and machine that ended the run."""
+        """The commit, versions and machine of the last attempt, which ended the run."""
         return self.attempts[-1].get("environment", {}) if self.attempts else {}
 
     @property
@@ -72,12 +72,12 @@ class RunRecord:
 
     @property
     def last_seen(self) -> datetime | None:
-        """When the run was last known to be at work; None before its first attempt."""
+        """The last time that the run was known to be at work; None before its first attempt."""
         return self._end(self.attempts[-1]) if self.attempts else None
 
     @property
     def duration_sec(self) -> float:
-        """Of all attempts; one without an end lasts to the last sign of life of its process."""
+        """The duration of all attempts; one without an end lasts to its last sign of life."""
         return sum(
             (self._end(attempt) - datetime.fromisoformat(attempt["started"])).total_seconds()
             for attempt in self.attempts

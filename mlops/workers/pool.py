@@ -32,7 +32,7 @@ class Executor:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What a task did instead of giving a result; `reason` is half a sentence with numbers."""
+    """The failure of a task, instead of a result; `reason` is half a sentence with numbers."""
 
     kind: Literal["timeout", "out_of_memory", "crashed", "internal_error"]
     reason: str

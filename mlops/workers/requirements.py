@@ -12,7 +12,7 @@ from mlops.files.atomic import content_hash
 
 @dataclass(frozen=True, kw_only=True)
 class Requirements:
-    """What must be the same on another machine."""
+    """Facts that must be the same on another machine."""
 
     shared_file: str  # written just now, below the current directory or DVC's root
     versions: Mapping[str, str]  # of Python, the processor, and distributions by their names

@@ -38,7 +38,7 @@ Outcome = tuple[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessOptions:
-    """How to start a worker process, and what each of its tasks may take."""
+    """Options of a worker process, and the limits of each of its tasks."""
 
     code: str  # the directory of the repository's code
     setup: bytes  # the first message to the process

@@ -37,7 +37,7 @@ _MAX_ADDRESS_SPACE = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What each task may take: wall-clock time, and memory beyond what its process held before."""
+    """Limits of each task: wall-clock time, and memory beyond that of the process before it."""
 
     time_sec: float
     memory_mb: int
@@ -49,7 +49,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class _Setup:
-    """What a process is told first: to be as the stage is, wherever it was started."""
+    """The first message to a process: to be as the stage is, wherever it was started."""
 
     limits: Limits | None
     requirements: Requirements | None  # None on the stage's own machine

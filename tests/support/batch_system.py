@@ -1,4 +1,4 @@
-"""A SLURM to test the batch scripts with: the real one on this machine, or one that stands in.
+"""SLURM to test the batch scripts with: the real one, or a stand-in.
 
 The real one is a slurmctld and two slurmd of Debian's packages, started on ports of their own and
 ended again. The other is `tests/support/slurm_stand_in.py` under the names of SLURM's commands; it

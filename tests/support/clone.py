@@ -1,4 +1,4 @@
-"""A clone of this repository with a small sample, and what tests do with one."""
+"""A clone of this repository with a small sample, and helpers for it."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Which processes live, and below which."""
+"""Processes that live, and their descendants."""
 
 import os
 import signal

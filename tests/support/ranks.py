@@ -1,4 +1,4 @@
-"""Several processes that talk to each other, as torch.distributed.run would have started them."""
+"""Several ranks that communicate as those that torch.distributed.run starts."""
 
 import io
 import multiprocessing

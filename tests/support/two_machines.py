@@ -1,4 +1,4 @@
-"""As `srun --ntasks-per-node=1` on two machines: the command twice, the second one a little later.
+"""A stand-in for `srun --ntasks-per-node=1` on two machines: the command twice, the second later.
 
 python two_machines.py COMMAND …
 """
