@@ -162,7 +162,7 @@ def _check_damaged(
     *,
     has_sound: bool,
 ) -> None:
-    """Tell of the damaged runs, and stop if one is this training's own and has no sound twin."""
+    """Log the damaged runs; raise if one is this training's own and has no sound twin."""
     own_suffix = f"_{fingerprint_hash(wanted.fingerprint)[:8]}"
     for path, reason in damaged.items():
         fault = (

@@ -1,6 +1,6 @@
 """Tracker of a run: metrics.jsonl, metadata.json and config.json in its directory.
 
-Metrics are appended, one a line, and never rewritten; `mlops.metrics.log` reads them. Rows are
+Metrics are appended, one per line, and never rewritten; `mlops.metrics.log` reads them. Rows are
 encoded with msgspec and written with one `os.write` a call: what `log` has returned from survives
 a kill of the process.
 """
@@ -43,7 +43,7 @@ class ExperimentTracker:
         self._encode = msgspec.json.Encoder().encode_lines
 
     def log(self, metrics: Mapping[str, float], *, step: int, epoch: int, phase: str) -> None:
-        """Append one row a metric. `step` counts optimizer steps, `epoch` from 0.
+        """Append one row per metric. `step` counts optimizer steps, `epoch` from 0.
 
         `phase` is any name; the train stage writes "step", "train" and "val". NaN and infinities
         are kept, and never the best. Where the disk is full, rows wait in memory and are written
@@ -107,7 +107,7 @@ class ExperimentTracker:
         self.journal.adopt(run_dir / LOG, state)
 
     def sync(self) -> None:
-        """Bring the log to the disk. Any thread may call it, before it renames a checkpoint."""
+        """Flush the log to disk. Any thread may call it, before it renames a checkpoint."""
         self.journal.sync()
 
     def flush(self) -> None:

@@ -93,7 +93,7 @@ def training_code(model: str, *, online: bool) -> set[Path]:
 
 
 def why_not_extended(start: Start | None, train: Train) -> str:
-    """Say why a run of fewer epochs is not extended; nothing if there is none."""
+    """Return why a run of fewer epochs is not extended; "" if there is none."""
     if start and "train.epochs" in start.differs and depends_on_epochs(train.schedule):
         return f"the {train.schedule} schedule depends on train.epochs: no shorter run can go on"
     return ""

@@ -169,7 +169,7 @@ def new_learner(context: TrainingContext, clips: TrainingClips) -> tuple[Learner
 
 
 def share_state(session: Session, process: TrainingProcess) -> None:
-    """Bring all processes to the state that the main process has restored."""
+    """Broadcast the state that the main process has restored to all processes."""
     group, progress = process.group, vars(session.progress)
     if group.size > 1:
         own = {"learner": session.learner.state_dict(), "progress": progress}
@@ -187,7 +187,7 @@ def finished(progress: Progress, train: Train) -> bool:
 def take_step(
     session: Session, learner: Learner, clips: TrainingClips, batch: Batch, context: TrainingContext
 ) -> float:
-    """Take one optimizer step, and tell if memory has run out in it."""
+    """Take one optimizer step; return its loss, and print if memory ran out in it."""
     group, cell = context.process.group, context.cell
     micro_batch = learner.micro_batch
     if group.size > 1:

@@ -172,7 +172,7 @@ def training_changes(set_params: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def forget(lock: Path, name: str) -> None:
-    """Take a stage's entry out of dvc.lock, so that DVC runs the stage without being forced."""
+    """Remove a stage's entry from dvc.lock, so that DVC runs the stage without being forced."""
     yaml = YAML()
     document = yaml.load(lock)
     del document["stages"][name]
@@ -180,7 +180,7 @@ def forget(lock: Path, name: str) -> None:
 
 
 def link_objects(target: Target, paths: list[str], objects: Path) -> None:
-    """Bring what the target reads from the cache of the current directory to `objects`."""
+    """Link what the target reads from the cache of the current directory to `objects`."""
     cache = cache_directory()
     for path in paths:
         md5 = target.deps[path]

@@ -34,7 +34,7 @@ HALF_WRITTEN = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp(\.\w+)?")
 def replacing(
     path: Path, *, durable: bool = True, keep_as: Path | None = None, parents: bool = True
 ) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on leaving without an error, rename it to `path`.
+    """Yield a temporary path beside `path`; on leaving without an error, rename it to `path`.
 
     `keep_as` is what the file that was there is renamed to, once the new one is on the disk: for
     the moment between the two renames `path` is not there.

@@ -150,7 +150,7 @@ class Journal:
         return fault_of(self.path, self.state_dict())
 
     def sync(self) -> None:
-        """Bring to the disk what was appended so far. Any thread may call it."""
+        """Flush to disk what was appended so far. Any thread may call it."""
         os.fdatasync(self._descriptor)
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:

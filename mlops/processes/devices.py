@@ -1,4 +1,4 @@
-"""Devices: the one that a stage computes on, held as long as the stage runs.
+"""Devices: the ones that a stage computes on, held as long as it runs.
 
 `auto` and `cuda` are any CUDA device that is free, `cuda:1` is that one; a GPU that another stage
 holds is waited for. A CPU is nobody's own.

@@ -31,7 +31,7 @@ ADVICE = (
 
 @contextmanager
 def replacing_directory(directory: Path) -> Iterator[Path]:
-    """Give an empty directory; on leaving without an error, put it in the place of `directory`.
+    """Yield an empty directory; on leaving without an error, it replaces `directory`.
 
     Raises `PipelineError` and changes nothing if a file would be lost by that: one whose content
     is neither that of the new file of its name nor kept in DVC's cache, or a symbolic link to

@@ -107,7 +107,7 @@ class _Channels:
         threading.Thread(target=self._keep_writing, args=[writer], daemon=True).start()
 
     def close(self) -> None:
-        """Put stdout and stderr back, once all that was printed has arrived."""
+        """Restore stdout and stderr, once all that was printed has arrived."""
         if not self._is_open:
             return
         _flush()

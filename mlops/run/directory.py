@@ -151,7 +151,7 @@ def change_metadata(
 
 
 def gone(run_dir: Path) -> str:
-    """Say that the directory of a run at work is not there any more, and what can be done."""
+    """Return the message that a run's directory is missing while it is at work, with a remedy."""
     return (
         f"{run_dir}: expected the directory of this run, found none, for it was removed or moved "
         "meanwhile; put it back and run the same command again, or run it again to begin anew"

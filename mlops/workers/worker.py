@@ -109,7 +109,7 @@ def serve(descriptor: int) -> None:
 
 
 def _set_up(setup: _Setup) -> list[str]:
-    """Be as the stage is; return what this machine lacks for it."""
+    """Take over the state of the stage; return what this machine lacks for it."""
     os.environ["DVC_ROOT"] = setup.dvc_root
     if setup.requirements and (unmet := unmet_requirements(setup.requirements)):
         return unmet
@@ -119,7 +119,7 @@ def _set_up(setup: _Setup) -> list[str]:
 
 
 def _answer(pipe: Connection, limits: Limits | None, unmet: list[str]) -> Outcome:
-    """Take a task from the pipe, say how much memory is held before it, and return its outcome."""
+    """Receive a task from the pipe, send how much memory is held before it, return its outcome."""
     content = pipe.recv_bytes()
     try:
         if unmet:

@@ -99,7 +99,7 @@ def stages_run(output: str) -> set[str]:
 
 
 def replace_video(root: Path, seed: int) -> None:
-    """Give a training video below data/mine another content."""
+    """Replace a training video below data/mine by other content."""
     splits = pl.read_parquet(root / "data/splits.parquet")
     shared = splits.filter(pl.col("sha256").is_duplicated())["sha256"].to_list()
     videos = splits.filter(pl.col("split") == "train", ~pl.col("sha256").is_in(shared))

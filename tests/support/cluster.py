@@ -71,7 +71,7 @@ def fail_at_2(task: int) -> int:
 
 
 def misbehave(task: str) -> str:
-    """Do what the task says, else give it back."""
+    """Do what the task says, else return it."""
     if task == "hang":
         time.sleep(600)
     if task == "eat":

@@ -112,16 +112,16 @@ def test_the_same_footage_in_two_splits_is_caught_with_the_closest_pair() -> Non
 
 
 @pytest.mark.parametrize(
-    ("most", "differing_bits"),
+    ("max_distance", "differing_bits"),
     [
         (0.2, 16),  # farther than the same footage, nearer than what create_splits joins
         (0.05, 8),  # farther than what create_splits was told to join
         (0.0, 0),  # it was told not to look
     ],
 )
-def test_what_was_set_apart_on_purpose_passes(most: float, differing_bits: int) -> None:
+def test_what_was_set_apart_on_purpose_passes(max_distance: float, differing_bits: int) -> None:
     check_pictures(
-        {"train": showing("a", 0), "test": showing("b", differing_bits)}, max_distance=most
+        {"train": showing("a", 0), "test": showing("b", differing_bits)}, max_distance=max_distance
     )
 
 

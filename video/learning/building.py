@@ -48,7 +48,7 @@ def build_learner(
     batch_sizes = clips.batch_sizes(options.batch_size)
     if collective.size > len(clips.val):
         raise UnsuitableOptionError(
-            f"runtime.num_processes: expected at most {len(clips.val)}, a process a clip of "
+            f"runtime.num_processes: expected at most {len(clips.val)}, one process per clip of "
             f"validation, got {collective.size}; lower it"
         )
     if sync_batch_norm and collective.size > 1:
