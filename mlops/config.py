@@ -91,7 +91,7 @@ class RunConfig:
         set_params: Iterable[str] = (),
         **keywords: Any,
     ) -> None:
-        """Read params.yaml of `project_root`; a `PipelineError` tells all faults at once.
+        """Read params.yaml of `project_root`; one `PipelineError` lists all faults.
 
         A keyword that is None counts as not given. `set_params` are texts such as
         "train.epochs=3", values in YAML 1.2; they come after the keywords. `data_csv` below

@@ -83,7 +83,7 @@ class StageInputs:
         self._told: set[str] = set()
 
     def read_only(self, directory: Path, paths: Iterable[Path]) -> None:
-        """State that the stage reads these files below a directory and no others.
+        """Declare that the stage reads these files below a directory and no others.
 
         Files that are not there count as read: they must not appear either.
         """
@@ -168,7 +168,7 @@ def undeclared_imports(stage: str, deps: Collection[str]) -> list[Path]:
     """Return the modules that the script of a stage imports and that lie in no dep.
 
     Modules of this package are left out: those that can change a result are named one by one. So
-    are the script's neighbours, which read parameters and paths and identify a training.
+    are the script's neighbors, which read parameters and paths and identify a training.
     """
     script = Path("stages", f"{stage}.py")
     own_package = __name__.partition(".")[0]

@@ -1,4 +1,4 @@
-"""Which versions of the data exist, which of them a run used, and what differs between two.
+"""Versions of the data: all that exist, those that a run used, and their differences.
 
 DVC knows all of it: every dvc.lock in git's history names the data of its commit by md5, with the
 parameters that made them, and DVC's cache has the tables themselves.
@@ -29,7 +29,7 @@ MIN_DIGITS = 4  # of a content hash that names a version
 
 
 class DataVersionManager:
-    """Answers which versions of the data exist, which a run used, and what differs between two.
+    """Versions of the data: which exist, which a run used, and what differs between two.
 
     For the current directory, the root of the repository, whose dvc.yaml declares the tables of the
     data. The history is that of all branches, tags and experiments; it is read once, when first
@@ -130,7 +130,7 @@ class DataVersionManager:
 
     @cached_property
     def _locks(self) -> dict[str, Lock]:
-        """What each dvc.lock of the history records, by its blob."""
+        """The records of each dvc.lock of the history, by its blob."""
         return self._read_committed(commit.blob for commit in self._commits)
 
     @cached_property

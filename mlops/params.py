@@ -1,4 +1,4 @@
-"""params.yaml, read the way DVC reads it and checked before any work starts.
+"""Parameters of params.yaml, read as DVC reads them and checked before any work starts.
 
 The file is YAML 1.2 (`1e-3` is a number, `no` is a string), as it is for DVC; PyYAML's 1.1
 would see other values than those that DVC hashed. Its shape is given by frozen, keyword-only
@@ -107,8 +107,8 @@ def _bound(fault: str, context: Mapping[str, Any]) -> str | None:
     if fault == "literal_error":
         return f"one of {context['expected']}"
     if fault == "too_short":
-        least = context["min_length"]
-        return f"a list of at least {least} item{'s' if least > 1 else ''}"
+        min_length = context["min_length"]
+        return f"a list of at least {min_length} item{'s' if min_length > 1 else ''}"
     if fault == "string_too_short":
         return "a text, not empty"
     return None

@@ -1,4 +1,4 @@
-"""The pipeline for notebooks: run it, look at its stages, take what they have made.
+"""Facade of the pipeline for notebooks: run it, look at its stages, load what they have made.
 
 DVC does the work: what runs is `dvc repro`, and what is up to date does not run again. It takes the
 values from params.yaml, and a result belongs to those that stand there. So `run_pipeline` writes
@@ -80,9 +80,9 @@ class Pipeline:
 
     @property
     def artifacts(self) -> Artifacts:
-        """What the stages have made, loaded when it is asked for.
+        """The results of the stages, loaded when they are asked for.
 
-        That of the last `run_pipeline`, or, before the first, what the workspace has; a stage
+        Those of the last `run_pipeline`, or, before the first, of the workspace; a stage
         that is not up to date under this configuration is refused then.
         """
         if self._made is not None:
@@ -149,7 +149,7 @@ class Pipeline:
             yield log
 
     def _write_params(self, attempt: Attempt) -> None:
-        """Make params.yaml that of the configuration, and say what that changes."""
+        """Write the configuration to params.yaml, and log what that changes."""
         before, after, changes = self._params()
         if not changes:
             return
@@ -157,8 +157,8 @@ class Pipeline:
         atomic.write_text(kept, before)
         atomic.write_text(self.root / PARAMS_FILE, after)
         for key, (old, new) in changes.items():
-            _say(f"{PARAMS_FILE}: {key} {flow_style(old)} -> {flow_style(new)}")
-        _say(f"{PARAMS_FILE}: what it was is kept in {kept.parent.name}/{kept.name} of the run")
+            _print(f"{PARAMS_FILE}: {key} {flow_style(old)} -> {flow_style(new)}")
+        _print(f"{PARAMS_FILE}: what it was is kept in {kept.parent.name}/{kept.name} of the run")
 
     def _params(self) -> tuple[str, str, dict[str, tuple[Any, Any]]]:
         """Return params.yaml as it is, with the configuration's values, and what differs."""
@@ -317,5 +317,5 @@ def _log_epoch(tracker: ExperimentTracker, row: Mapping[str, float]) -> None:
             tracker.log({metric: value}, step=epoch, epoch=epoch, phase=phase)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(f"pipeline: {text}")

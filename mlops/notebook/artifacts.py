@@ -1,4 +1,4 @@
-"""What the stages have written, read when it is asked for.
+"""Artifacts: the outs of the stages by name, loaded when they are asked for.
 
 | artifact | is |
 | --- | --- |
@@ -30,7 +30,7 @@ Layout = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 class Lazy(Mapping[str, T]):
-    """Things by name, each made when it is first asked for.
+    """A mapping whose values are each made when first asked for.
 
     A name that there is not is told beside those that there are.
     """
@@ -152,14 +152,14 @@ class ArrayTable(Sequence[NDArray[Any]]):
 
 
 class Artifacts(Lazy[Any]):
-    """By stage, what the stages have written; `outs` has all files of any of them."""
+    """The outs of the stages, by stage; `outs` has all files of any of them."""
 
     _kind = "stage"
 
     def __init__(
         self, files: "Files", layout: Layout, stale: Mapping[str, str] | None = None
     ) -> None:
-        """`stale` names the stages, or cells of them, whose outs are not to be taken, and why."""
+        """Open the artifacts; `stale` names stages or cells whose outs are refused, and why."""
         super().__init__(layout)
         self._files = files
         self._layout = layout

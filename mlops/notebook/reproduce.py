@@ -1,4 +1,4 @@
-"""`dvc repro` as a child of this process: what it prints, which stage takes how long, how it ends.
+"""A child process that runs `dvc repro`: its output, the stages and their times, its end.
 
     python -m mlops.notebook.reproduce PID STAGE …   the child, which PID has started
 
@@ -52,7 +52,7 @@ class StageFailedError(PipelineError):
 
 @dataclass
 class _Account:
-    """What is understood of the lines that DVC and its stages print."""
+    """A record of what the lines of DVC and its stages say."""
 
     took_sec: dict[str, float]
     running: str | None = None

@@ -1,4 +1,4 @@
-"""How long the stages took that made what a repository's dvc.lock records."""
+"""Durations of the stages that made what a repository's dvc.lock records."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -18,7 +18,7 @@ _KEY = "stages"  # of the metadata.json of a run of the whole pipeline
 
 
 def note_times(run_dir: Path, root: Path, took_sec: Mapping[str, float]) -> None:
-    """Keep in the run how long each stage took, and what identifies the results that it made."""
+    """Record in the run how long each stage took, and the identity of the results that it made."""
     recorded = workspace_stages(root)
     notes = {
         name: {"took_sec": sec, "recorded": _identity(recorded[name])}

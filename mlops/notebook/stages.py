@@ -86,7 +86,8 @@ def _texts(row: StageRow) -> list[str]:
 
 
 def _took(sec: float | None) -> str:
-    """
+    """Format a duration; "unknown" for None.
+
     >>> _took(0.84), _took(3725.2), _took(None)
     ('0.8 s', '1:02:05', 'unknown')
     """

@@ -1,1 +1,1 @@
-"""What git and DVC remember: commits, dvc.lock, DVC's cache."""
+"""Readers of what git and DVC remember: commits, dvc.lock, DVC's cache."""

@@ -1,4 +1,4 @@
-"""What differs between two versions of a table, row by row."""
+"""Differences between two versions of a table, row by row."""
 
 import polars as pl
 

@@ -1,4 +1,4 @@
-"""What one file of the repository held in the commits of git's history.
+"""History of one file of the repository: its contents in the commits of git.
 
 A question is one process of git, for however many commits.
 """

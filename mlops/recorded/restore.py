@@ -1,4 +1,4 @@
-"""Where git and DVC still have what a run has published, and what brings it back."""
+"""Restoring a run's results: where git and DVC still have them, and the commands for it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Holder:
 
 
 class Recorded:
-    """What DVC has recorded, for the current directory, the root of the repository.
+    """The records of DVC, for the current directory, the root of the repository.
 
     The history is read once, when first asked for: of all branches, tags and experiments.
     """
