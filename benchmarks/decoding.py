@@ -36,7 +36,7 @@ from video.source import inspection
 from video.source.container import FrameTiming, frame_timing
 from video.source.decoding import read_frames
 from video.source.inspection import inspect_video
-from video.splitting.fingerprints import Fingerprint
+from video.source.fingerprint import Fingerprint
 
 SCFD = Path(__file__).parents[2] / "shared/real/scfd"
 

@@ -5,15 +5,19 @@ must choose the same stream and see the same frames.
 """
 
 import ctypes
+import math
 import re
+import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, cast
 
 import av
 import av.logging
 import numpy as np
+from av.sidedata.sidedata import Type
 from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
@@ -114,9 +118,46 @@ def decoded_frames(
     yield from stream.decode(None)
 
 
+def pixel_aspect(stream: av.VideoStream) -> Fraction:
+    """Return the width of a pixel over its height, as shown; 1 if the file does not say."""
+    aspect = stream.sample_aspect_ratio
+    return aspect if aspect is not None and aspect > 0 else Fraction(1)
+
+
 def rotation(frame: av.VideoFrame) -> int:
-    """Return the rotation of the display matrix, counterclockwise: 0, 90, 180 or 270 degrees."""
-    return round(frame.rotation / 90) % 4 * 90
+    """Return the rotation of the display matrix, counterclockwise: 0, 90, 180 or 270 degrees.
+
+    It follows the mirroring, if `is_mirrored`.
+    """
+    (x, y), _ = _display_axes(frame)
+    sign = -1 if is_mirrored(frame) else 1
+    return round(math.degrees(math.atan2(-sign * y, sign * x)) / 90) % 4 * 90
+
+
+def is_mirrored(frame: av.VideoFrame) -> bool:
+    """Return whether the display matrix swaps left and right, before it turns the picture."""
+    (a, b), (c, d) = _display_axes(frame)
+    return a * d < b * c
+
+
+def upright(picture: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """Show a picture of shape (rows, columns, ...) of a frame as its display matrix says."""
+    if is_mirrored(frame):
+        picture = picture[:, ::-1]
+    return np.rot90(picture, rotation(frame) // 90)
+
+
+def _display_axes(frame: av.VideoFrame) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return where the display matrix leads one step to the right and one step down, (x, y).
+
+    Its nine numbers are ((a, b, u), (c, d, v), (x, y, w)), the first four in units of 1 / 65536
+    (libavutil/display.h).
+    """
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return (1, 0), (0, 1)
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix)[:36])
+    return (a, b), (c, d)
 
 
 def frame_crc32(frame: av.VideoFrame) -> int:

@@ -25,13 +25,15 @@ from video.source.container import (
     frame_crc32,
     make_convertible,
     picture_stream,
+    pixel_aspect,
     plane_rows,
     rotation,
+    upright,
 )
 
 Fit = Literal["letterbox", "crop"]
 
-DECODING_VERSION = 1
+DECODING_VERSION = 2
 
 # Area averaging keeps small texture from aliasing; the other three make swscale give the same
 # bytes on every CPU.
@@ -88,7 +90,7 @@ def read_frames(
     with _opened(path) as (container, stream):
         for number, frame in enumerate(decoded_frames(container.demux(stream), stream)):
             if number == indices[filled]:
-                clip[filled] = _fitted(frame, height, width, fit)
+                clip[filled] = _fitted(frame, pixel_aspect(stream), height, width, fit)
                 filled += 1
                 while filled < len(indices) and indices[filled] == number:
                     clip[filled] = clip[filled - 1]
@@ -134,7 +136,7 @@ def _read_by_timing(
                 index = number_of[last]
                 if frame_crc32(frame) != timing.crc32[index]:
                     raise _TimingDoubtError(f"frame {index} has another CRC-32 than recorded")
-                clip[places.pop(index)] = _fitted(frame, height, width, fit)
+                clip[places.pop(index)] = _fitted(frame, pixel_aspect(stream), height, width, fit)
     if places:
         raise _TimingDoubtError(f"frame {min(places)} does not come")
     return Reading(clip=clip, num_decoded=num_decoded, doubt="")
@@ -189,14 +191,16 @@ def _sparsely_decoded(
             begin_at = key_pts[next_start()]
 
 
-def _fitted(frame: av.VideoFrame, height: int, width: int, fit: Fit) -> NDArray[np.uint8]:
-    turns = rotation(frame) // 90
-    upright = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
+def _fitted(
+    frame: av.VideoFrame, pixel_aspect: Fraction, height: int, width: int, fit: Fit
+) -> NDArray[np.uint8]:
+    stored = (Fraction(frame.height), frame.width * pixel_aspect)
+    turned = rotation(frame) % 180 != 0
+    shown = stored[::-1] if turned else stored
     choose = min if fit == "letterbox" else max
-    scale = choose(Fraction(height, upright[0]), Fraction(width, upright[1]))
-    scaled = [max(1, round(side * scale)) for side in upright]
-    scaled_height, scaled_width = scaled if turns % 2 == 0 else scaled[::-1]
-    picture = np.rot90(_rgb(frame, scaled_height, scaled_width), turns)
+    scale = choose(height / shown[0], width / shown[1])
+    scaled_height, scaled_width = (max(1, round(side * scale)) for side in stored)
+    picture = upright(_rgb(frame, scaled_height, scaled_width), frame)
     return _centered(picture, height, width)
 
 

@@ -22,7 +22,7 @@ from video.source.container import (
     undecodable_codecs,
 )
 from video.source.facts import VideoFacts
-from video.splitting.fingerprints import Fingerprint
+from video.source.fingerprint import Fingerprint
 
 # A header may promise a frame or two that an encoder never wrote; more is a file cut off.
 _TOLERATED_MISSING_FRAMES = 2
