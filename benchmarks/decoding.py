@@ -35,8 +35,8 @@ from video.clips.packs import uniform_indices
 from video.source import inspection
 from video.source.container import FrameTiming, frame_timing
 from video.source.decoding import read_frames
-from video.source.inspection import inspect_video
 from video.source.fingerprint import Fingerprint
+from video.source.inspection import inspect_video
 
 SCFD = Path(__file__).parents[2] / "shared/real/scfd"
 

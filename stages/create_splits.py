@@ -9,16 +9,22 @@ import polars as pl
 
 from mlops.errors import PipelineError
 from mlops.files import atomic
+from mlops.files.tables import listed
 from mlops.inputs import StageInputs
+from mlops.processes.progress import counted
 from mlops.stage import run_stage
 from stages.params import Split, read_params
 from stages.paths import DUPLICATES, SPLITS, VIDEOS
-from video.splitting.duplicates import Pair, near_duplicates
+from video.splitting.duplicates import AS_IT_IS, Pair, near_duplicates
 from video.splitting.groups import effective_groups
 from video.splitting.splits import Deviation, assign_splits, best_rebalance, class_names, deviations
 
 # A group above it leaves little to divide, and is mostly made by a chain of doubtful links.
 LARGE_GROUP_SHARE = 0.5
+
+MAX_PAIRS_SHOWN = 3
+
+NOT_COMPARED = "not compared"
 
 
 def main(inputs: StageInputs) -> None:
@@ -32,12 +38,15 @@ def main(inputs: StageInputs) -> None:
     duplicates = duplicates_table(videos, pairs)
     videos = videos.with_columns(group=groups)
     report_groups(videos)
+    report_uncompared(duplicates)
+    inputs.check()
+    atomic.write_text(DUPLICATES, duplicates.write_csv(float_precision=4))
+    check_joined(given, videos, duplicates)
     best = find_best(videos, params.split)
     chosen = best if params.split.rebalance == "auto" else params.split.rebalance
     splits = divide(videos, params.split, chosen)
     check_classes(splits, params.split.num_folds, chosen, best)
     inputs.check()
-    atomic.write_text(DUPLICATES, duplicates.write_csv(float_precision=4))
     with atomic.replacing(SPLITS) as path:
         splits.select("video_path", "sha256", "label", "group", "split", "fold").write_parquet(path)
     report_parts(splits)
@@ -64,7 +73,10 @@ def find_near_duplicates(videos: pl.DataFrame, distance: float) -> list[Pair]:
 
 
 def duplicates_table(videos: pl.DataFrame, near: Sequence[Pair]) -> pl.DataFrame:
-    """Return the links between videos that the index does not name as one group, closest first."""
+    """Return the links between videos that the index does not name as one group, closest first.
+
+    Behind them stand the videos that could not be compared, one row each.
+    """
     columns = ("video_path", "label", "group", "sha256")
     rows = list(videos.select(columns).iter_rows())
     first_of: dict[str, int] = {}
@@ -73,28 +85,30 @@ def duplicates_table(videos: pl.DataFrame, near: Sequence[Pair]) -> pl.DataFrame
     for position, row in enumerate(rows):
         first = first_of.setdefault(row[3], position)
         if first != position:
-            found.append(("exact", 0.0, first, position))
-    found += [("near", pair.distance, pair.first, pair.second) for pair in near]
+            found.append(("exact", 0.0, AS_IT_IS, first, position))
+    found += [("near", pair.distance, pair.shown, pair.first, pair.second) for pair in near]
+    links = [
+        (
+            (kind, distance, shown),
+            *(value for pair in zip(one[:3], other[:3], strict=True) for value in pair),
+        )
+        for kind, distance, shown, first, second in found
+        for one, other in [sorted((rows[first], rows[second]), key=lambda row: str(row[0]))]
+        if (one[2] is None or one[2] != other[2]) and (kind == "exact" or one[3] != other[3])
+    ]
+    alone = [
+        ((NOT_COMPARED, None, None), path, None, label, None, group, None)
+        for path, label, group in videos.filter(pl.col("fingerprint").list.len() == 0)
+        .select("video_path", "label", "group")
+        .iter_rows()
+    ]
     table = pl.DataFrame(
-        [
-            (
-                kind,
-                distance,
-                *(value for pair in zip(one[:3], other[:3], strict=True) for value in pair),
-            )
-            for kind, distance, first, second in found
-            for one, other in [sorted((rows[first], rows[second]), key=lambda row: str(row[0]))]
-            if (one[2] is None or one[2] != other[2]) and (kind == "exact" or one[3] != other[3])
-        ],
-        schema={
-            "kind": pl.String,
-            "distance": pl.Float64,
-            "video_path": pl.String,
-            "other_video_path": pl.String,
-            "label": pl.String,
-            "other_label": pl.String,
-            "group": pl.String,
-            "other_group": pl.String,
+        [(*link, *names) for link, *names in links + alone],
+        schema={"kind": pl.String, "distance": pl.Float64, "shown": pl.String}
+        | {
+            name: pl.String
+            for column in ("video_path", "label", "group")
+            for name in (column, f"other_{column}")
         },
         orient="row",
     ).sort("kind", "distance", "video_path", "other_video_path")
@@ -115,12 +129,43 @@ def report_groups(videos: pl.DataFrame) -> None:
         f"create_splits: {groups.height} groups, {mixed.height} of them with more than one label "
         f"({mixed['videos'].sum()} videos)"
     )
-    name, size = groups.sort(["videos", "group"], descending=[True, False]).row(0)[:2]
-    if size > LARGE_GROUP_SHARE * videos.height and groups.height > 1:
+
+
+def report_uncompared(duplicates: pl.DataFrame) -> None:
+    names = duplicates.filter(kind=NOT_COMPARED)["video_path"].to_list()
+    if names:
         print(
-            f"create_splits: warning: group '{name}' holds {size} of {videos.height} videos; look "
-            f"for false links in {DUPLICATES}, and lower split.near_duplicate_distance"
+            f"create_splits: warning: {counted(len(names), 'video')} without contrast could not be "
+            f"compared with others: {listed(names)}; see {DUPLICATES}, and name their groups in "
+            "the index if some show the same"
         )
+
+
+def check_joined(given: pl.DataFrame, joined: pl.DataFrame, duplicates: pl.DataFrame) -> None:
+    """Refuse links that make most of the videos one group: most of them must be false."""
+    name, size = largest_group(joined["group"])
+    _, given_size = largest_group(given["group"])
+    if size <= max(LARGE_GROUP_SHARE * joined.height, given_size):
+        return
+    near = duplicates.filter(kind="near").head(MAX_PAIRS_SHOWN)
+    pairs = "; ".join(
+        f"'{one}' and '{other}' at {distance:.3f}"
+        for one, other, distance in near.select(
+            "video_path", "other_video_path", "distance"
+        ).iter_rows()
+    )
+    raise PipelineError(
+        f"group '{name}': expected at most {LARGE_GROUP_SHARE:.0%} of the videos in one group, got "
+        f"{size} of {joined.height}, joined by videos that look alike, the closest {pairs}; look "
+        f"at the pairs in {DUPLICATES}: if they do not show the same, lower "
+        "split.near_duplicate_distance (0 joins exact copies only)"
+    )
+
+
+def largest_group(groups: pl.Series) -> tuple[str | None, int]:
+    """Return name and size of the largest group; a video without a group is one of its own."""
+    sizes = groups.drop_nulls().value_counts().sort(["count", "group"], descending=[True, False])
+    return sizes.row(0) if sizes.height else (None, 1)
 
 
 def find_best(videos: pl.DataFrame, split: Split) -> int:

@@ -17,6 +17,7 @@ import polars as pl
 
 from mlops.errors import PipelineError
 from mlops.files import atomic
+from mlops.files.tables import listed
 from mlops.inputs import StageInputs
 from mlops.params import section_as
 from mlops.processes.progress import counted, track
@@ -40,6 +41,7 @@ from video.source.index import (
     IndexFileError,
     Rejection,
     accept_rows,
+    alike_groups,
     check_rows,
     names_a_file,
     read_index,
@@ -64,6 +66,7 @@ def main(inputs: StageInputs) -> None:
     params = read_params()
     root = Path(params.data.root)
     index = index_rows(params.data)
+    warn_of_alike_groups(index["group"])
     inputs.read_only(root, [root / name for name in named_paths(index)])
     rows, rejections = check_rows(index, root, params.data.labels)
     limits = section_as(params.load_data, InspectionLimits)
@@ -110,6 +113,15 @@ def index_rows(data: Data) -> pl.DataFrame:
         return read_index(path.read_bytes(), columns)
     except IndexFileError as error:
         raise PipelineError(*(f"{path}: {fault}" for fault in error.faults)) from None
+
+
+def warn_of_alike_groups(groups: pl.Series) -> None:
+    pairs = [" and ".join(map(repr, names)) for names in alike_groups(groups)]
+    if pairs:
+        print(
+            "load_data: warning: groups whose names differ in case or white space alone are "
+            f"different groups: {listed(pairs)}; write them alike in the index if they are one"
+        )
 
 
 def named_paths(index: pl.DataFrame) -> list[str]:

@@ -153,7 +153,8 @@ def _display_axes(frame: av.VideoFrame) -> tuple[tuple[int, int], tuple[int, int
     Its nine numbers are ((a, b, u), (c, d, v), (x, y, w)), the first four in units of 1 / 65536
     (libavutil/display.h).
     """
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    side_data = cast(Mapping[Type, Any], frame.side_data)
+    matrix = side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return (1, 0), (0, 1)
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix)[:36])

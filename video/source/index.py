@@ -63,7 +63,8 @@ class Rejection:
 def read_index(content: bytes, columns: Columns) -> pl.DataFrame:
     """Return the rows: `row, video_path, label, group` and the other columns, all as text.
 
-    An empty group is null: such a video is a group of its own.
+    An empty group is null: such a video is a group of its own. Labels and groups are without white
+    space around them and in Unicode's normal form NFC, so that what looks the same is the same.
     """
     frame = _parse(content)
     wanted = {"path": columns.path, "label": columns.label, "group": columns.group}
@@ -105,13 +106,25 @@ def read_index(content: bytes, columns: Columns) -> pl.DataFrame:
     table = frame.select(
         rows,
         pl.col(columns.path).alias("video_path"),
-        pl.col(columns.label).alias("label"),
-        pl.col(columns.group).replace("", None).alias("group"),
+        _plain(columns.label).alias("label"),
+        _plain(columns.group).replace("", None).alias("group"),
         *(pl.col(name).alias(kept) for name, kept in others.items()),
     ).filter(~frame.select(blank).to_series())
     if table.is_empty():
         raise IndexFileError("expected at least one row below the header, got none; add the videos")
     return table
+
+
+def _plain(column: str) -> pl.Expr:
+    return pl.col(column).str.normalize("NFC").str.strip_chars()
+
+
+def alike_groups(groups: pl.Series) -> list[list[str]]:
+    """Return the groups whose names differ in case or white space alone, sorted."""
+    spelled: dict[str, list[str]] = {}
+    for name in groups.drop_nulls().unique().sort():
+        spelled.setdefault("".join(name.casefold().split()), []).append(name)
+    return [names for names in spelled.values() if len(names) > 1]
 
 
 def check_rows(

@@ -14,10 +14,6 @@ from video.splitting.duplicates import near_duplicates
 
 IDENTITIES = ("group", "sha256", "clip_sha256")
 
-# Closer pairs are the same footage, re-encoded or rescaled (see duplicates.py). A person may have
-# put pairs between this and the distance of create_splits into different splits on purpose.
-SAME_FOOTAGE = 0.1
-
 AUGMENT_AGAIN = "run generate_augmentations again"
 
 
@@ -104,7 +100,7 @@ def check_pictures(parts: dict[str, pl.DataFrame], *, max_distance: float) -> No
         for name in sorted(parts)
         for path, fingerprint in parts[name].select("video_path", "fingerprint").iter_rows()
     ]
-    pairs = near_duplicates([row[2] for row in rows], max_distance=min(max_distance, SAME_FOOTAGE))
+    pairs = near_duplicates([row[2] for row in rows], max_distance=max_distance)
     apart = [pair for pair in pairs if rows[pair.first][0] != rows[pair.second][0]]
     if apart:
         closest = min(apart, key=lambda pair: pair.distance)
