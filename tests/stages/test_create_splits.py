@@ -20,8 +20,10 @@ class Project:
         self.root = root
         (root / "data").mkdir()
         self.write_params({})
-        words = np.random.default_rng(0).integers(0, 2**64, (62, 8), dtype=np.uint64)
-        words[61] = words[60] ^ np.uint64(1)
+        words = np.random.default_rng(0).integers(0, 2**64, (62, 16), dtype=np.uint64)
+        words.reshape(62, 4, 4)[:, :, 2:] = 2**64 - 1  # contrast everywhere
+        words[61] = words[60]
+        words[61, ::4] ^= np.uint64(1)
         self.videos = pl.DataFrame(
             {
                 "video_path": [f"{i}.mp4" for i in range(62)],
@@ -71,7 +73,9 @@ def test_a_link_that_the_index_does_not_name_joins_and_is_listed(project: Projec
 
     assert code == 0, output
     assert project.splits()["group"].to_list()[60:] == ["k", "k"]
-    assert project.duplicates() == [("near", 0.0156, "60.mp4", "61.mp4", "a", "a", "k", None)]
+    assert project.duplicates() == [
+        ("near", 0.0368, "as it is", "60.mp4", "61.mp4", "a", "a", "k", None)
+    ]
     assert "0 copies and 1 pairs of near-duplicates that the index does not name" in output
     assert "31 groups, 0 of them with more than one label (0 videos)" in output
 
@@ -85,7 +89,9 @@ def test_copies_across_groups_are_listed_once_and_their_labels_with_them(project
     code, output = project.run(copied, near_duplicate_distance=0.0)
 
     assert code == 0, output
-    assert project.duplicates() == [("exact", 0.0, "0.mp4", "2.mp4", "a", "b", "g00", "g01")]
+    assert project.duplicates() == [
+        ("exact", 0.0, "as it is", "0.mp4", "2.mp4", "a", "b", "g00", "g01")
+    ]
     assert "1 of them with different labels" in output
     assert "1 of them with more than one label (4 videos)" in output
 
@@ -96,6 +102,49 @@ def test_a_distance_of_nothing_turns_the_search_off(project: Project) -> None:
 
     assert project.splits()["group"].n_unique() == 32
     assert project.duplicates() == []
+
+
+def test_links_that_make_most_videos_one_group_are_refused_with_the_pairs(
+    project: Project,
+) -> None:
+    alike = project.videos.with_columns(pl.col("fingerprint").last())
+
+    code, output = project.run(alike)
+
+    assert code == 1
+    assert output.count("\n") == output.rstrip().count("\n") + 1
+    assert "expected at most 50% of the videos in one group, got 62 of 62" in output
+    assert "the closest '0.mp4' and '10.mp4' at 0.029; '0.mp4' and" in output
+    assert "look at the pairs in data/duplicates.csv" in output
+    assert "lower split.near_duplicate_distance (0 joins exact copies only)" in output
+    assert len(project.duplicates()) > 1000
+
+
+def test_a_large_group_of_the_index_is_the_index_s_own(project: Project) -> None:
+    code, output = project.run(
+        project.videos.with_columns(
+            group=pl.when(pl.int_range(62) < 40).then(pl.lit("g")).otherwise("group"),
+            label=pl.Series(["a", "b"] * 31, dtype=pl.Enum(["a", "b"])),
+        )
+    )
+
+    assert code == 0, output
+
+
+def test_videos_that_could_not_be_compared_are_named(project: Project) -> None:
+    dark = pl.when(pl.col("video_path").is_in(["3.mp4", "7.mp4"]))
+    code, output = project.run(
+        project.videos.with_columns(
+            dark.then(pl.lit([], pl.List(pl.UInt64))).otherwise("fingerprint").alias("fingerprint")
+        )
+    )
+
+    assert code == 0, output
+    assert "2 videos without contrast could not be compared with others: 3.mp4, 7.mp4;" in output
+    assert project.duplicates()[1:] == [
+        ("not compared", None, None, path, None, label, None, group, None)
+        for path, label, group in (("3.mp4", "b", "g01"), ("7.mp4", "b", "g03"))
+    ]
 
 
 def test_the_number_that_auto_prints_gives_the_same_split(project: Project) -> None:

@@ -113,6 +113,14 @@ def test_a_content_under_two_suffixes_is_two_contents(project: Project) -> None:
     assert "load_data: 3 videos decoded, 0 known; 4 usable" in output
 
 
+def test_groups_that_differ_in_case_alone_are_warned_of(project: Project) -> None:
+    first, second = two_good_rows(project)
+    project.write_index([first | {"dup_group": "cam1"}, second | {"dup_group": "Cam1 "}])
+    code, output = project.run("load_data")
+    assert code == 0, output
+    assert "differ in case or white space alone are different groups: 'Cam1' and 'cam1'" in output
+
+
 def test_a_wrong_params_yaml_stops_a_stage_before_it_works(project: Project) -> None:
     project.write_index(two_good_rows(project))
     project.write_params({"load_data": {"max_quarantined": 2}, "train": {"epochs": "ten"}})

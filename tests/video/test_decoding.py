@@ -2,6 +2,7 @@
 
 import wave
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -285,12 +286,16 @@ def test_a_rotated_video_is_read_upright(tmp_path: Path, rotation: int) -> None:
     "name", ["torchcodec/nasa_13013_rotated.mp4", "decord/video_90.mov", "fate/displaymatrix.mp4"]
 )
 def test_a_rotated_video_looks_as_in_a_player(name: str) -> None:
-    """OpenCV, like players, applies the display matrix."""
+    """OpenCV, like players, applies the display matrix; of the shape of pixels it knows nothing."""
     capture = cv2.VideoCapture(str(TORTURE / name))
     read, shown = capture.read()
     capture.release()
     assert read
-    height, width = shown.shape[0] // 4, shown.shape[1] // 4
+    with av.open(str(TORTURE / name)) as container:
+        aspect = float(container.streams.video[0].sample_aspect_ratio or 1)
+    turned = inspect_video(TORTURE / name).rotation % 180 != 0
+    across, down = (1.0, aspect) if turned else (aspect, 1.0)
+    height, width = (round(n * f / 4) for n, f in zip(shown.shape[:2], (down, across), strict=True))
     shown = cv2.resize(shown[..., ::-1], (width, height), interpolation=cv2.INTER_AREA)
 
     clip = read_frames(
@@ -298,6 +303,55 @@ def test_a_rotated_video_looks_as_in_a_player(name: str) -> None:
     ).clip
 
     assert np.abs(clip[0].astype(int) - shown).mean() < 4
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+@pytest.mark.parametrize("flip", ["hflip", "vflip"])
+def test_a_mirrored_video_looks_as_in_a_player(tmp_path: Path, turn: int, flip: str) -> None:
+    """The display matrix turns the picture, then mirrors it."""
+    plain, shown = tmp_path / "plain.mp4", tmp_path / "shown.mp4"
+    picture = np.zeros((48, 48, 3), np.uint8)
+    picture[4:20, 8:44] = 200
+    encode_video(plain, [picture] * 3, codec="h264", fps=10, quality=90)
+    with av.open(str(plain)) as given, av.open(str(shown), "w") as made:
+        copy = made.add_stream_from_template(given.streams.video[0])
+        copy.set_display_rotation(turn, **{flip: True})
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                made.mux(packet)
+    stored, mirrored = (
+        read_frames(path, [1], height=48, width=48, fit="letterbox", timing=None).clip[0]
+        for path in (plain, shown)
+    )
+
+    expected = np.rot90(stored, turn // 90)
+    expected = expected[:, ::-1] if flip == "hflip" else expected[::-1]
+    assert np.abs(mirrored.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("turn", [0, 90])
+def test_pixels_that_are_no_squares_are_shown_in_their_shape(tmp_path: Path, turn: int) -> None:
+    """A bright square of a display of 4:3, stored in pixels twice as wide as they are high."""
+    stored = np.zeros((96, 64, 3), np.uint8)
+    stored[24:72, 20:44] = 255
+    plain, shown = tmp_path / "plain.mp4", tmp_path / "shown.mp4"
+    encode_video(plain, [stored] * 3, codec="h264", fps=10, quality=90)
+    with av.open(str(plain)) as given, av.open(str(shown), "w") as made:
+        copy = made.add_stream_from_template(given.streams.video[0])
+        copy.sample_aspect_ratio = Fraction(2)
+        copy.set_display_rotation(turn)
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                made.mux(packet)
+
+    height, width = (128, 96) if turn else (96, 128)
+    reading = read_frames(shown, [0], height=height, width=width, fit="letterbox", timing=None)
+
+    bright = reading.clip[0].astype(int).sum(axis=2) > 380
+    assert abs(bright.any(axis=1).sum() - 48) <= 2
+    assert abs(bright.any(axis=0).sum() - 48) <= 2
 
 
 # --- verdicts ----------------------------------------------------------------------------------

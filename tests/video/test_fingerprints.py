@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import polars as pl
@@ -9,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from video.source.facts import video_table
+from video.source.fingerprint import MAX_HASHES, Fingerprint
 from video.source.inspection import inspect_video
-from video.splitting.fingerprints import MAX_HASHES, Fingerprint, picture_hashes
+from video.splitting.fingerprints import WORDS_PER_HASH, pack_bits, picture_hashes, unpack_bits
 from video.synthesis.encoding import encode_video
 
 Picture = NDArray[np.uint8]
@@ -25,11 +27,11 @@ def scene(seed: int, *, height: int = 64, width: int = 96) -> Picture:
 
 def hashes_of(path: Path, frames: list[Picture]) -> NDArray[np.uint64]:
     encode_video(path, frames, codec="h264", fps=10, quality=60)
-    return np.array(inspect_video(path).fingerprint, np.uint64).reshape(-1, 2)
+    return np.array(inspect_video(path).fingerprint, np.uint64).reshape(-1, WORDS_PER_HASH)
 
 
 def distance(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> float:
-    return float(np.bitwise_count(first[0] ^ second[0]).sum() / 128)
+    return float(np.bitwise_count((first[0] ^ second[0])[:2]).sum() / 128)
 
 
 class Counted(Fingerprint):
@@ -107,20 +109,22 @@ def test_frames_without_contrast_have_no_hash(tmp_path: Path) -> None:
     black = np.zeros((48, 64, 3), np.uint8)
     frames = [black] * 8 + [scene(0, height=48, width=64)] * 8
 
-    assert hashes_of(tmp_path / "black.mp4", [black] * 8).shape == (0, 2)
-    assert hashes_of(tmp_path / "half.mp4", frames).shape == (2, 2)
+    assert hashes_of(tmp_path / "black.mp4", [black] * 8).shape == (0, WORDS_PER_HASH)
+    assert hashes_of(tmp_path / "half.mp4", frames).shape == (2, WORDS_PER_HASH)
 
 
 def test_a_hash_is_what_a_few_lines_of_comparisons_give() -> None:
     """Where cells are whole pixels: 72 of them, cut into 8 and 9."""
     pictures = np.random.default_rng(0).integers(25, 256, (3, 72, 72), dtype=np.uint8)
-    wide = pictures.reshape(3, 8, 9, 9, 8).sum((2, 4))
-    tall = pictures.reshape(3, 9, 8, 8, 9).sum((2, 4))
+    wide = pictures.reshape(3, 8, 9, 9, 8).mean((2, 4))
+    tall = pictures.reshape(3, 9, 8, 8, 9).mean((2, 4))
     expected = []
     for index in range(3):
-        right = [wide[index, y, x + 1] > wide[index, y, x] for y in range(8) for x in range(8)]
-        below = [tall[index, y + 1, x] > tall[index, y, x] for y in range(8) for x in range(8)]
-        expected.append([sum(int(b) << (63 - i) for i, b in enumerate(w)) for w in (right, below)])
+        right = [wide[index, y, x + 1] - wide[index, y, x] for y in range(8) for x in range(8)]
+        below = [tall[index, y + 1, x] - tall[index, y, x] for y in range(8) for x in range(8)]
+        bits = [[int(step > 1) for step in steps] for steps in (right, below)]
+        masks = [[int(abs(step) > 1) for step in steps] for steps in (right, below)]
+        expected.append([sum(b << (63 - i) for i, b in enumerate(w)) for w in bits + masks])
 
     assert picture_hashes(pictures).tolist() == expected
 
@@ -138,3 +142,28 @@ def test_fingerprints_are_stored_as_unsigned_words(tmp_path: Path) -> None:
     assert [tuple(words) for words in table["fingerprint"]] == [
         fact.fingerprint for fact in facts.values()
     ]
+
+
+def test_packed_bits_come_back() -> None:
+    bits = np.random.default_rng(0).random((5, 4, 8, 8)) < 0.5
+
+    assert np.array_equal(unpack_bits(pack_bits(bits)), bits)
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_video_is_hashed_as_it_is_shown(tmp_path: Path, turn: int) -> None:
+    stored, shown = tmp_path / "stored.mp4", tmp_path / "shown.mp4"
+    turned = np.ascontiguousarray(np.rot90(scene(0), turn // 90))
+    hashes = hashes_of(tmp_path / "upright.mp4", [turned] * 6)
+    encode_video(stored, [scene(0)] * 6, codec="h264", fps=10, quality=60)
+    with av.open(str(stored)) as given, av.open(str(shown), "w") as made:
+        copy = made.add_stream_from_template(given.streams.video[0])
+        copy.set_display_rotation(turn)
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                made.mux(packet)
+
+    told = np.array(inspect_video(shown).fingerprint, np.uint64).reshape(-1, WORDS_PER_HASH)
+
+    assert distance(hashes, told) < 0.02

@@ -7,7 +7,14 @@ import polars as pl
 import pytest
 
 from video.source.facts import VideoFacts
-from video.source.index import RESERVED, Columns, IndexFileError, check_rows, read_index
+from video.source.index import (
+    RESERVED,
+    Columns,
+    IndexFileError,
+    alike_groups,
+    check_rows,
+    read_index,
+)
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 needs_real = pytest.mark.skipif(
@@ -70,6 +77,20 @@ def test_the_columns_may_have_other_names() -> None:
     assert rows_of("class,source,file\nfake,g,a.mp4\n", columns) == [
         {"row": 1, "video_path": "a.mp4", "label": "fake", "group": "g"}
     ]
+
+
+def test_groups_and_labels_that_look_the_same_are_the_same() -> None:
+    spellings = ("cafe\u0301", " caf\u00e9", "caf\u00e9 ", "caf\u00e9\u00a0")
+    rows = rows_of(HEADER + "".join(f"{i}.mp4,real ,{name}\n" for i, name in enumerate(spellings)))
+
+    assert {row["group"] for row in rows} == {"caf\u00e9"}
+    assert {row["label"] for row in rows} == {"real"}
+
+
+def test_groups_that_differ_in_case_or_white_space_alone_are_named() -> None:
+    groups = pl.Series(["cam1", "Cam1", "cam 1", "cam2", None, "cam1"])
+
+    assert alike_groups(groups) == [["Cam1", "cam 1", "cam1"]]
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "  \n"])

@@ -1,5 +1,6 @@
 """Nothing that two splits share gets past the gate, and nothing that cannot be judged."""
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -90,7 +91,7 @@ def test_an_empty_identity_cannot_pass(column: str) -> None:
 
 def showing(name: str, differing_bits: int) -> pl.DataFrame:
     """Return a part of one video whose hashes differ from zeros in so many of 128 bits."""
-    words = [2**differing_bits - 1, 0]
+    words = [2**differing_bits - 1, 0, 2**64 - 1, 2**64 - 1]
     assert len(words) == WORDS_PER_HASH
     schema = {"video_path": pl.String, "fingerprint": pl.List(pl.UInt64)}
     return pl.DataFrame({"video_path": [name], "fingerprint": [words * 4]}, schema=schema)
@@ -106,7 +107,7 @@ def test_the_same_footage_in_two_splits_is_caught_with_the_closest_pair() -> Non
         check_pictures(parts, max_distance=0.2)
 
     assert str(caught.value) == (
-        "test and train show the same pictures: 'c' and 'b', at a distance of 0.016; run "
+        "test and train show the same pictures: 'c' and 'b', at a distance of 0.044; run "
         "create_splits again"
     )
 
@@ -114,7 +115,7 @@ def test_the_same_footage_in_two_splits_is_caught_with_the_closest_pair() -> Non
 @pytest.mark.parametrize(
     ("max_distance", "differing_bits"),
     [
-        (0.2, 16),  # farther than the same footage, nearer than what create_splits joins
+        (0.2, 28),  # farther than what create_splits joins
         (0.05, 8),  # farther than what create_splits was told to join
         (0.0, 0),  # it was told not to look
     ],
@@ -132,8 +133,11 @@ def tables() -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Make splits, clips and augmented copies of six videos: two for test, two per fold."""
     names = part("v", 6)
     splits = names.drop("clip_sha256").with_columns(fold=pl.Series([None, None, 0, 0, 1, 1]))
-    words = pl.Series([[2**number * 255, 2**40 * number] for number in range(0, 48, 8)])
-    clips = names.with_columns(fingerprint=words.cast(pl.List(pl.UInt64)))
+    generator = np.random.default_rng(0)
+    words = generator.integers(0, 2**64, (6, WORDS_PER_HASH), dtype=np.uint64)
+    words[:, 2:] = 2**64 - 1
+    column = pl.Series(words.tolist(), dtype=pl.List(pl.UInt64))
+    clips = names.with_columns(fingerprint=column)
     copies = names[2:].with_columns(pl.format("copy of {}", "clip_sha256").alias("clip_sha256"))
     return splits, clips, copies
 
