@@ -21,8 +21,8 @@ Picture = NDArray[np.uint8]
 def scene(seed: int, *, height: int = 64, width: int = 96) -> Picture:
     """Draw a smooth texture of several hundred grays, RGB."""
     coarse = np.random.default_rng(seed).integers(30, 226, (6, 8), dtype=np.uint8)
-    grey = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    gray = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.repeat(gray[:, :, None], 3, axis=2)
 
 
 def hashes_of(path: Path, frames: list[Picture]) -> NDArray[np.uint64]:
