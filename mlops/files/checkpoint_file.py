@@ -6,11 +6,13 @@ checksums of the single records, which torch never compares, are left out: compu
 Python's lock, and with it training, for as long as a tenth of a second a 400 MB.
 """
 
+import io
 import os
 import pickle
 import sys
 import threading
 import zlib
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -25,6 +27,7 @@ State = dict[str, Any]
 
 _COMMENT = b"crc32:%08x"
 _COMMENT_BYTES = len(_COMMENT % 0)
+_SMALL_BYTES = 1 << 16
 _PIECE_BYTES = 1 << 24
 
 # What a file that is no archive of torch's shows as, once its checksum is right.
@@ -46,17 +49,35 @@ def save_checkpoint(path: Path, state: State, *, parents: bool = True) -> int:
 
 def write_checkpoint(path: Path, state: State) -> int:
     """Write the file at `path` itself, not synced; return its size in bytes."""
-    with path.open("w+b") as file:
+    with ThreadPoolExecutor(1) as thread, _ChecksummedFile(path, thread) as file:
         _write_archive(file, {"format_version": FORMAT_VERSION, **_unshared(state)})
-        # The archive ends with the length of its comment, which is none so far.
-        file.seek(-2, os.SEEK_END)
-        file.write(_COMMENT_BYTES.to_bytes(2, "little"))
-        covered = file.tell()
-        file.seek(0)
-        comment = _COMMENT % _crc32(file, covered)
-        file.seek(covered)
-        file.write(comment)
+        # The archive ends with the length of its comment, which is none so far. CRC-32 is linear:
+        # what two other bytes at the end change in it depends on these bytes alone.
+        length = _COMMENT_BYTES.to_bytes(2, "little")
+        comment = _COMMENT % (file.crc32 ^ zlib.crc32(bytes(2)) ^ zlib.crc32(length))
+        file.seek(-len(length), os.SEEK_END)
+        file.write(length + comment)
         return file.tell()
+
+
+class _ChecksummedFile(io.BufferedWriter):
+    """File whose checksum a thread computes beside the writing, which waits for the disk."""
+
+    def __init__(self, path: Path, thread: Executor) -> None:
+        super().__init__(io.FileIO(path, "w"))
+        self.crc32 = 0
+        self._thread = thread
+
+    def write(self, data: Any) -> int:
+        if len(data) < _SMALL_BYTES:  # not worth the thread
+            self.crc32 = zlib.crc32(data, self.crc32)
+            return super().write(data)
+        checksum = self._thread.submit(zlib.crc32, data, self.crc32)
+        try:
+            return super().write(data)
+        finally:
+            # torch may free what it has written.
+            self.crc32 = checksum.result()
 
 
 def _write_archive(file: BinaryIO, document: State) -> None:

@@ -28,23 +28,24 @@ class Checksums:
 
     def __init__(self) -> None:
         self.num_bytes = 0
-        self._crcs: list[int] = []
+        self._crcs: list[int] = []  # of whole blocks
+        self._last = 0
 
     def add(self, content: bytes) -> None:
         """Add what comes next, of any length."""
-        while content:
-            filled = self.num_bytes % BLOCK_BYTES
-            if filled == 0:
-                self._crcs.append(0)
-            piece = content[: BLOCK_BYTES - filled]
-            self._crcs[-1] = zlib.crc32(piece, self._crcs[-1])
-            self.num_bytes += len(piece)
-            content = content[len(piece) :]
+        left = BLOCK_BYTES - self.num_bytes % BLOCK_BYTES
+        self.num_bytes += len(content)
+        # Called for every logged step, which rarely fills a block.
+        while len(content) >= left:
+            self._crcs.append(zlib.crc32(content[:left], self._last))
+            content, left, self._last = content[left:], BLOCK_BYTES, 0
+        self._last = zlib.crc32(content, self._last)
 
     @property
     def text(self) -> str:
         """Eight hex digits per block."""
-        return "".join(f"{crc:08x}" for crc in self._crcs)
+        crcs = [*self._crcs, self._last] if self.num_bytes % BLOCK_BYTES else self._crcs
+        return "".join(f"{crc:08x}" for crc in crcs)
 
 
 class Journal:
@@ -84,7 +85,8 @@ class Journal:
         Where the disk is full they wait in memory, and in every state that is saved, for the next
         `append`: a kill of the process costs no line that a state knows of.
         """
-        block = self._waiting + block
+        if self._waiting:
+            block = self._waiting + block
         try:
             self._write(block)
         except OSError as error:

@@ -12,7 +12,7 @@ import polars as pl
 
 from mlops.errors import PipelineError
 from mlops.files.jsonl import read_rows
-from mlops.metrics.rows import COLUMNS, MetricRow, parse_rows
+from mlops.metrics.rows import COLUMNS, SoundRow, parse_rows
 
 LOG = "metrics.jsonl"
 
@@ -35,7 +35,7 @@ def read_metrics(path: Path) -> pl.DataFrame:
 
     A torn last line does not count; lines that are no rows are left out with a warning.
     """
-    return read_rows(path, parse_rows, MetricRow)
+    return read_rows(path, parse_rows, SoundRow)
 
 
 def read_extremes(path: Path) -> list[Extremes]:
