@@ -143,9 +143,10 @@ def words_of(frames: Frames) -> Words:
     return words
 
 
-@pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize(
+    ("turns", "negative"), [(0, False), (1, False), (2, False), (3, False), (0, True)]
+)
 def test_a_copy_turned_mirrored_or_negative_is_found(
     turns: int, mirrored: bool, negative: bool
 ) -> None:

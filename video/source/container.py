@@ -162,7 +162,7 @@ def _display_axes(frame: av.VideoFrame) -> tuple[tuple[int, int], tuple[int, int
 
 
 def frame_crc32(frame: av.VideoFrame) -> int:
-    """Return the CRC-32 of every fourth row of a picture, its size, format, colours and rotation.
+    """Return the CRC-32 of every fourth row of a picture, its size, format, colors and rotation.
 
     Decoding errors affect whole blocks, and no codec predicts blocks of less than four rows of
     luma. All rows would cost a fifth of decoding the frame.
@@ -209,7 +209,7 @@ def _row_bytes(frame: av.VideoFrame, plane: int) -> int | None:
 
 
 def make_convertible(frame: av.VideoFrame) -> str:
-    """Tag a frame as BT.601 if swscale cannot convert from its colour matrix; return a remark."""
+    """Tag a frame as BT.601 if swscale cannot convert from its color matrix; return a remark."""
     if frame.colorspace in _CONVERTIBLE_MATRICES:
         return ""
     unknown, frame.colorspace = int(frame.colorspace), Colorspace.ITU601

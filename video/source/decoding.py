@@ -222,7 +222,7 @@ def _rgb(frame: av.VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def _centered(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Crop or pad with black to the size of the frame, around the centre."""
+    """Crop or pad with black to the size of the frame, around the center."""
     top, left = (max(0, (picture.shape[i] - n) // 2) for i, n in ((0, height), (1, width)))
     picture = picture[top : top + height, left : left + width]
     missing_rows, missing_columns = height - picture.shape[0], width - picture.shape[1]

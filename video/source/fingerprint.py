@@ -1,4 +1,4 @@
-"""Small grey pictures of a video, kept while it is decoded, and their hashes."""
+"""Small gray pictures of a video, kept while it is decoded, and their hashes."""
 
 from typing import cast
 

@@ -1,6 +1,6 @@
 """Perceptual hashes of a video that survive re-encoding: the input of duplicates.py.
 
-A hash has 128 bits: whether each cell of a coarse grey picture is darker than its neighbour to
+A hash has 128 bits: whether each cell of a coarse gray picture is darker than its neighbor to
 the right, and darker than the one below. As many bits of a mask say where the two differ at all;
 a bit without contrast is 0 and is no evidence of agreement. Brightness, contrast, scale, aspect
 ratio, codec and rate change few of them. The pictures are the right way up, as the packs hold
@@ -18,12 +18,12 @@ WORDS_PER_HASH = 4  # of 64 bits: right, below, and the masks of both
 _CELLS = 8
 _BLACK_LEVEL = 24  # of 255; bars are darker, the noise of their encoding included
 _MIN_SHARE_LEFT = 4  # a quarter of either side; less is no picture with bars but a dark one
-_MIN_CONTRAST = 1  # grey levels between two cells; the noise of an encoding is less
+_MIN_CONTRAST = 1  # gray levels between two cells; the noise of an encoding is less
 _MIN_BITS = 12  # with contrast, of 128; fewer do not tell pictures apart
 
 
 def picture_hashes(pictures: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Hash the grey pictures of one video, uint8 of shape (pictures, side, side).
+    """Hash the gray pictures of one video, uint8 of shape (pictures, side, side).
 
     Returns uint64 of shape (those with contrast, WORDS_PER_HASH). Integers throughout (the floats
     hold whole numbers below 2**53), so the same on every machine.
