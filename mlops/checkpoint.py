@@ -287,7 +287,8 @@ class _WarmCopy:
     def take(self, state: State) -> State:
         """Return a copy of `state` on the CPU, good until the next call."""
         copied: State = self._copied(state, ())
-        if torch.cuda.is_available():
+        # Without a context there is nothing to wait for, and none is made: it takes GPU memory.
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()  # copies from the device are not waited for one by one
         return copied
 

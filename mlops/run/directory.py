@@ -28,7 +28,7 @@ from typing import Any
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.canonical import config_document
-from mlops.run.documents import METADATA, check_metadata, read_metadata
+from mlops.run.documents import METADATA, check_metadata, read_metadata, run_directories
 from mlops.run.identity import TrainingIdentity, fingerprint_hash
 
 RUNNING, FINISHED = "running", "finished"
@@ -65,12 +65,29 @@ def create_run_directory(
     making = base / f".run_{secrets.token_hex(8)}.tmp"
     for name in DIRECTORIES:
         (making / name).mkdir(parents=True)
-    moment = int(datetime.now(UTC).timestamp())
+    moment = max(int(datetime.now(UTC).timestamp()), _moment_after(output_base, suffix))
     while True:
         run_id = f"run_{datetime.fromtimestamp(moment, UTC):%Y%m%d_%H%M%S}_{suffix}"
         if _rename_to_free_name(making, base / run_id):
             return base / run_id, run_id
         moment += 1
+
+
+def _moment_after(output_base: Path | str, suffix: str) -> int:
+    """Return the second after the names of all runs with this suffix, 0 if there is none.
+
+    Names give the order of runs, also if the clock of another host, or this one's, was ahead.
+    """
+    names = [path.name for path in run_directories(Path(output_base))]
+    return max((_moment_of(name) + 1 for name in names if name.endswith(f"_{suffix}")), default=0)
+
+
+def _moment_of(run_id: str) -> int:
+    try:
+        moment = datetime.strptime(run_id[:19], "run_%Y%m%d_%H%M%S")
+    except ValueError:  # digits that are no date
+        return 0
+    return int(moment.replace(tzinfo=UTC).timestamp())
 
 
 def _rename_to_free_name(directory: Path, name: Path) -> bool:

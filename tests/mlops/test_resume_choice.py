@@ -192,6 +192,17 @@ def test_an_older_run_that_was_left_does_not_hide_a_newer_one_that_is_finished(
     assert choose(tmp_path, wanted()) == Start(how="republish", run_dir=newer)
 
 
+def test_a_forced_training_goes_on_although_the_clock_was_ahead_before_it(tmp_path: Path) -> None:
+    made = make_run(tmp_path, "demo", wanted())
+    first = made.with_name(f"run_29991231_235958{made.name[-9:]}")
+    made.rename(first)
+    write_metadata(first, status="finished", published=PUBLISHED, run_id=first.name)
+    second = make_run(tmp_path, "another", wanted())
+
+    assert second.name.startswith("run_29991231_235959_")
+    assert choose(tmp_path, wanted()) == Start(how="resume", run_dir=second)
+
+
 @pytest.mark.parametrize("status", ["running", "finished"])
 def test_more_epochs_extend_the_longest_shorter_run(status: str, tmp_path: Path) -> None:
     runs = {

@@ -115,10 +115,24 @@ def test_a_refused_clip_is_refused_again(
 
 
 def test_a_batch_is_augmented_clip_by_clip(clip_set: ClipSet, clips: NDArray[np.uint8]) -> None:
-    (batch,) = clip_set.batches([5, 2], 8, lambda clip, row: clip ^ np.uint8(row))
+    (batch,) = clip_set.batches([5, 2], 8, lambda clip, row, _: clip ^ np.uint8(row))
 
     np.testing.assert_array_equal(batch.clips[0], clips[5] ^ np.uint8(5))
     np.testing.assert_array_equal(batch.clips[1], clips[2] ^ np.uint8(2))
+
+
+@pytest.mark.parametrize("first", range(3))
+def test_augmentation_is_told_how_often_a_clip_came_before(clip_set: ClipSet, first: int) -> None:
+    told = []
+
+    def augment(clip: Clips, row: int, repeat: int) -> Clips:
+        told.append((row, repeat))
+        return clip
+
+    order = [5, 2, 5, 5, 2, 0]
+    list(clip_set.batches(order, 2, augment, first=first, share=lambda size: slice(size - 1, size)))
+
+    assert told == [(2, 0), (5, 2), (0, 0)][first:]
 
 
 @pytest.mark.parametrize("first", range(5))
@@ -172,7 +186,7 @@ def test_clips_are_read_into_the_memory_that_the_caller_allocates(clip_set: Clip
 def test_the_number_of_workers_changes_no_byte_of_augmented_clips(clip_set: ClipSet) -> None:
     threads = set()
 
-    def augment(clip: Clips, row: int) -> Clips:
+    def augment(clip: Clips, row: int, repeat: int) -> Clips:
         threads.add(threading.current_thread().name)
         return clip ^ np.uint8(row + 1)
 
@@ -193,7 +207,7 @@ def test_batches_read_ahead_have_the_same_bytes(clip_set: ClipSet, first: int) -
 
     def batches() -> Generator[Batch, None, None]:
         return clip_set.batches(
-            [6, 0, 3, 1, 5, 2, 4], 1, lambda clip, row: clip ^ np.uint8(row), first=first, workers=2
+            [6, 0, 3, 1, 5, 2, 4], 1, lambda clip, row, _: clip ^ np.uint8(row), first=first, workers=2
         )
 
     before = set(threading.enumerate())  # which may hold some of a test before

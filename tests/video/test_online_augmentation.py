@@ -62,3 +62,15 @@ def test_epoch_e_shows_copy_e(recipe: AugmentationRecipe, clip_set: ClipSet) -> 
     (clip,) = clip_set.read([0])
     copy = augment_clip(clip, recipe, seed=SEED, video_sha256=HASHES[0], copy=3)
     assert epoch(recipe, clip_set, 3).startswith(copy.tobytes())
+
+
+def test_a_clip_that_is_drawn_again_in_an_epoch_gets_another_copy(
+    recipe: AugmentationRecipe, clip_set: ClipSet
+) -> None:
+    augment = online_augmentation(recipe, clip_set.table["sha256"], seed=SEED, epoch=3)
+    batches = clip_set.batches([0] * 20, 4, augment)
+    shown = [clip.tobytes() for batch in batches for clip in batch.clips]
+
+    assert len(set(shown)) == 20
+    assert epoch(recipe, clip_set, 3).startswith(shown[0])
+    assert epoch(recipe, clip_set, 4)[: len(shown[0])] not in shown

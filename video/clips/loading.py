@@ -1,6 +1,7 @@
 """Batches of clips read from packs, uint8 up to the device, in a given order."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 from video.clips.packs import Clips, PackError, check_clip, read_clip_into
 
-# Maps a clip and its row in the `ClipSet`'s table to another clip of the same shape. Called by
-# several threads at once if `batches` has more than one worker.
-Augment = Callable[[Clips, int], Clips]
+# Maps a clip, its row in the `ClipSet`'s table and how often the row came before in the order to
+# another clip of the same shape. Called by several threads at once if `batches` has more than one
+# worker.
+Augment = Callable[[Clips, int, int], Clips]
 
 # Makes an uninitialized uint8 array of a shape, for example in pinned memory.
 Allocate = Callable[[tuple[int, ...]], Clips]
@@ -107,6 +109,7 @@ class ClipSet:
         part of it that is read.
         """
         cut = batch_rows(order, batch_size)
+        repeats = batch_rows(_repeats(order), batch_size)
         largest = max(map(len, cut[first:]), default=0)
         buffers = [
             (allocate or _empty)((largest, *self.clip_shape))
@@ -119,7 +122,8 @@ class ClipSet:
                 rows = whole[part]
                 clips = self._read_into(buffers[number % NUM_BUFFERS][: len(rows)], rows)
                 if augment is not None:
-                    made = (pool.map if pool else map)(augment, clips, rows)
+                    repeated = repeats[number + first][part]
+                    made = (pool.map if pool else map)(augment, clips, rows, repeated)
                     for clip, augmented in zip(clips, made, strict=True):
                         clip[...] = augmented
                 yield Batch(clips=clips, labels=self.targets[whole], rows=whole, share=part)
@@ -148,6 +152,16 @@ def batch_rows(order: Sequence[int], batch_size: int) -> list[list[int]]:
     if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1 < batch_size:
         del cuts[-2]
     return [list(order[start:end]) for start, end in itertools.pairwise(cuts)]
+
+
+def _repeats(order: Sequence[int]) -> list[int]:
+    """Return for each place in an order how often its row came before."""
+    counts: Counter[int] = Counter()
+    repeats = []
+    for row in order:
+        repeats.append(counts[row])
+        counts[row] += 1
+    return repeats
 
 
 def _empty(shape: tuple[int, ...]) -> Clips:

@@ -22,6 +22,8 @@ from video.scoring.monitored import NonFinitePredictionsError, summary_metrics
 from video.splitting.cells import COPIES, cell_clips, common_columns
 from video.splitting.splits import TRAIN, VAL, class_names
 
+_EPOCH_BITS = 32  # of the number of an online copy
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingClips:
@@ -145,11 +147,13 @@ def online_augmentation(
 ) -> Augment:
     """Return the augmentation of an epoch: epoch e trains on copy number e of every clip.
 
-    A pure function of seed, epoch and clip, so that a resumed training sees the same clips.
+    A clip that is drawn again in an epoch gets another copy each time. A pure function of seed,
+    epoch, clip and how often it was drawn, so that a resumed training sees the same clips.
     `videos`: the sha256 of each row's video.
     """
 
-    def augment(clip: Clip, row: int) -> Clip:
-        return augment_clip(clip, recipe, seed=seed, video_sha256=videos[row], copy=epoch)
+    def augment(clip: Clip, row: int, repeat: int) -> Clip:
+        copy = epoch + (repeat << _EPOCH_BITS)
+        return augment_clip(clip, recipe, seed=seed, video_sha256=videos[row], copy=copy)
 
     return augment
