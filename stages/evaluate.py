@@ -21,6 +21,7 @@ from stages.params import check_cell, read_params
 from stages.paths import CLIPS, PACKS, SPLITS, Cell
 from video.clips.loading import Batch, ClipSet
 from video.clips.packs import VIDEO_FACTS, PackError
+from video.learning.memory import TooLittleMemoryError
 from video.learning.predict import predict
 from video.models.classifiers import Normalize, build_model
 from video.models.shape import ModelShape
@@ -169,4 +170,4 @@ def log(text: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("evaluate", main, input_faults=(LeakageError, PackError))
+    run_stage("evaluate", main, input_faults=(LeakageError, PackError, TooLittleMemoryError))

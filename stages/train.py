@@ -129,6 +129,8 @@ def fit(
             for change in context.inputs.news():
                 log(f"warning: {session.cell}: {change}; put it back, or nothing will be published")
 
+            # An error in validation does not cost the epoch.
+            checkpoints.save(session.state_dict())
             metrics = validate(session, learner, clips, context)
             is_best = is_better(metrics, progress.best_metrics, params.train.monitor)
             session.record_epoch(learner.learning_rate, metrics, is_best=is_best)

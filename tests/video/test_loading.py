@@ -207,7 +207,11 @@ def test_batches_read_ahead_have_the_same_bytes(clip_set: ClipSet, first: int) -
 
     def batches() -> Generator[Batch, None, None]:
         return clip_set.batches(
-            [6, 0, 3, 1, 5, 2, 4], 1, lambda clip, row, _: clip ^ np.uint8(row), first=first, workers=2
+            [6, 0, 3, 1, 5, 2, 4],
+            1,
+            lambda clip, row, _: clip ^ np.uint8(row),
+            first=first,
+            workers=2,
         )
 
     before = set(threading.enumerate())  # which may hold some of a test before

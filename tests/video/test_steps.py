@@ -1,5 +1,9 @@
 """Predictions are probabilities, in the batches' order."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +11,8 @@ from torch import nn
 
 from video.clips.loading import Batch
 from video.learning.predict import predict
+
+ROOT = Path(__file__).parents[2]
 
 CPU = torch.device("cpu")
 
@@ -65,3 +71,60 @@ def test_predictions_do_not_depend_on_the_batch_they_are_made_in() -> None:
     together, apart = (predict(model, Flat(), parts, CPU) for parts in ([whole], halves))
 
     np.testing.assert_allclose(together, apart, rtol=1e-6)
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+# Predicts 32 clips that take 16 MB each on the way, within so many megabytes more than there are.
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import torch
+from tests.video.test_steps import CPU, Flat, batch_of
+from torch import nn
+from video.learning.predict import predict
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(24, 4_000_000), nn.AvgPool1d(2_000_000))
+whole = predict(model, Flat(), [batch_of(32), batch_of(5)], CPU)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+limit = used + int(sys.argv[1]) * 10**6
+resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+parts = predict(model, Flat(), [batch_of(32), batch_of(5)], CPU)
+assert abs(whole - parts).max() < 1e-6
+print("predicted", len(parts))
+"""
+
+
+def within(megabytes: int) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(megabytes)],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    return result.stdout + result.stderr
+
+
+def test_a_batch_that_does_not_fit_is_predicted_in_parts() -> None:
+    assert within(150) == "predicted 37\n"
+
+
+def test_a_clip_that_does_not_fit_is_refused_with_a_remedy() -> None:
+    output = within(2)
+
+    assert (
+        "TooLittleMemoryError: prediction of one clip: expected memory for it, got none" in output
+    )
+    assert "take smaller clips, a smaller model, or a machine with more memory" in output
+
+
+def test_another_error_is_no_lack_of_memory(model: nn.Module) -> None:
+    class Broken(nn.Module):
+        def forward(self, clips: torch.Tensor) -> torch.Tensor:
+            return clips.flatten(1).float()[:, :7]
+
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        predict(model, Broken(), [batch_of()], CPU)
