@@ -17,7 +17,8 @@ import pytest
 from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
 from mlops.metrics.ledger import read_ledger
 from mlops.run.attempts import run_status
-from tests.support.clone import commit, dvc, environment, set_params
+from stages.paths import CLIPS, PACKS, SPLITS
+from tests.support.clone import CELL, commit, dvc, environment, set_params
 from tests.support.trainer import (
     MODEL,
     TRAINED,
@@ -90,6 +91,25 @@ def test_a_training_killed_again_and_again_ends_with_the_same_bytes(
     assert all(attempt["started"] <= attempt["ended"] for attempt in attempts)
     assert (run_dir / "orphans.jsonl").stat().st_size > 0
     assert "goes on with epoch" in (run_dir / attempts[-1]["log"]).read_text()
+
+
+def test_an_error_in_validation_does_not_cost_the_epoch(root: Path, whole: dict[str, Any]) -> None:
+    set_params(root, {"runtime": {"checkpoint_every_sec": 1000.0}})
+    steps = len([row for row in whole["samples"] if row[0] == 0])
+    splits = pl.read_parquet(root / SPLITS).filter(fold=CELL.fold)
+    clips = pl.read_parquet(root / CLIPS).join(splits, on="video_path", how="semi")
+    pack = root / PACKS / clips["pack"][0]
+    trainer = Trainer(root, hold="epoch 0: train loss").held()
+    hidden = pack.rename(pack.with_suffix(".hidden"))
+    os.kill(trainer.pid, signal.SIGCONT)
+    assert trainer.end() == 1
+    assert "expected a pack, got no file" in trainer.output
+    hidden.rename(pack)
+
+    output = train(root)
+
+    assert f"goes on with epoch 0, step {steps}" in output
+    assert results(root) == whole
 
 
 @pytest.mark.parametrize(
