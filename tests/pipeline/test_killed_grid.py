@@ -18,7 +18,7 @@ from tests.support.clone import CELL, commit, dvc, environment, git, run, set_pa
 from tests.support.trainer import metadata
 
 SEED = 20_261_123
-FOLDS, MODELS = 5, ["small3d", "mc3_18"]
+FOLDS, MODELS = 3, ["small3d", "mc3_18"]
 LIMIT_SEC = 600.0  # only a machine at its end takes that long
 
 
