@@ -439,9 +439,7 @@ def test_an_error_of_the_program_is_not_the_files_and_is_tried_again(tmp_path: P
 
     assert verdict == "internal_error"
     assert "Operation not supported (line " in reason
-    assert (
-        " of video/splitting/fingerprints.py); an error of this program, not of the file" in reason
-    )
+    assert " of video/source/fingerprint.py); an error of this program, not of the file" in reason
 
     # As a run leaves it that fails after its last video.
     unfinished = tmp_path / "runs/.load_data"
