@@ -64,7 +64,7 @@ def test_a_grid_that_is_killed_twice_ends_with_the_metrics_of_one_that_is_not(
             "models": MODELS,
             "folds": list(range(FOLDS)),
             "split": {"num_folds": FOLDS},
-            "train": {"epochs": 1, "batch_size": 2},
+            "train": {"epochs": 3, "batch_size": 2},
             "runtime": {"checkpoint_every_sec": 0.2},
         },
     )
@@ -76,7 +76,7 @@ def test_a_grid_that_is_killed_twice_ends_with_the_metrics_of_one_that_is_not(
     total = FOLDS * len(MODELS)
     # So that some cells are done before each kill, some are left after it, and one is half done.
     for low, high in ((1, total // 3), (total // 2, total - 1)):
-        number, delay_sec = draws.randint(low, high), draws.uniform(0, 0.3)
+        number, delay_sec = draws.randint(low, high), draws.uniform(0, 0.1)
         grid = start_grid(workspace)
         wait_until(
             lambda number=number, grid=grid: (  # type: ignore[misc]
@@ -92,7 +92,7 @@ def test_a_grid_that_is_killed_twice_ends_with_the_metrics_of_one_that_is_not(
         mend(workspace)
         assert start_grid(workspace).wait() == 0, (workspace.parent / "clone.log").read_text()
 
-    assert "goes on with epoch 0, step" in (workspace.parent / "clone.log").read_text()
+    assert "goes on with epoch" in (workspace.parent / "clone.log").read_text()
     assert never_killed.wait() == 0
     assert (workspace / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
     document = json.loads((workspace / "metrics.json").read_text())
