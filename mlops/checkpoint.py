@@ -158,7 +158,7 @@ class CheckpointManager:
 
     @property
     def is_due(self) -> bool:
-        """Whether the last save was written, and is `every_sec` ago."""
+        """True if the last save was written, and is `every_sec` ago."""
         is_writing = self._writing is not None and not self._writing.done()
         return not is_writing and time.monotonic() - self._saved >= self._every_sec
 

@@ -42,7 +42,7 @@ _NO_FINGERPRINT = "metadata.json: no fingerprint"
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """How a training starts. `run_dir` is the run's own, None before it is made; `source` is the
+    """Start of a training. `run_dir` is the run's own, None before it is made; `source` is the
     other run whose state is used; `differs` says what differs from the closest run."""
 
     how: How
@@ -60,7 +60,7 @@ class _Run:
 
     @property
     def is_exact(self) -> bool:
-        """Whether it used no state of other versions or of another device."""
+        """True if it used no state of other versions or of another device."""
         return bool((self.metadata.get("goes_on_from") or {}).get("exact", True))
 
     @property

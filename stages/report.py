@@ -215,7 +215,7 @@ def write_plots(cells: Sequence[Outcome], model: str, monitor: str) -> None:
     """Write the long tables that `dvc plots` draws and compares between revisions."""
     atomic.write_text(LOSS_PLOT, sections.loss_curves(cells).write_csv())
     atomic.write_text(SCORE_PLOT, sections.score_curves(cells, monitor).write_csv())
-    confusion = sections.test_predictions(by_model(cells)[model])
+    confusion = sections.predictions_of_test(by_model(cells)[model])
     atomic.write_text(CONFUSION_PLOT, confusion.write_csv())
 
 

@@ -138,7 +138,7 @@ class Journal:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether `path` is the file that is written: not if it was removed, moved or replaced."""
+        """True if `path` is the file that is written: not if it was removed, moved or replaced."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
         except OSError:

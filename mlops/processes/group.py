@@ -44,7 +44,7 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, which alone writes."""
+        """True in rank 0, which alone writes."""
         return self.rank == 0
 
     def shard(self, count: int) -> slice:

@@ -187,7 +187,7 @@ def _curve(cell: Outcome, metric: str, split: str) -> pl.DataFrame:
     )
 
 
-def test_predictions(cells: Sequence[Outcome]) -> pl.DataFrame:
+def predictions_of_test(cells: Sequence[Outcome]) -> pl.DataFrame:
     """Return the true and the predicted labels of the test set, one row per cell and video."""
     predictions = pl.concat([cell.predictions for cell in cells])
     return predictions.filter(split=TEST).select(actual="label", predicted="predicted")
