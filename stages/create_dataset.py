@@ -19,7 +19,6 @@ from stages.params import Clips, read_params
 from stages.paths import CLIPS, PACKS, VIDEOS
 from video.clips.packs import (
     PACK_NAME,
-    VIDEO_FACTS,
     pack_bytes,
     pack_key,
     pack_rows,
@@ -66,9 +65,8 @@ def main(inputs: StageInputs) -> None:
     packs = pl.concat([*reused, *track(made, total=len(missing), task="create_dataset")])
     atomic.remove_half_written(PACKS)  # by a worker that was killed while others went on
     atomic.wait_until_listed(PACKS, {task.pack for task in tasks})
-    facts = [pl.col(name).alias(f"video_{name}") for name in VIDEO_FACTS]
-    told = ("video_path", "sha256", "label", "group", "fingerprint")
-    table = videos.select(*told, *facts).join(packs, on="sha256", how="left", maintain_order="left")
+    told = videos.select("video_path", "sha256", "label", "group", "fingerprint")
+    table = told.join(packs, on="sha256", how="left", maintain_order="left")
     inputs.check()
     with atomic.replacing(CLIPS) as path:
         table.write_parquet(path)

@@ -18,14 +18,14 @@ from mlops.processes.parent import stop_flag
 from mlops.processes.progress import track
 from mlops.stage import parse_options, run_stage
 from stages.params import check_cell, read_params
-from stages.paths import CLIPS, PACKS, SPLITS, Cell
+from stages.paths import CLIPS, PACKS, SPLITS, VIDEOS, Cell
 from video.clips.loading import Batch, ClipSet
-from video.clips.packs import VIDEO_FACTS, PackError
+from video.clips.packs import PackError
 from video.learning.memory import TooLittleMemoryError
 from video.learning.predict import predict
 from video.models.classifiers import Normalize, build_model
 from video.models.shape import ModelShape
-from video.scoring.baselines import majority_probabilities, metadata_probabilities
+from video.scoring.baselines import METADATA, majority_probabilities, metadata_probabilities
 from video.scoring.metrics import balanced_accuracy_interval, classification_metrics
 from video.scoring.monitored import NonFinitePredictionsError
 from video.splitting.cells import cell_clips
@@ -67,7 +67,8 @@ def main(inputs: StageInputs) -> None:
             )
             for split in SPLIT
         }
-    guesses = baseline_probabilities(clips, labels, params.seed)
+    facts = pl.read_parquet(VIDEOS, columns=["video_path", *METADATA])
+    guesses = baseline_probabilities(clips, facts, labels, params.seed)
 
     document: dict[str, Any] = {"best_epoch": epoch}
     for split in SPLIT:
@@ -102,18 +103,18 @@ def all_batches(clips: ClipSet, batch_size: int) -> Iterator[Batch]:
 
 
 def baseline_probabilities(
-    clips: dict[str, pl.DataFrame], labels: list[str], seed: int
+    clips: dict[str, pl.DataFrame], facts: pl.DataFrame, labels: list[str], seed: int
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Fit the baselines on the training split; return their probabilities by name and split."""
     train_targets = np.array([labels.index(label) for label in clips[TRAIN]["label"]])
-    facts = {
-        split: table.select(pl.col(f"video_{name}").alias(name) for name in VIDEO_FACTS)
+    told = {
+        split: table.select("video_path").join(facts, on="video_path", maintain_order="left")
         for split, table in clips.items()
     }
     by_metadata = metadata_probabilities(
-        facts[TRAIN],
+        told[TRAIN],
         train_targets,
-        [facts[split] for split in SPLIT],
+        [told[split] for split in SPLIT],
         num_classes=len(labels),
         seed=derive_seed(seed, "metadata") % 2**32,
     )

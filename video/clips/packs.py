@@ -18,9 +18,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-# Metadata of the container, kept with the clips (as `video_<name>`) for the metadata baseline.
-VIDEO_FACTS = ("width", "height", "fps", "num_frames", "duration_sec", "size_bytes")
-
 Clips = NDArray[np.uint8]
 
 PACK_NAME = r"[0-9a-f]{40}\.npy"  # of a file named by `pack_key`

@@ -24,7 +24,7 @@ from video.splitting.splits import TEST, TRAIN, VAL, class_names, split_in_fold
 
 BASELINES = {
     "majority": "always the most frequent class of train",
-    "metadata": "size, rate, length and bytes per frame of the file; no pixel",
+    "metadata": "codec, container, size, rate, length, sound, … of the file; no pixel",
 }
 
 

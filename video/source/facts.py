@@ -15,7 +15,7 @@ from video.source.container import decoder_versions
 from video.splitting.fingerprints import FINGERPRINT_VERSION
 
 # Raise it when a file may get other facts than before.
-INSPECTION_VERSION = 3
+INSPECTION_VERSION = 4
 
 # A limit ended these inspections: another limit may let them go on.
 STOPPED_BY_A_LIMIT = ("timeout", "out_of_memory", "too_long")
@@ -36,7 +36,8 @@ class VideoFacts:
     or "internal_error" (this program failed, not the file). `reason` says more; it is "" if ok, or
     a remark on how the file is read.
     Sizes are in pixels as stored, before `rotation` (0, 90, 180 or 270 degrees counterclockwise)
-    is applied; `fps` is the mean rate that the container states, 0.0 if none.
+    is applied; `fps` is the mean rate that the container states, 0.0 if none. From `container` on
+    they are statements of the file, see header.py; `audio_rate` is in Hz, of the first sound.
 
     The rest is for reading single frames later. `packet_pts` has every packet of the chosen stream
     in the order of the file, `frame_pts` every frame in display order, in units of the stream's
@@ -64,6 +65,18 @@ class VideoFacts:
     num_corrupt_frames: int = 0
     num_size_changes: int = 0
     timing_proven: bool = False
+    container: str = ""
+    profile: str = ""
+    color_tags: str = ""
+    interlaced: bool = False
+    mirrored: bool = False
+    pixel_aspect: float = 1.0
+    time_base: str = ""
+    written_by: str = ""
+    num_streams: int = 0
+    audio_codec: str = ""
+    audio_rate: int = 0
+    audio_channels: int = 0
     packet_pts: tuple[int | None, ...] = ()
     frame_pts: tuple[int | None, ...] = ()
     key_frame_pts: tuple[int, ...] = ()

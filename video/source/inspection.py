@@ -23,6 +23,7 @@ from video.source.container import (
 )
 from video.source.facts import VideoFacts
 from video.source.fingerprint import Fingerprint
+from video.source.header import header_facts
 
 # A header may promise a frame or two that an encoder never wrote; more is a file cut off.
 _TOLERATED_MISSING_FRAMES = 2
@@ -212,6 +213,7 @@ def _decode_fully(
         num_corrupt_frames=record.num_corrupt,
         num_size_changes=record.num_size_changes,
         timing_proven=proven,
+        **header_facts(container, stream, first),
         packet_pts=tuple(record.packet_pts),
         frame_pts=tuple(record.frame_pts),
         key_frame_pts=tuple(record.key_frame_pts),
