@@ -104,7 +104,9 @@ def packages() -> Findings:
         advice = f"run from the root of the repository, or git checkout HEAD -- {REQUIREMENTS}"
         yield Finding(WRONG, subject, "found no such file", advice)
         return
-    pins = re.findall(r"^([\w.-]+)==([^\s;]+)", REQUIREMENTS.read_text(), flags=re.MULTILINE)
+    pins = re.findall(
+        r"^([\w.-]+)==([^\s;]+)", REQUIREMENTS.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     # A build of torch for a CPU calls itself 2.15.0+cpu.
     differing = [
         f"{name} {pin} (installed: {installed or 'none'})"
@@ -249,7 +251,12 @@ def answer(subject: str, name: str, url: str) -> Finding:
     environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
     try:
         listing = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=REMOTE_TIMEOUT_SEC
+            command,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=REMOTE_TIMEOUT_SEC,
         )
     except subprocess.TimeoutExpired:
         found = f"{url} gave no answer within {REMOTE_TIMEOUT_SEC:.0f} s"
@@ -334,7 +341,9 @@ def installed_version(distribution: str) -> str | None:
 def output(*command: str) -> str | None:
     """Return what a program prints; None if it fails or is not there."""
     try:
-        answer = subprocess.run(command, text=True, capture_output=True, check=False)
+        answer = subprocess.run(
+            command, encoding="utf-8", errors="replace", capture_output=True, check=False
+        )
     except FileNotFoundError:
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None

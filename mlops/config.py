@@ -151,7 +151,7 @@ class RunConfig:
         """
         path = Path(run_dir) / "config.json"
         try:
-            document = json.loads(path.read_text())
+            document = json.loads(path.read_bytes())
             config = document.get("run_config", document)["config"]
             is_whole = "params" in config
         except FileNotFoundError:

@@ -43,8 +43,6 @@ PARAMS = "params.yaml"
 # Of a larger file only the hash is kept, and no line can be named.
 MAX_KEPT_BYTES = 1_000_000
 
-MAX_NAMED = 5  # files of one directory
-
 # Size, time of the last change of the content, inode: by these DVC knows a file again, too.
 Signature = tuple[int, int, int]
 
@@ -138,11 +136,9 @@ class StageInputs:
     def _changed_in_directories(self) -> Iterator[str]:
         for before in self._directories.values():
             changed = [path for path in before if before[path] != _signature(path)]
-            for path in changed[:MAX_NAMED]:
+            for path in changed:
                 now = "another" if path.exists() else "no file"
                 yield f"{path}: expected the content of the start, got {now}"
-            if len(changed) > MAX_NAMED:
-                yield f"and {len(changed) - MAX_NAMED} more files"
 
 
 def stage_inputs(stage: str) -> StageInputs:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from mlops.errors import PipelineError
 from mlops.files.canonical import config_hash, flatten
+from mlops.files.tables import listed
 from mlops.run.documents import DamagedRecordError, read_config, read_metadata, run_directories
 from mlops.run.identity import Fingerprint, TrainingIdentity, fingerprint_hash
 
@@ -132,8 +133,7 @@ def differences(
             old, new = before.get(key), after.get(key)
             if config_hash([old]) != config_hash([new]):
                 texts.append(f"{key} {_short(old)} -> {_short(new)}")
-    more = len(texts) - _MAX_SHOWN
-    return ", ".join(texts[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return listed(texts, _MAX_SHOWN)
 
 
 def _newest_first(output_base: Path) -> tuple[list[_Run], dict[Path, str]]:

@@ -41,8 +41,10 @@ def run_command(
     many.
     Progress goes to stdout line by line even into a pipe, so that a log can be followed.
     """
-    # Under DVC in a batch job stdout is a pipe or a file, which Python would buffer in blocks.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for stream in (sys.stdout, sys.stderr):
+        # Under DVC in a batch job stdout is a pipe or a file, which Python would buffer in blocks.
+        # A sign that the terminal's encoding lacks is written as \\u00b1: it ends no stage.
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     faults: tuple[type[Exception], ...] = (PipelineError, *input_faults)
     try:
         main()
@@ -58,6 +60,14 @@ def run_command(
                 "run the same command again",
             )
         _fail(name, f"{_place(error)}: {error.strerror or error}; mend that and run again")
+    except UnicodeEncodeError as error:
+        if error.encoding != sys.getfilesystemencoding():
+            raise
+        _fail(
+            name,
+            f"file name '{error.object}': expected a locale that has its signs, got "
+            f"{error.encoding}; run export LC_ALL=C.UTF-8, then the same command again",
+        )
     except MemoryError:
         _fail(name, "out of memory; lower runtime.workers or the batch size and run again")
     except StoppedError as error:

@@ -11,6 +11,7 @@ from torch import nn
 from mlops.determinism import derive_seed, make_deterministic
 from mlops.errors import PipelineError
 from mlops.files.checkpoint_file import save_checkpoint
+from mlops.files.tables import listed
 from mlops.inputs import StageInputs
 from mlops.stage import parse_options, run_stage
 from stages.params import read_params
@@ -114,7 +115,7 @@ def adopt(model: nn.Module, weights: Mapping[str, Any]) -> None:
             "init_model.weights: expected weights of this model, got a file of which no entry "
             f"fits; its first entry is {next(iter(weights), '(none)')!r}"
         )
-    print(f"init_model: {total - len(left)} of {total} tensors adopted, drawn: {', '.join(left)}")
+    print(f"init_model: {total - len(left)} of {total} tensors adopted, drawn: {listed(left)}")
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def read_cells(named: Sequence[Cell], splits: pl.DataFrame) -> list[Outcome]:
             num_train_videos=splits.filter(
                 split_in_fold(pl.col("fold"), cell.fold) == TRAIN
             ).height,
-            evaluation=json.loads(cell.evaluation.read_text()),
+            evaluation=json.loads(cell.evaluation.read_bytes()),
             history=pl.read_csv(cell.history),
             predictions=pl.read_parquet(cell.predictions),
         )

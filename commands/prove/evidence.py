@@ -104,7 +104,7 @@ def is_torn(log: Path) -> bool:
 
 def metadata(run_dir: Path) -> dict[str, Any]:
     path = run_dir / METADATA
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_bytes()) if path.exists() else {}
 
 
 def last_step(run_dir: Path | None) -> str:

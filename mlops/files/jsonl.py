@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-NAMED_LINES = 5
+from mlops.files.tables import listed
 
 
 class UnsoundError(ValueError):
@@ -53,11 +53,9 @@ def _sound_rows(
 
 
 def _warn(path: Path, numbers: list[int]) -> None:
-    named = ", ".join(map(str, numbers[:NAMED_LINES]))
-    more = ", …" if len(numbers) > NAMED_LINES else ""
     lines, rows = ("line", "a row") if len(numbers) == 1 else ("lines", "rows")
     print(
-        f"{path}: expected {rows} in {lines} {named}{more}, got something else; "
+        f"{path}: expected {rows} in {lines} {listed(numbers)}, got something else; "
         f"{len(numbers)} {lines} left out",
         file=sys.stderr,
     )

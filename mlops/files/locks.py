@@ -125,6 +125,6 @@ class DeviceLocks(Locks):
 
 def _owner(path: Path) -> str:
     with suppress(OSError, UnicodeDecodeError):
-        if owner := path.read_text():
+        if owner := path.read_text(encoding="utf-8"):
             return owner
     return f"the process that has locked {path}"  # it has only just begun

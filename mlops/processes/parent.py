@@ -113,7 +113,7 @@ def _nearest_program(pid: int) -> int:
 
 def _stat(pid: int) -> dict[str, Any] | None:
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name stands in parentheses and may hold spaces and parentheses itself.

@@ -31,7 +31,8 @@ def ask_dvc(*arguments: str) -> list[str]:
     answer = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         env=os.environ | {"DVC_NO_ANALYTICS": "1"},
-        text=True,
+        encoding="utf-8",
+        errors="surrogateescape",
         capture_output=True,
         check=False,
     )

@@ -73,8 +73,8 @@ def attempt_log(run_dir: Path, number: int) -> Iterator[None]:
         yield
     except (Exception, KeyboardInterrupt) as error:
         channels.close()
-        with contextlib.suppress(OSError), path.open("a", errors="replace") as file:
-            file.write("".join(traceback.format_exception(error)))
+        with contextlib.suppress(OSError), path.open("ab") as file:
+            file.write("".join(traceback.format_exception(error)).encode(errors="replace"))
         raise
     finally:
         channels.close()

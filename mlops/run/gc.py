@@ -30,6 +30,7 @@ from mlops.errors import PipelineError
 from mlops.files.atomic import HALF_WRITTEN, is_regular
 from mlops.files.canonical import config_hash
 from mlops.files.locks import run_lock
+from mlops.files.tables import listed
 from mlops.metrics.log import LOG
 from mlops.recorded.restore import Recorded, size_bytes
 from mlops.run.attempts import run_status
@@ -51,7 +52,6 @@ _WRITTEN = {
     "artifacts": r"history\.csv|params_before_\d{3,}\.yaml",
     "logs": r"attempt_\d{3,}\.log",
 }
-MAX_NAMED = 5  # files of one run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +168,7 @@ def _obstacle(run_dir: Path, run_id: str) -> str | None:
     if not is_known:
         return f"without a {METADATA} that names it: perhaps no run at all"
     if foreign := list(_foreign(run_dir)):
-        more = f" and {len(foreign) - MAX_NAMED} more" if len(foreign) > MAX_NAMED else ""
-        names = ", ".join(foreign[:MAX_NAMED])
-        return f"holds files that no run writes: {names}{more}; move them away first"
+        return f"holds files that no run writes: {listed(foreign)}; move them away first"
     return "at work: a process has its log open" if _is_written_to(run_dir / LOG) else None
 
 

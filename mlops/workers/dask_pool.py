@@ -187,7 +187,7 @@ def _scheduler_address(given: str) -> str:
     if not given.endswith(".json"):
         return given
     try:
-        return str(json.loads((runs_root().parent / given).read_text())["address"])
+        return str(json.loads((runs_root().parent / given).read_bytes())["address"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(
             f"runtime.dask_address: expected {given} to be a scheduler file, got a fault "

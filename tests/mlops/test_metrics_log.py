@@ -95,7 +95,7 @@ def test_a_warning_names_the_first_lines_and_counts_all(
             with log.open("ab") as stream:
                 stream.write(b"?\n")
     assert read_metrics(log)["step"].to_list() == list(range(50))
-    assert "in lines 2, 10, 18, 26, 34, …, got something else; 8 lines left out" in (
+    assert "in lines 2, 10, 18, 26, 34 and 3 more, got something else; 8 lines left out" in (
         capsys.readouterr().err
     )
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 HEAD = """
@@ -55,6 +57,16 @@ def test_another_exception_keeps_its_traceback() -> None:
     assert done.stderr.startswith("Traceback (most recent call last):")
     assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
     assert "load_data: " not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:strict", "latin-1", "cp437"])
+def test_a_sign_that_the_terminal_lacks_ends_no_stage(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    done = run("print('mean ▁ 3'); print('an error ▁', file=sys.stderr)")
+    assert (done.returncode, done.stdout) == (0, "working\nmean \\u2581 3\nafter\n")
+    assert done.stderr == "an error \\u2581\n"
 
 
 def test_an_exit_code_of_its_own_stays() -> None:
