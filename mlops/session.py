@@ -107,18 +107,18 @@ class Session:
             self.log({"loss": loss}, phase="step")
 
     def record_epoch(
-        self, learning_rate: float, metrics: dict[str, float], *, is_best: bool
+        self, train: Mapping[str, float], val: dict[str, float], *, is_best: bool
     ) -> None:
         """Log the epoch, of training and of validation at once, and move on to the next one.
 
-        At once: a state saved between the two would know of rows that are written again.
+        At once: a state saved between the two would know of rows that are written again. `train` is
+        logged beside the mean loss.
         """
         progress = self.progress
-        mean = {"loss": progress.mean_loss, "learning_rate": learning_rate}
-        self.log(mean, phase="train")
-        self.log(metrics, phase="val")
+        self.log({"loss": progress.mean_loss, **train}, phase="train")
+        self.log(val, phase="val")
         if is_best:
-            progress.best_epoch, progress.best_metrics = progress.epoch, metrics
+            progress.best_epoch, progress.best_metrics = progress.epoch, val
         progress.epoch += 1
         progress.batch, progress.loss_sum, progress.num_clips = 0, 0.0, 0
 

@@ -133,7 +133,7 @@ def fit(
             checkpoints.save(session.state_dict())
             metrics = validate(session, learner, clips, context)
             is_best = is_better(metrics, progress.best_metrics, params.train.monitor)
-            session.record_epoch(learner.learning_rate, metrics, is_best=is_best)
+            session.record_epoch(learner.epoch_metrics, metrics, is_best=is_best)
             best = partial(best_model, shape=shape, labels=clips.labels, epoch=progress.best_epoch)
             checkpoints.save(
                 session.state_dict(), best=best if is_best else None, epoch=progress.epoch

@@ -29,6 +29,9 @@ _PATIENCE = timedelta(days=30)
 # Gradients travel in pieces of this size, the next one while the one before is being summed.
 _PIECE_BYTES = 25 << 20
 
+# Of the allocators of CUDA and of the CPU, and of NCCL.
+_NO_MEMORY = ("out of memory", "allocate memory")
+
 
 class LostProcessError(PipelineError):
     """Another process of the group has ended; what this one holds is as it was before the call."""
@@ -165,9 +168,12 @@ def process_group(device_type: str) -> Iterator[ProcessGroup]:
 
 @contextmanager
 def _told() -> Iterator[None]:
+    """Raise `LostProcessError` for torch's error, unless this process itself has no memory."""
     try:
         yield
     except RuntimeError as error:
+        if any(words in str(error) for words in _NO_MEMORY):
+            raise
         # Without the place in torch's code, and without its advice.
         reason = re.sub(r"^\[\S*\] ", "", str(error)).partition("\n")[0].partition(". ")[0]
         raise LostProcessError(

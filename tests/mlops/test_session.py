@@ -23,8 +23,8 @@ from mlops.run.directory import create_run_directory, write_metadata
 from mlops.run.documents import read_metadata
 from mlops.session import Progress, Session, restore
 from mlops.tracker import ExperimentTracker
+from tests.support.learners import Weights
 
-CPU = torch.device("cpu")
 FINGERPRINT: dict[str, Any] = {
     "config": "aa",
     "inputs": {"data/clips.parquet": "bb"},
@@ -44,22 +44,6 @@ PLACE: dict[str, Any] = {
 
 
 BEGINS_AGAIN = "small3d fold 0 seed 0: found no state that fits: begins again with epoch 0, step 0"
-
-
-class Weights:
-    """A learner that, like a model that is built, draws when it is loaded."""
-
-    device = CPU
-
-    def __init__(self) -> None:
-        self.values = torch.zeros(3)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"values": self.values}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        torch.rand(5), random.random(), np.random.random()  # noqa: NPY002
-        self.values = state["values"].clone()
 
 
 def new_run(base: Path) -> Path:
@@ -149,6 +133,27 @@ def test_all_of_the_place_comes_back(tmp_path: Path) -> None:
     assert vars(session.progress) == PLACE
     assert values(session) == [1.0, 2.0, 3.0]
     assert said == ["small3d fold 0 seed 0: goes on with epoch 3, step 8"]
+
+
+def test_an_epoch_is_logged_at_once_and_the_next_one_begins(tmp_path: Path) -> None:
+    run_dir = new_run(tmp_path)
+    session = new_session(run_dir)
+    session.record_step([4, 2, 3], 0.5, log_every_steps=2)
+    session.record_step([1], 1.5, log_every_steps=2)
+    session.record_epoch({"learning_rate": 0.1, "skipped_steps": 1}, {"loss": 0.3}, is_best=True)
+    close(session)
+
+    rows = read_metrics(run_dir / "metrics.jsonl").drop("time").rows()
+    assert rows == [
+        (2, 0, "step", "loss", 1.5),
+        (2, 0, "train", "loss", 0.75),
+        (2, 0, "train", "learning_rate", 0.1),
+        (2, 0, "train", "skipped_steps", 1.0),
+        (2, 0, "val", "loss", 0.3),
+    ]
+    assert read_ledger(run_dir / "ledger.jsonl").rows() == [(0, 1, [4, 2, 3]), (0, 2, [1])]
+    expected = Progress(epoch=1, step=2, best_epoch=0, best_metrics={"loss": 0.3})
+    assert session.progress == expected
 
 
 def test_log_and_ledger_are_cut_where_the_state_was_saved(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """What an epoch reports, when the last one is, and which one is published."""
 
 import dataclasses
+import math
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,11 @@ import polars as pl
 import torch
 
 from mlops.files.checkpoint_file import load_checkpoint
+from mlops.files.yaml_text import load_yaml
 from mlops.metrics.ledger import read_ledger
 from mlops.metrics.log import read_metrics
 from tests.support.clone import CELL, run_stage, set_params
-from tests.support.trainer import HISTORY, MODEL, the_run, train
+from tests.support.trainer import HISTORY, MODEL, Trainer, the_run, train
 
 EPOCHS, PATIENCE = 40, 3
 # Steps so large that the loss of validation goes up and down.
@@ -53,6 +56,34 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_clips(workspace: Path) -> Non
     means = (pl.col("value") * pl.col("samples")).sum() / pl.col("samples").sum()
     expected = steps.group_by("epoch", maintain_order=True).agg(means)["value"].to_list()
     np.testing.assert_allclose(rows.filter(phase="train")["value"].to_list(), expected, rtol=1e-12)
+
+
+def test_each_epoch_has_an_order_of_its_own(workspace: Path) -> None:
+    set_params(workspace, {"train": {"epochs": 3}})
+    trained(workspace)
+    orders = [
+        epoch["samples"].explode().to_list()
+        for epoch in read_ledger(the_run(workspace) / "ledger.jsonl").partition_by("epoch")
+    ]
+    assert len({tuple(order) for order in orders}) == 3
+    assert all(sorted(order) == sorted(orders[0]) for order in orders)
+
+
+def test_the_learning_rate_of_an_epoch_is_its_last_steps_whatever_was_killed(
+    workspace: Path,
+) -> None:
+    changes = {"schedule": "cosine", "epochs": 3, "warmup_steps": 2, "patience_epochs": 3}
+    set_params(workspace, {"train": changes})
+    shutil.rmtree(workspace / "runs")
+    Trainer(workspace, hold="epoch 1: train loss").held().signal(signal.SIGKILL)
+    train(workspace)
+    steps = read_ledger(the_run(workspace) / "ledger.jsonl").group_by("epoch").len()["len"]
+    (number,) = steps.unique()
+    shares = [(number * epoch - 1 - 2) / (number * 3 - 2) for epoch in (1, 2, 3)]
+    peak = load_yaml(workspace / "params.yaml")["train"]["learning_rate"]
+    expected = [peak * (1 + math.cos(math.pi * share)) / 2 for share in shares]
+    found = pl.read_csv(workspace / HISTORY)["train_learning_rate"].to_list()
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_another_seed_draws_another_order_and_other_weights(workspace: Path) -> None:

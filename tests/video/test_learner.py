@@ -260,13 +260,27 @@ def test_every_step_takes_the_learning_rate_of_its_schedule() -> None:
     learner = learner_of(linear(), schedule="step", warmup_steps=3, step_factor=0.5)
     rates = []
     for seed in range(12):
-        rates.append(learner.learning_rate)
         learner.step(batch_of(seed=seed))
         (group,) = learner.state_dict()["optimizer"]["param_groups"]
-        assert group["lr"] == rates[-1]
+        rates.append(group["lr"])
+        assert learner.epoch_metrics == {"learning_rate": rates[-1]}
 
     expected = [1 / 3, 2 / 3, 1, 1, 1, *[0.5] * NUM_BATCHES, 0.25, 0.25]
     assert rates == pytest.approx([0.05 * share for share in expected])
+
+
+def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step() -> None:
+    learner = learner_of(linear(), schedule="cosine", warmup_steps=3)
+    rates = []
+    for epoch in range(4):
+        learner.start_epoch(epoch)
+        for seed in range(NUM_BATCHES):
+            learner.step(batch_of(seed=seed))
+        rates.append(learner.epoch_metrics["learning_rate"])
+
+    # Of 20 steps the first 3 warm up, and step 20 would have 0.
+    shares = [(1 + math.cos(math.pi * (step - 3) / 17)) / 2 for step in (4, 9, 14, 19)]
+    assert rates == pytest.approx([0.05 * share for share in shares])
 
 
 def test_the_moving_average_is_that_of_a_loop() -> None:
@@ -349,6 +363,32 @@ def test_steps_of_every_model_repeat_under_deterministic_algorithms(name: str) -
     assert_same(*found)
 
 
+# --- memory ------------------------------------------------------------------------------------
+
+
+class Hungry(nn.Sequential):
+    """A model without memory for more than three clips at once."""
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        if len(clips) > 3:
+            torch.empty(1 << 60, dtype=torch.uint8)
+        logits: torch.Tensor = super().forward(clips)
+        return logits
+
+
+def test_a_step_that_is_taken_again_in_smaller_parts_counts_once() -> None:
+    changes: dict[str, Any] = {"schedule": "cosine", "warmup_steps": 2, "ema_decay": 0.5}
+    hungry = learner_of(Hungry(*linear()), **changes)
+    parts = learner_of(linear(), micro_batches=5, **changes)  # 10 clips halved twice
+    for seed in range(6):
+        losses = [learner.step(batch_of(seed=seed)) for learner in (hungry, parts)]
+        assert losses[0] == losses[1]
+        assert hungry.epoch_metrics == parts.epoch_metrics
+
+    assert [event.next_micro_batch for event in hungry.events] == [5, 2]
+    assert_same(hungry.state_dict(), parts.state_dict())
+
+
 # --- what the machine cannot do ----------------------------------------------------------------
 
 
@@ -382,6 +422,79 @@ def test_bfloat16_computes_the_forward_pass_and_leaves_the_weights_in_single() -
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
     assert {p.dtype for p in learner.model.parameters()} == {torch.float32}
+
+
+def scaled_learner(*, scale: float = 65536.0) -> Learner:
+    """Return a learner that scales its loss as with float16, which itself takes a GPU."""
+    changes: dict[str, Any] = {"schedule": "cosine", "warmup_steps": 3, "ema_decay": 0.5}
+    learner = learner_of(linear(), **changes)
+    learner._scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=4)
+    return learner
+
+
+def steps_with_overflow(learner: Learner, seeds: range, *, overflow: set[int]) -> list[float]:
+    losses = []
+    for seed in seeds:
+        factor = math.inf if seed in overflow else 1.0
+        hook = learner.model.get_parameter("0.weight").register_hook(lambda g, f=factor: g * f)
+        losses.append(learner.step(batch_of(seed=seed)))
+        hook.remove()
+    return losses
+
+
+def test_a_step_that_the_scaler_skips_moves_neither_schedule_nor_average() -> None:
+    learner, other = scaled_learner(), scaled_learner()
+
+    steps_with_overflow(learner, range(9), overflow={0, 3, 4})
+    for seed in (1, 2, 5, 6, 7, 8):
+        other.step(batch_of(seed=seed))
+
+    assert learner.epoch_metrics["learning_rate"] == other.epoch_metrics["learning_rate"]
+    assert learner.steps_done == other.steps_done == 6
+    assert_same(tensors(learner.model), tensors(other.model))
+    assert_same(tensors(learner.evaluated), tensors(other.evaluated))
+
+
+def test_an_epochs_skipped_steps_and_scale_are_among_its_metrics() -> None:
+    learner = scaled_learner(scale=1024.0)
+    found = []
+    for epoch in (0, 1, 2):
+        learner.start_epoch(epoch)
+        seeds = range(5 * epoch, 5 * epoch + 5)
+        steps_with_overflow(learner, seeds, overflow={0, 3, 5})
+        metrics = learner.epoch_metrics
+        found.append((metrics["skipped_steps"], metrics["loss_scale"]))
+
+    # Halved three times, and doubled after steps 9 and 13, each the fourth in a row that was taken.
+    assert found == [(2, 256.0), (1, 256.0), (0, 512.0)]
+
+
+@pytest.mark.parametrize("first", [3, 5, 8])
+def test_skipped_steps_and_scale_come_back_with_the_state(first: int) -> None:
+    overflow = {1, 4, 6, 9}
+    learner = scaled_learner()
+    learner.start_epoch(1)
+    steps_with_overflow(learner, range(first), overflow=overflow)
+    state = saved_and_loaded(learner.state_dict())
+    steps_with_overflow(learner, range(first, 15), overflow=overflow)
+
+    other = scaled_learner(scale=2.0)
+    other.load_state_dict(state)
+    other.start_epoch(1)  # as a training that goes on within the epoch
+    steps_with_overflow(other, range(first, 15), overflow=overflow)
+
+    assert_same(other.state_dict(), learner.state_dict())
+    assert other.epoch_metrics == learner.epoch_metrics
+    assert other.epoch_metrics["skipped_steps"] == 4
+
+
+def test_a_gradient_that_no_scale_makes_finite_ends_the_training() -> None:
+    learner = scaled_learner(scale=4.0)
+    before = tensors(learner.model)
+    with pytest.raises(NonFiniteLossError, match="the gradient is not finite, at a scale of the"):
+        steps_with_overflow(learner, range(9), overflow={*range(9)})
+    assert_same(tensors(learner.model), before)
+    assert learner.epoch_metrics["skipped_steps"] == 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="float16 is for GPUs, and here is none")
@@ -479,3 +592,23 @@ def test_a_compiled_model_learns_the_same_under_the_same_names() -> None:
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert compiled.model.state_dict().keys() == plain.model.state_dict().keys()
     assert_goes_on_exactly(compile=True)
+
+
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler on this machine"
+)
+def test_there_is_a_graph_for_every_number_of_clips_and_none_runs_without() -> None:
+    from torch._dynamo import config
+
+    with config.patch(recompile_limit=8):
+        learner = learner_of(linear(), compile=True, batch_size=300)
+        # Parts of 1 to 301 clips, in frozen epochs and in others.
+        assert min(config.recompile_limit, config.accumulated_recompile_limit) >= 602
+        config.recompile_limit = 1
+        learner.step(batch_of(3))
+        with pytest.raises(UnsuitableOptionError) as caught:
+            learner.step(batch_of(4))
+    assert str(caught.value) == (
+        "train.compile: expected at most 1 graphs of this model, one for each number of clips, got "
+        "more; write false"
+    )

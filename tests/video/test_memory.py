@@ -133,6 +133,7 @@ def test_where_two_clips_do_not_fit_the_weights_stay_and_the_message_says_what_t
         (RuntimeError("not enough memory: you tried to allocate 8 bytes."), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
         (MemoryError(), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("out of memory"), False),
     ],

@@ -1,9 +1,11 @@
 """Processes that train one model: each takes its share, and together they take one step."""
 
+import copy
 import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from tests.support.ranks import together
 from video.clips.loading import Batch
 from video.learning.learner import Learner
 from video.learning.losses import WeightedCrossEntropy
-from video.learning.memory import OutOfMemory
+from video.learning.memory import OutOfMemory, TooLittleMemoryError
 from video.learning.optimizer_config import OptimizerConfig
 from video.models.classifiers import Normalize, head_of
 from video.models.small3d import Small3D
@@ -252,6 +254,37 @@ def test_the_state_of_one_process_is_that_of_all_when_another_has_run_out_of_mem
     assert state["micro_batch"] == resumed["micro_batch"] == 3
     assert losses == again
     assert all(torch.equal(tensor, resumed["model"][key]) for key, tensor in state["model"].items())
+
+
+class Full(ProcessGroup):
+    """A process without memory for what it is to sum."""
+
+    def all_reduce_(self, tensors: Sequence[torch.Tensor]) -> None:
+        super().all_reduce_([torch.zeros(1).expand(1 << 60), *tensors])
+
+
+def step_without_memory_for_the_sum(group: ProcessGroup) -> tuple[str, str, bool]:
+    if group.rank == 1:
+        group = Full(rank=group.rank, size=group.size)
+    learner = learner_of(group, dropout=0.5)
+    before = copy.deepcopy([learner.state_dict(), torch.get_rng_state()])
+    try:
+        learner.step(own_share(learner, 12, seed=0))
+    except (TooLittleMemoryError, LostProcessError) as error:
+        after = [learner.state_dict(), torch.get_rng_state()]
+        return type(error).__name__, str(error), str(before) == str(after)
+    return "", "", False
+
+
+def test_memory_that_runs_out_in_a_sum_is_no_lost_process() -> None:
+    first, second = together(step_without_memory_for_the_sum)
+    assert (first[0], second[0]) == ("LostProcessError", "TooLittleMemoryError")
+    assert second[1].startswith(
+        "the sum of the gradients over the processes: expected memory for it, got none ("
+    )
+    assert "can't allocate memory" in second[1]
+    assert first[2]
+    assert second[2]
 
 
 def steps_until_the_other_dies(group: ProcessGroup) -> Any:

@@ -3,7 +3,7 @@
 import itertools
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -79,7 +79,8 @@ class Learner:
         self._collective = collective or SingleProcess()
         self.model = model
         self.micro_batch = -(-options.batch_size // options.micro_batches)
-        self.steps_done = 0
+        self.steps_done = 0  # less those that float16 has skipped
+        self._num_skipped = 0  # of them in this epoch
         self.events = []
         self.epoch = 0
         self._options = options
@@ -87,12 +88,7 @@ class Learner:
         self._loss = loss
         self.device = device
         self.normalize = normalize
-        # One graph per shape, so that none depends on earlier shapes: a resumed training has seen
-        # others.
-        if options.compile:
-            # Makes the setting known to the compiler as well.
-            torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
-        self._forward = torch.compile(model, dynamic=False) if options.compile else model
+        self._forward = _compiled(model, options.batch_size) if options.compile else model
         self._optimizer = torch.optim.AdamW(
             model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
@@ -114,9 +110,13 @@ class Learner:
         return self._average.model if self._average else self.model
 
     @property
-    def learning_rate(self) -> float:
-        """The learning rate of the next step."""
-        return self._schedule.rate(self.steps_done)
+    def epoch_metrics(self) -> dict[str, float]:
+        """What the steps of this epoch took: the learning rate of the last one, and with float16
+        the scale of the loss after it and the number of steps that were skipped."""
+        metrics = {"learning_rate": float(self._optimizer.param_groups[0]["lr"])}
+        if self._scaler.is_enabled():
+            metrics |= {"loss_scale": self._scaler.get_scale(), "skipped_steps": self._num_skipped}
+        return metrics
 
     def start_epoch(self, epoch: int) -> None:
         """Set the training mode of epoch `epoch`, also after a validation.
@@ -124,7 +124,8 @@ class Learner:
         Frozen modules have no gradients and are in eval mode, so that their running statistics do
         not change and their dropout is off.
         """
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self._num_skipped = epoch, 0
         frozen = epoch < self._options.frozen_epochs
         self.model.train(not frozen).requires_grad_(not frozen)
         for part in self._head:
@@ -151,7 +152,8 @@ class Learner:
         Errors of `Collective` leave the state unchanged. Raises `NonFiniteLossError` before the
         optimizer has used a NaN or infinite loss, and `TooLittleMemoryError` if no smaller
         micro-batch is left to try. With float16, an infinite gradient of a finite loss is no error:
-        the step is skipped and the scale of the loss halved.
+        the step is skipped and the scale of the loss halved; schedule and average stay where they
+        are.
         """
         self._step_start.save()
         loss = self._gradients(batch)
@@ -160,13 +162,23 @@ class Learner:
             if not np.isfinite(loss):
                 raise NonFiniteLossError(f"the loss is {loss}")
             self._clip()
-        except Exception:
+        except Exception as error:
             self._rewind()
+            if is_out_of_memory(error):
+                raise TooLittleMemoryError(
+                    "the sum of the gradients over the processes: expected memory for it, got "
+                    f"none ({_first_line(error)}); raise train.micro_batches, or take a smaller "
+                    "model or a machine with more memory"
+                ) from None
             raise
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self._schedule.rate(self.steps_done)
+        scale = self._scaler.get_scale()
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        if self._scaler.get_scale() < scale:
+            self._skip(scale)
+            return loss
         self.steps_done += 1
         if self._average:
             self._average.update(self.model, self.steps_done)
@@ -180,6 +192,7 @@ class Learner:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "steps_done": self.steps_done,
+            "num_skipped": self._num_skipped,
             "epoch": self.epoch,
             "micro_batch": self.micro_batch,
         }
@@ -197,6 +210,7 @@ class Learner:
         self.steps_done = state["steps_done"]
         self.micro_batch = state["micro_batch"]
         self.start_epoch(state["epoch"])
+        self._num_skipped = state["num_skipped"]
 
     def _gradients(self, batch: Batch) -> float:
         """Compute the batch's gradient into the parameters; return its mean loss."""
@@ -206,7 +220,7 @@ class Learner:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = str(error).partition("\n")[0]
+                reason = _first_line(error)
             # Outside of `except`, where the traceback would keep the tensors of the step alive.
             self._rewind()
             if self._shares_statistics:
@@ -299,6 +313,13 @@ class Learner:
         if self._options.clip_norm:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self._options.clip_norm, norm)
 
+    def _skip(self, scale: float) -> None:
+        """Count a step that the scaler has skipped; raise if no lower scale would help."""
+        if scale <= 1.0:
+            self._rewind()
+            raise NonFiniteLossError("the gradient is not finite, at a scale of the loss of 1 too,")
+        self._num_skipped += 1
+
     def _rewind(self) -> None:
         """Restore the state of the start of the step."""
         self._optimizer.zero_grad(set_to_none=True)
@@ -321,6 +342,10 @@ class Learner:
         )
 
 
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
 def _check_options(options: OptimizerConfig, device: torch.device) -> None:
     if options.precision == "float16" and device.type != "cuda":
         raise UnsuitableOptionError(
@@ -333,6 +358,36 @@ def _check_options(options: OptimizerConfig, device: torch.device) -> None:
             f"train.compile: expected a C++ compiler named {compiler}, got none; install one, name "
             "it in the environment variable CXX, or write false"
         )
+
+
+def _compiled(model: nn.Module, batch_size: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Compile one graph per shape, so that none depends on earlier shapes.
+
+    A resumed training has seen others. For the same reason none may run without a graph, as torch
+    lets them from the ninth on, without an error.
+    """
+    from torch._dynamo import config  # takes a second
+    from torch._dynamo.exc import FailOnRecompileLimitHit
+
+    # Makes the setting known to the compiler as well.
+    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
+    limit = 2 * (batch_size + 1)  # parts of every size, of a frozen model and of the whole
+    config.recompile_limit = max(config.recompile_limit, limit)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, limit)
+    config.fail_on_recompile_limit_hit = True
+    compiled = torch.compile(model, dynamic=False)
+
+    def forward(clips: torch.Tensor) -> torch.Tensor:
+        try:
+            logits: torch.Tensor = compiled(clips)
+        except FailOnRecompileLimitHit:
+            raise UnsuitableOptionError(
+                f"train.compile: expected at most {config.recompile_limit} graphs of this model, "
+                "one for each number of clips, got more; write false"
+            ) from None
+        return logits
+
+    return forward
 
 
 def evaluated_weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:

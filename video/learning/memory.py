@@ -21,7 +21,6 @@ _WORDS = (
     "out of memory",
     "create a primitive",
     "STATUS_ALLOC_FAILED",
-    "unable to find an engine",
 )
 
 
