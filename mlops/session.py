@@ -102,7 +102,7 @@ class Session:
         progress.step += 1
         progress.loss_sum += loss * len(samples)
         progress.num_clips += len(samples)
-        self.ledger.record(epoch=progress.epoch, step=progress.step, samples=samples)
+        self._record_samples(samples)
         if progress.step % log_every_steps == 0:
             self.log({"loss": loss}, phase="step")
 
@@ -121,6 +121,10 @@ class Session:
             progress.best_epoch, progress.best_metrics = progress.epoch, val
         progress.epoch += 1
         progress.batch, progress.loss_sum, progress.num_clips = 0, 0.0, 0
+
+    def _record_samples(self, samples: Sequence[int]) -> None:
+        progress = self.progress
+        self.ledger.record(epoch=progress.epoch, step=progress.step, samples=samples)
 
     def check_in_place(self) -> None:
         """Raise `PipelineError` if the run's directory or its logs are gone or are other files."""
@@ -149,6 +153,22 @@ class Session:
     def close(self) -> None:
         self.tracker.close()
         self.ledger.close()
+
+
+class Follower(Session):
+    """The place of a rank other than 0, which takes the same steps and writes nothing."""
+
+    def __init__(self, cell: str, learner: Stateful) -> None:
+        self.cell = cell
+        self.learner = learner
+        self.progress = Progress()
+
+    def state_dict(self) -> State:
+        return {}
+
+    def log(self, metrics: Mapping[str, float], *, phase: str) -> None: ...
+    def _record_samples(self, samples: Sequence[int]) -> None: ...
+    def check_in_place(self) -> None: ...
 
 
 def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, log: Log) -> None:

@@ -3,6 +3,7 @@
 What can change a trained weight is the caller's: the data, the model and the loop.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
 from mlops.checkpoint import BEST, CheckpointManager, Log, NoCheckpoints, load_best
 from mlops.config import RunConfig
+from mlops.determinism import device_kind
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.locks import run_lock
@@ -34,8 +35,11 @@ from mlops.run.directory import CHECKPOINTS, make_run, write_metadata
 from mlops.run.documents import read_metadata
 from mlops.run.environment import environment
 from mlops.run.identity import Fingerprint, TrainingIdentity, fingerprint_hash
-from mlops.session import Session, Stateful, restore
+from mlops.session import Follower, Session, Stateful, restore
 from mlops.tracker import ExperimentTracker
+
+# Of a description of the devices what is trained on them.
+Identify = Callable[[str], TrainingIdentity]
 
 _VERBS = {"resume": "resuming", "republish": "publishes again what is finished in"}
 
@@ -61,6 +65,12 @@ class TrainingProcess:
     runtime: TrainingRuntime
     log: Log
 
+    @property
+    def devices(self) -> str:
+        """What can change a result: the device, and how many processes add, in another order."""
+        size = self.group.size
+        return device_kind(self.device) + (f", {size} processes" if size > 1 else "")
+
     def raise_if_stopped(self) -> None:
         """Raise `StoppedError` in every process if any of them was told to stop."""
         self.group.raise_if_stopped(self.stop)
@@ -69,6 +79,7 @@ class TrainingProcess:
 def run_on_devices(
     train: Callable[[TrainingProcess], None],
     module: str,
+    identify: Identify,
     runtime: TrainingRuntime,
     *,
     work: str,
@@ -80,6 +91,9 @@ def run_on_devices(
 
     `module` is the one that runs as a script here; what it runs in the other processes calls this
     function, which then calls `train` as a member of the group. `work` tells who holds a device.
+
+    Of the processes that ask for the same training and devices, one holds devices; the others wait
+    without any.
     """
     process = partial(TrainingProcess, stop=stop, runtime=runtime, log=log)
     if is_launched():
@@ -88,10 +102,13 @@ def run_on_devices(
         with process_group(device.type) as group:
             train(process(device=device, group=group))
         return
+    turn = _turn(
+        partial(identify, f"{runtime.device}, {runtime.num_processes}"), log=log, check=stop.check
+    )
     claim = claimed_devices(
         runtime.device, count=runtime.num_processes, work=work, log=log, check=stop.check
     )
-    with claim as devices:
+    with turn, claim as devices:
         if len(devices) > 1 or spans_machines():
             launch(module, sys.argv[1:], devices, num_threads=num_threads, stop=stop)
         else:
@@ -100,12 +117,12 @@ def run_on_devices(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """A run directory at work; in a worker an empty one, which is removed at the end."""
+    """A run directory at work; in a worker there is none, and nothing is written."""
 
-    directory: Path
     process: TrainingProcess
-    timings: Timings
-    start: Start | None = None  # None in a worker
+    directory: Path = Path(os.devnull)
+    timings: Timings | None = None
+    start: Start | None = None
     fingerprint: Fingerprint = field(default_factory=dict)
     num_epochs: int = 0
 
@@ -119,6 +136,8 @@ class TrainingRun:
 
     def restore(self, cell: str, learner: Stateful) -> Session:
         """Return the session at its newest usable checkpoint; in a worker at its beginning."""
+        if self.start is None:
+            return Follower(cell, learner)
         session = Session(
             cell=cell,
             fingerprint=self.fingerprint,
@@ -126,12 +145,8 @@ class TrainingRun:
             tracker=ExperimentTracker(self.directory, self.directory.name),
             ledger=Ledger(self.directory),
         )
-        if self.start is not None:
-            log, num_epochs = self.process.log, self.num_epochs
-            restore(session, self.start, self.directory, num_epochs=num_epochs, log=log)
-        else:
-            session.tracker.load_state_dict(None)
-            session.ledger.load_state_dict(None)
+        log, num_epochs = self.process.log, self.num_epochs
+        restore(session, self.start, self.directory, num_epochs=num_epochs, log=log)
         return session
 
     @contextmanager
@@ -162,7 +177,8 @@ class TrainingRun:
     def report_epoch(self, session: Session, *, took_sec: float, waited_sec: float) -> None:
         """Print and record how long an attempt took for an epoch's steps."""
         progress = session.progress
-        self.timings.record(epoch=progress.epoch, took_sec=took_sec, waited_sec=waited_sec)
+        if self.timings is not None:
+            self.timings.record(epoch=progress.epoch, took_sec=took_sec, waited_sec=waited_sec)
         self.process.log(
             f"{session.cell}: epoch {progress.epoch}: train loss {progress.mean_loss:.4f}, "
             f"{took_sec:.1f} s, of which {waited_sec / max(took_sec, 1e-9):.0%} waiting for data"
@@ -195,7 +211,7 @@ class TrainingRun:
 
 @contextmanager
 def open_run(
-    identify: Callable[[], TrainingIdentity],
+    identify: Identify,
     process: TrainingProcess,
     experiment: str,
     libraries: Sequence[str],
@@ -203,22 +219,16 @@ def open_run(
     """Hold the run directory of a training, new or resumed, with an attempt and its log.
 
     At most one process works on a fingerprint; a second one waits. The workers of a training have
-    no part in this: they print nothing, and what they write is dropped.
+    no part in this: they print and write nothing.
     """
     if not process.group.is_main:
-        with silent_stdout(), TemporaryDirectory() as scratch:
-            directory = Path(scratch)
-            yield TrainingRun(directory=directory, process=process, timings=Timings(directory))
+        with silent_stdout():
+            yield TrainingRun(process=process)
         return
-    wanted, log = identify(), process.log
+    log = process.log
+    turn = _turn(partial(identify, process.devices), log=log, check=process.stop.check)
     with ExitStack() as held:
-        name = fingerprint_hash(wanted.fingerprint)
-        lock = run_lock(runs_root(), name, log=log, check=process.stop.check)
-        if held.enter_context(lock) and identify() != wanted:
-            raise PipelineError(
-                "inputs: expected those that were there before waiting for another training, got "
-                "others; run again"
-            )
+        wanted = held.enter_context(turn)
         start = choose_start(runs_root(), wanted, mode=process.runtime.resume, log=log)
         directory = start.run_dir or make_run(
             runs_root(), experiment, wanted, RunConfig.from_params().document()
@@ -240,3 +250,19 @@ def open_run(
             fingerprint=wanted.fingerprint,
             num_epochs=wanted.num_epochs,
         )
+
+
+@contextmanager
+def _turn(
+    identify: Callable[[], TrainingIdentity], *, log: Log, check: Callable[[], None]
+) -> Iterator[TrainingIdentity]:
+    """Yield what identifies a training, when no other process has this identity."""
+    wanted = identify()
+    name = fingerprint_hash(wanted.fingerprint)
+    with run_lock(runs_root(), name, log=log, check=check) as has_waited:
+        if has_waited and identify() != wanted:
+            raise PipelineError(
+                "inputs: expected those that were there before waiting for another training, got "
+                "others; run again"
+            )
+        yield wanted

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 
-from mlops.determinism import device_kind
 from mlops.params import section_as
 from mlops.resume import Start
 from mlops.run.identity import (
@@ -13,7 +12,6 @@ from mlops.run.identity import (
     run_fingerprint,
     trajectory_hash,
 )
-from mlops.training import TrainingProcess
 from stages.params import Params, Train
 from stages.paths import AUGMENTED, CLIPS, SPLITS, Cell
 from video.augmentation.config import AugmentationRecipe
@@ -37,13 +35,13 @@ REGISTRY = Path("video/models/registry.py")
 LIBRARIES = ("torch", "torchvision", "numpy", "opencv-python-headless", "polars")
 
 
-def training_identity(cell: Cell, params: Params, process: TrainingProcess) -> TrainingIdentity:
-    """Return what identifies this training.
+def training_identity(cell: Cell, params: Params, devices: str) -> TrainingIdentity:
+    """Return what identifies this training on `devices`.
 
     `seed` of params.yaml is not in it: it acts through the inputs. The packs are not hashed: the
     tables hold the sha256 of every clip, and the loader compares.
     """
-    online, size = params.augment.online, process.group.size
+    online = params.augment.online
     recipe = section_as(params.augment, AugmentationRecipe)
     config = {
         "train": vars(params.train),
@@ -60,8 +58,7 @@ def training_identity(cell: Cell, params: Params, process: TrainingProcess) -> T
         code=training_code(cell.model, online=online),
         libraries=LIBRARIES,
         builds={"torch": str(torch.__version__)},
-        # Another number of processes adds in another order.
-        device=device_kind(process.device) + (f", {size} processes" if size > 1 else ""),
+        device=devices,
     )
     length = () if depends_on_epochs(params.train.schedule) else ("train.epochs",)
     return TrainingIdentity(

@@ -57,6 +57,7 @@ def main(inputs: StageInputs) -> None:
     run_on_devices(
         lambda process: train(TrainingContext(cell, params, inputs, process)),
         "stages.train",
+        partial(training_identity, cell, params),
         section_as(params.runtime, TrainingRuntime),
         work=f"train {cell.name}",
         num_threads=params.train.num_threads,
@@ -69,7 +70,7 @@ def train(context: TrainingContext) -> None:
     """Train in a run directory, new or resumed, alone or as one of several processes."""
     cell, params, process = context.cell, context.params, context.process
     keep_freed_memory()
-    identify = partial(training_identity, cell, params, process)
+    identify = partial(training_identity, cell, params)
     with open_run(identify, process, params.experiment.name, LIBRARIES) as run:
         if reason := why_not_extended(run.start, params.train):
             log(reason)

@@ -58,7 +58,7 @@ class Journal:
         self.path = path
         self._orphans = orphans or path.with_name("orphans.jsonl")
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         except FileNotFoundError:
             raise PipelineError(
                 f"{path.parent}: expected the directory of a run, found none; make one with "

@@ -32,6 +32,7 @@ class Locks:
     work: str
     log: Callable[[str], None]
     check: Callable[[], None]
+    mode: int = -1  # as the umask gives it
 
     def acquire(self, paths: Mapping[str, Path], count: int, held: ExitStack) -> list[str]:
         """Acquire `count` of the locks, the first that are free, until `held` is closed.
@@ -57,9 +58,9 @@ class Locks:
             time.sleep(POLL_SEC)
 
     def _lock(self, path: Path) -> FileLock:
-        # Every user may lock it. Where flock is missing, the existence of a file is no substitute:
-        # it outlives a killed owner.
-        return FileLock(path, mode=0o666, fallback_to_soft=False, on_acquired=self._sign)
+        # Where flock is missing, the existence of a file is no substitute: it outlives a killed
+        # owner.
+        return FileLock(path, mode=self.mode, fallback_to_soft=False, on_acquired=self._sign)
 
     def _sign(self, descriptor: int) -> None:
         since = datetime.now(UTC).isoformat(timespec="seconds")
@@ -99,6 +100,7 @@ class DeviceLocks(Locks):
     """
 
     directory: Path = DEVICE_LOCKS
+    mode: int = 0o666  # every user may lock it
 
     @contextmanager
     def hold(self, devices: Mapping[str, str], count: int) -> Iterator[list[str]]:

@@ -1,6 +1,7 @@
 """A journal holds whole lines, whatever the disk and other processes do."""
 
 import json
+import os
 import subprocess
 import sys
 import zlib
@@ -98,6 +99,20 @@ def test_lines_that_waited_when_the_process_was_killed_come_back_with_the_state(
     assert path.read_bytes() == b"first\n"
     cut(path, json.loads(state))
     assert path.read_text() == "first\n" + "half of it\n" * 20 + "another\n"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_its_files_have_the_mode_that_the_umask_gives(
+    umask: int, mode: int, tmp_path: Path
+) -> None:
+    before = os.umask(umask)
+    try:
+        written(tmp_path / "lines.jsonl", b"one\n")
+        cut(tmp_path / "lines.jsonl", None)
+    finally:
+        os.umask(before)
+    for name in ("lines.jsonl", "orphans.jsonl"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
 
 
 def test_a_torn_line_of_a_killed_writer_is_moved_away_before_the_next_line(tmp_path: Path) -> None:

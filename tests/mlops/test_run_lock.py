@@ -1,5 +1,6 @@
 """Of the processes with one identity one works; the others wait, and are told for whom."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -124,3 +125,14 @@ def test_the_owner_that_is_named_is_the_one_that_works_now(tmp_path: Path) -> No
 def test_another_identity_does_not_wait(tmp_path: Path) -> None:
     with held(tmp_path, "f" * 64):
         assert waits(tmp_path) == []
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_its_file_has_the_mode_that_the_umask_gives(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        waits(tmp_path)
+    finally:
+        os.umask(before)
+    (path,) = (tmp_path / ".locks").iterdir()
+    assert path.stat().st_mode & 0o777 == mode
