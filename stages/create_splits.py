@@ -37,7 +37,7 @@ def main(inputs: StageInputs) -> None:
     groups = pl.Series(effective_groups(given, links), dtype=pl.String)
     duplicates = duplicates_table(videos, pairs)
     videos = videos.with_columns(group=groups)
-    report_groups(videos)
+    report_groups(given, videos)
     report_uncompared(duplicates)
     inputs.check()
     atomic.write_text(DUPLICATES, duplicates.write_csv(float_precision=4))
@@ -122,7 +122,13 @@ def duplicates_table(videos: pl.DataFrame, near: Sequence[Pair]) -> pl.DataFrame
     return table
 
 
-def report_groups(videos: pl.DataFrame) -> None:
+def report_groups(given: pl.DataFrame, videos: pl.DataFrame) -> None:
+    name, size = largest_group(given["group"])
+    if size > LARGE_GROUP_SHARE * given.height:
+        print(
+            f"create_splits: warning: group '{name}' of the index has {size} of {given.height} "
+            "videos, which leaves little to divide; leave the field empty for videos of no group"
+        )
     groups = videos.group_by("group").agg(pl.len().alias("videos"), pl.col("label").n_unique())
     mixed = groups.filter(pl.col("label") > 1)
     print(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mlops.errors import PipelineError
+from mlops.errors import PipelineError, grouped
 from mlops.files import atomic
 from mlops.files.tables import listed
 from mlops.inputs import StageInputs
@@ -38,16 +38,18 @@ from video.source.facts import (
 )
 from video.source.index import (
     Columns,
-    IndexFileError,
     Rejection,
     accept_rows,
-    alike_groups,
+    alike_names,
     check_rows,
     names_a_file,
     read_index,
+    settle_paths,
+    unknown_labels,
 )
 from video.source.inspection import inspect_video
 from video.source.pictures import picture_bytes, picture_pack
+from video.source.table import IndexFileError, read_table
 from video.splitting.groups import linked_groups
 
 PICTURED = QUARANTINED / "rows.csv"
@@ -58,17 +60,20 @@ SAVING_SHARE = 0.005  # of the time
 
 MAX_PICTURED = 50  # quarantined videos, for the report
 
-# A message of thousands of lines helps nobody; the file has them all.
-MAX_REASONS_SHOWN = 20
-
 
 def main(inputs: StageInputs) -> None:
     params = read_params()
     root = Path(params.data.root)
     index = index_rows(params.data)
-    warn_of_alike_groups(index["group"])
+    warn_of_alike_names(index)
     inputs.read_only(root, [root / name for name in named_paths(index)])
     rows, rejections = check_rows(index, root, params.data.labels)
+    unknown = unknown_labels(index, params.data.labels)
+    for line in grouped(f"warning: {params.data.index}: {label}" for label in unknown):
+        print(f"load_data: {line}")
+    write_quarantine(rejections)
+    # Before hours of decoding, too.
+    check_loss(index, rows, rejections, params.data, params.load_data)
     limits = section_as(params.load_data, InspectionLimits)
     guard = Limits(time_sec=limits.time_limit_sec, memory_mb=limits.memory_limit_mb)
     with WorkerPool(section_as(params.runtime, Executor), guard) as workers:
@@ -110,18 +115,25 @@ def index_rows(data: Data) -> pl.DataFrame:
             f"{data.root}: expected the directory of the videos, found none; see data.root"
         )
     try:
-        return read_index(path.read_bytes(), columns)
+        table = read_table(path.read_bytes(), list(vars(columns).values()))
+        index = read_index(table, columns)
     except IndexFileError as error:
         raise PipelineError(*(f"{path}: {fault}" for fault in error.faults)) from None
+    print(
+        f"load_data: {path}: {counted(index.height, 'row')}, {table.form}; path '{columns.path}', "
+        f"label '{columns.label}', group '{columns.group}'"
+    )
+    return settle_paths(index, Path(data.root))
 
 
-def warn_of_alike_groups(groups: pl.Series) -> None:
-    pairs = [" and ".join(map(repr, names)) for names in alike_groups(groups)]
-    if pairs:
-        print(
-            "load_data: warning: groups whose names differ in case or white space alone are "
-            f"different groups: {listed(pairs)}; write them alike in the index if they are one"
-        )
+def warn_of_alike_names(index: pl.DataFrame) -> None:
+    for noun, column in (("group", "group"), ("video", "video_path")):
+        pairs = [" and ".join(map(repr, names)) for names in alike_names(index[column])]
+        if pairs:
+            print(
+                f"load_data: warning: {noun}s whose names differ in case or white space alone are "
+                f"different {noun}s: {listed(pairs)}; write them alike in the index if they are one"
+            )
 
 
 def named_paths(index: pl.DataFrame) -> list[str]:
@@ -275,13 +287,14 @@ def check_loss(
         if not counts.get(label)
     ]
     if faults:
+        unknown = [f"{data.index}: {label}" for label in unknown_labels(index, data.labels)]
+        told = set(index.filter(~pl.col("label").is_in(data.labels))["row"])
         shown = [
             f"{data.index} row {item.row}: {item.verdict}: {item.reason}"
-            for item in rejections[:MAX_REASONS_SHOWN]
+            for item in rejections
+            if item.verdict != "invalid" or item.row not in told
         ]
-        hidden = len(rejections) - len(shown)
-        more = [f"and {hidden} more rows in {QUARANTINE}"] if hidden else []
-        raise PipelineError(*faults, *shown, *more)
+        raise PipelineError(*faults, *unknown, *shown, f"all rows are named in {QUARANTINE}")
 
 
 if __name__ == "__main__":

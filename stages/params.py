@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Interval, Len
-from pydantic import AfterValidator, PlainValidator, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, ValidationInfo
 from pydantic.dataclasses import dataclass
 
 from mlops.errors import PipelineError
@@ -28,6 +28,8 @@ Probability = Annotated[float, Interval(ge=0, le=1)]
 NonNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Text = Annotated[str, Len(1)]
+# The index has texts alone; classes are often numbers.
+Label = Annotated[Text, BeforeValidator(lambda name: str(name) if type(name) is int else name)]
 
 if TYPE_CHECKING:  # which cannot know what is named elsewhere
     ModelName = str
@@ -144,7 +146,7 @@ class Data:
     path_column: Text
     label_column: Text
     group_column: Text
-    labels: Annotated[list[Text], Len(2), _unique("data.labels")]
+    labels: Annotated[list[Label], Len(2), _unique("data.labels")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

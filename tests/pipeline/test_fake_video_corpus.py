@@ -19,6 +19,7 @@ import polars as pl
 import pytest
 
 from tests.support.clone import ROOT, run_stage, set_params
+from video.source import table as tables
 from video.source.index import Columns, read_index
 from video.splitting.groups import effective_groups, linked_groups
 from video.splitting.splits import assign_splits
@@ -173,7 +174,8 @@ def table_of(rows: Sequence[Row]) -> pl.DataFrame:
     """Return the rows as `read_index` does, with a hash of the address for that of the video."""
     content = ["cascade_id,video_url,label"]
     content += [f"{row.cascade},{row.address},{row.label}" for row in rows]
-    table = read_index("\n".join(content).encode(), COLUMNS)
+    names = list(vars(COLUMNS).values())
+    table = read_index(tables.read_table("\n".join(content).encode(), names), COLUMNS)
     assert table.height == len(rows)
     digests = [hashlib.sha256(row.address.encode()).hexdigest() for row in rows]
     return table.with_columns(sha256=pl.Series(digests))

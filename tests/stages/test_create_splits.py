@@ -196,3 +196,16 @@ def test_the_deviation_of_every_stratum_is_reported_beside_its_bound(project: Pr
     for name in ("a", "b", "a, platform phone", "b, platform web"):
         assert f"create_splits: {name}: " in output
     assert output.count("whole groups allow no less than") == 6
+
+
+def test_a_given_group_of_most_videos_is_named_as_what_leaves_little_to_divide(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path)
+    groups = [f"g{i}" if i < 30 else "unknown" for i in range(62)]
+    _, output = project.run(project.videos.with_columns(group=pl.Series(groups)), rebalance="auto")
+    assert (
+        "create_splits: warning: group 'unknown' of the index has 32 of 62 videos, which leaves "
+        "little to divide; leave the field empty for videos of no group"
+    ) in output
+    assert "group 'unknown'" not in project.run(project.videos, rebalance="auto")[1]

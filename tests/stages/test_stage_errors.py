@@ -326,22 +326,23 @@ def opened_for_writing(pipe: Path) -> int:
 
 
 def test_load_data_killed_or_failed_decodes_no_video_twice(project: Project) -> None:
-    project.write_index([*add_eight_videos(project), row("gone.mp4")])
+    (project.videos / "page.mp4").write_text("<html>not found</html>")
+    project.write_index([*add_eight_videos(project), row("page.mp4")])
     saved = project.root / "runs/.load_data/inspections.parquet"
     kill_when(project, "load_data", "runs/.load_data/inspections.parquet")
-    assert 1 <= pl.read_parquet(saved).height < 10
+    assert 1 <= pl.read_parquet(saved).height < 11
 
     project.fail("load_data")
-    assert pl.read_parquet(saved).height == 10
+    assert pl.read_parquet(saved).height == 11
 
     project.write_params({"load_data": {"max_quarantined": 1}})
     code, output = project.run("load_data")
     assert code == 0, output
-    assert "load_data: 0 videos decoded, 10 known; 10 usable, 1 rows" in output
+    assert "load_data: 0 videos decoded, 11 known; 10 usable, 1 rows" in output
     assert not saved.exists()
     tables = [project.root / f"data/{name}.parquet" for name in ("videos", "inspections")]
     contents = [table.read_bytes() for table in tables]
-    assert "load_data: 10 videos decoded, 0 known" in project.run("load_data")[1]
+    assert "load_data: 11 videos decoded, 0 known" in project.run("load_data")[1]
     assert [table.read_bytes() for table in tables] == contents
 
 
@@ -597,6 +598,57 @@ def test_a_video_that_may_not_be_read_costs_one_row(project: Project) -> None:
     assert project.quarantine()["locked.mp4"].startswith("unreadable: the file cannot be read: ")
 
 
-def test_an_index_separated_by_semicolons_is_told(project: Project) -> None:
-    (project.videos / "index.csv").write_text("video_path;label;dup_group\na.mp4;authentic;\n")
-    assert "looks separated by ';'; save it with commas" in project.fail("load_data")
+def test_an_index_separated_by_semicolons_is_read_and_told(project: Project) -> None:
+    project.add_video("a.mp4")
+    project.add_video("b.mp4", shade=5)
+    text = "sep=;\r\nvideo_path;label;dup_group\r\na.mp4;authentic;\r\nb.mp4;tampered;g\r\n"
+    (project.videos / "index.csv").write_bytes(text.encode("utf-8-sig"))
+    code, output = project.run("load_data")
+    assert code == 0, output
+    assert (
+        "load_data: data/mine/index.csv: 2 rows, UTF-8 with a byte order mark, fields separated by "
+        "semicolons, as its first line says; path 'video_path', label 'label', group 'dup_group'"
+    ) in output
+    assert pl.read_parquet(project.root / "data/videos.parquet")["group"].to_list() == [None, "g"]
+
+
+def test_labels_are_compared_before_anything_is_decoded(project: Project) -> None:
+    rows = two_good_rows(project) + [row(f"{number}.mp4", "Authentik") for number in range(6000)]
+    project.write_index(rows)
+    lines = project.fail("load_data").splitlines()
+    assert len(lines) < 15
+    assert (
+        "load_data: data/mine/index.csv: label 'Authentik' (6000 rows) is not in data.labels "
+        "[authentic, tampered]; did you mean authentic?"
+    ) in lines
+    assert not (project.root / "runs").exists()
+    assert not any("reading" in line or "decoded" in line for line in lines)
+    assert len(project.quarantine()) == 6000
+
+
+def test_labels_may_be_whole_numbers(project: Project) -> None:
+    rows = two_good_rows(project)
+    project.write_params({"data": {"labels": [0, 1]}})
+    project.write_index([rows[0] | {"label": "0"}, rows[1] | {"label": "1"}])
+    code, output = project.run("load_data")
+    assert code == 0, output
+    assert class_names(pl.read_parquet(project.root / "data/videos.parquet")) == ["0", "1"]
+
+
+def test_a_table_with_a_fault_in_each_of_6000_rows_is_told_in_one_line(project: Project) -> None:
+    rows = "".join(f"{number}.mp4,authentic,g,more\n" for number in range(6000))
+    (project.videos / "index.csv").write_text("video_path,label,dup_group\n" + rows)
+    assert project.fail("load_data").splitlines() == [
+        "load_data: data/mine/index.csv: rows 1, 2, 3, 4, 5 and 5995 more: expected 3 fields, got "
+        "4; quote a field that holds a comma"
+    ]
+
+
+def test_videos_whose_names_differ_in_case_alone_are_warned_of(project: Project) -> None:
+    rows = two_good_rows(project)
+    project.add_video("A.mp4", shade=9)
+    project.write_index([*rows, row("A.mp4")])
+    code, output = project.run("load_data")
+    assert code == 0, output
+    assert "videos whose names differ in case or white space alone are different" in output
+    assert "'A.mp4' and 'a.mp4'" in output

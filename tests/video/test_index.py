@@ -1,6 +1,8 @@
 """The user's table: every fault is named with its row, and one bad row costs one row."""
 
+import csv
 import dataclasses
+import io
 from pathlib import Path
 
 import polars as pl
@@ -10,11 +12,13 @@ from video.source.facts import VideoFacts
 from video.source.index import (
     RESERVED,
     Columns,
-    IndexFileError,
-    alike_groups,
+    alike_names,
     check_rows,
     read_index,
+    settle_paths,
+    unknown_labels,
 )
+from video.source.table import IndexFileError, read_table
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 needs_real = pytest.mark.skipif(
@@ -27,12 +31,16 @@ LABELS = ["fake", "real"]
 
 
 def rows_of(text: str, columns: Columns = COLUMNS) -> list[dict[str, object]]:
-    return read_index(text.encode(), columns).to_dicts()
+    return read(text.encode(), columns).to_dicts()
+
+
+def read(content: bytes, columns: Columns = COLUMNS) -> pl.DataFrame:
+    return read_index(read_table(content, list(vars(columns).values())), columns)
 
 
 def faults_of(content: str | bytes, columns: Columns = COLUMNS) -> tuple[str, ...]:
     with pytest.raises(IndexFileError) as caught:
-        read_index(content.encode() if isinstance(content, str) else content, columns)
+        read(content.encode() if isinstance(content, str) else content, columns)
     return caught.value.faults
 
 
@@ -42,7 +50,7 @@ def checked(tmp_path: Path, *rows: str, files: str = "") -> tuple[list[int], dic
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    frame = read_index((HEADER + "\n".join(rows) + "\n").encode(), COLUMNS)
+    frame = settle_paths(read((HEADER + "\n".join(rows) + "\n").encode()), tmp_path)
     usable, rejections = check_rows(frame, tmp_path, LABELS)
     reasons = {item.row: f"{item.verdict}: {item.reason}" for item in rejections}
     assert len(reasons) == len(rejections)
@@ -90,7 +98,7 @@ def test_groups_and_labels_that_look_the_same_are_the_same() -> None:
 def test_groups_that_differ_in_case_or_white_space_alone_are_named() -> None:
     groups = pl.Series(["cam1", "Cam1", "cam 1", "cam2", None, "cam1"])
 
-    assert alike_groups(groups) == [["Cam1", "cam 1", "cam1"]]
+    assert alike_names(groups) == [["Cam1", "cam 1", "cam1"]]
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "  \n"])
@@ -115,6 +123,95 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column() -> None:
     assert rows_of("\ufeff" + HEADER + "a.mp4,fake,g\n")[0]["video_path"] == "a.mp4"
 
 
+PLAIN = HEADER + 'a.mp4,fake,g\n"b, c.mp4",real,\n\nd.mp4,real,"h ""1"""\n'
+
+
+def written(separator: str, *, sep_line: bool = False) -> str:
+    lines = list(csv.reader(io.StringIO(PLAIN)))
+    stream = io.StringIO()
+    csv.writer(stream, delimiter=separator, lineterminator="\n").writerows(lines)
+    return (f"sep={separator}\n" if sep_line else "") + stream.getvalue()
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("sep_line", [False, True], ids=["", "sep="])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_whatever_a_spreadsheet_writes_is_read_alike(
+    separator: str, sep_line: bool, end: str, encoding: str
+) -> None:
+    text = written(separator, sep_line=sep_line).replace("\n", end)
+
+    assert read(text.encode(encoding)).equals(read(PLAIN.encode()))
+
+
+def test_the_form_of_the_table_is_told() -> None:
+    def form(content: bytes) -> str:
+        return read_table(content, ["video_path"]).form
+
+    assert form(HEADER.encode()) == "UTF-8, fields separated by commas"
+    assert form(b"\xef\xbb\xbfvideo_path;label\n") == (
+        "UTF-8 with a byte order mark, fields separated by semicolons"
+    )
+    assert form("sep=\t\nvideo_path\tlabel\n".encode("utf-16")) == (
+        "UTF-16, fields separated by tabs, as its first line says"
+    )
+
+
+def test_other_separators_in_quotes_or_in_rows_do_not_count() -> None:
+    rows = rows_of('"video_path","label;x|y","label","group"\na;b;c;d.mp4,1,fake,g\n')
+
+    assert (rows[0]["video_path"], rows[0]["label;x|y"]) == ("a;b;c;d.mp4", "1")
+
+
+def test_white_space_around_the_names_of_columns_is_no_part_of_them() -> None:
+    assert rows_of(" video_path , label,group \na.mp4,fake,g\n")[0]["group"] == "g"
+
+
+def test_separators_at_the_end_of_lines_make_no_columns() -> None:
+    assert rows_of(HEADER.replace("\n", ",,\n") + "a.mp4,fake,g,,\n") == rows_of(
+        HEADER + "a.mp4,fake,g,\n"
+    )
+
+
+@needs_real
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_real_table_is_read_alike_in_all_forms(separator: str, encoding: str) -> None:
+    content = (REAL / "fvc_metadata/FVC_dup.csv").read_bytes()
+    columns = Columns(path="video_url", label="label", group="cascade_id")
+    lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+    stream = io.StringIO()
+    csv.writer(stream, delimiter=separator).writerows(lines)
+    text = f"sep={separator}\r\n{stream.getvalue()}"
+
+    rows = read(content, columns)
+    assert rows.height == 5199
+    assert read(text.encode(encoding), columns).equals(rows)
+
+
+@pytest.mark.parametrize("name", ["nan", "NaN", "NA", "N/A", "null", "None", "<NA>", "#N/A"])
+def test_a_group_named_by_a_word_for_no_value_is_refused_in_several_rows(name: str) -> None:
+    assert rows_of(HEADER + f"a.mp4,fake,{name}\nb.mp4,real,g\n")[0]["group"] == name
+    assert faults_of(HEADER + f"a.mp4,fake,{name}\nb.mp4,real,g\nc.mp4,real,{name} \n") == (
+        f"group: expected the name of a group or an empty field, got '{name}' in 2 rows, which "
+        "programs write for a missing value; leave the field empty for videos of no group, or give "
+        "the group another name",
+    )
+
+
+def test_each_unknown_label_is_told_once_with_what_it_may_mean() -> None:
+    rows = ["fight"] * 2 + ["nofight"] * 150 + ["Fight"] + ["calm"] * 3
+    index = read((HEADER + "".join(f"{i}.mp4,{row},\n" for i, row in enumerate(rows))).encode())
+
+    assert unknown_labels(index, ["fight", "noFight"]) == [
+        "label 'nofight' (150 rows) is not in data.labels [fight, noFight]; did you mean noFight?",
+        "label 'calm' (3 rows) is not in data.labels [fight, noFight]; add it there, or mend the "
+        "rows",
+        "label 'Fight' (1 row) is not in data.labels [fight, noFight]; did you mean fight?",
+    ]
+
+
 def test_every_row_with_too_many_fields_is_named() -> None:
     faults = faults_of(HEADER + "a.mp4,fake,g,1\nb.mp4,real,g\nc,d.mp4,real,g\n")
 
@@ -134,7 +231,10 @@ def test_a_quotation_mark_left_open_is_named_with_its_line(length: int) -> None:
 def test_marks_far_apart_around_half_a_field_do_not_crash() -> None:
     text = HEADER + 'a.mp4,fake,"' + "x" * 200_000 + '"y\n'
 
-    assert faults_of(text)[0].startswith("expected a CSV table, got one that does not parse: ")
+    assert faults_of(text) == (
+        "line 2: expected a CSV table, got one that does not parse: field larger than field limit "
+        "(131072); quote the whole field and write a mark inside it twice",
+    )
 
 
 @pytest.mark.parametrize("name", ["video_path", "label"])
@@ -235,9 +335,78 @@ def test_a_path_that_may_lead_out_of_the_root_is_refused(tmp_path: Path, video_p
 
     _, reasons = checked(root, f"{video_path},fake,g")
 
-    assert reasons == {
-        1: f"invalid: video_path '{video_path}' leaves {root}; give a path below it, without '..'"
-    }
+    told = f"invalid: video_path '{video_path}' leaves {root}; give a path below it, without '..'"
+    meant = ", or write 'x.mp4', which is there" if "x.mp4" in video_path else ""
+    assert reasons == {1: told + meant}
+
+
+@pytest.mark.parametrize(
+    ("written", "file"),
+    [
+        (" a.mp4 ", "a.mp4"),
+        ("a.mp4\u00a0", "a.mp4"),
+        ("cafe\u0301.mp4", "caf\u00e9.mp4"),
+        ("caf\u00e9.mp4", "cafe\u0301.mp4"),
+        (" b.mp4", " b.mp4"),
+        ("{root}/sub/a.mp4", "sub/a.mp4"),
+    ],
+)
+def test_a_path_is_taken_as_the_file_is_spelled(tmp_path: Path, written: str, file: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    content = f'{HEADER}"{written.format(root=tmp_path)}",fake,g\n'
+    index = settle_paths(read(content.encode()), tmp_path)
+
+    assert check_rows(index, tmp_path, LABELS)[0]["video_path"].to_list() == [file]
+
+
+def test_two_spellings_of_one_file_are_one_file(tmp_path: Path) -> None:
+    name = "caf\u00e9.mp4"
+    _, reasons = checked(tmp_path, f"{name},fake,g", "cafe\u0301.mp4 ,real,g", files=name)
+
+    assert [reason.partition(":")[0] for reason in reasons.values()] == ["contradiction"] * 2
+
+
+@pytest.mark.parametrize(
+    ("written", "file"),
+    [
+        ("Sub/A.MP4", "sub/a.mp4"),
+        ("sub\\a.mp4", "sub/a.mp4"),
+        ("sub/a", "sub/a.mp4"),
+        ("sub/a.avi", "sub/a.mp4"),
+        ("data/mine/sub/a.mp4", "sub/a.mp4"),
+        ("C:\\videos\\sub\\a.mp4", "sub/a.mp4"),
+        ("a.mp4", "sub/a.mp4"),
+        ("sub/a  b.mp4", "sub/a b.mp4"),
+    ],
+)
+def test_a_file_that_is_spelled_otherwise_is_named(tmp_path: Path, written: str, file: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / file).touch()
+    (tmp_path / "sub/other.mp4").touch()
+    _, reasons = checked(tmp_path, f"{written},fake,g", "nothing.mp4,fake,g")
+
+    assert reasons[1].endswith(f"drop the row, or write '{file}', which is there")
+    assert reasons[2].endswith("drop the row")
+
+
+def test_of_two_files_that_may_be_meant_none_is_named(tmp_path: Path) -> None:
+    _, reasons = checked(tmp_path, "a,fake,g", files="a.mp4 a.avi")
+
+    assert reasons[1].endswith("drop the row")
+
+
+def test_a_file_that_thousands_of_rows_name_makes_no_endless_reasons(tmp_path: Path) -> None:
+    labels = ("fake", "real")
+    _, reasons = checked(
+        tmp_path, *(f"a.mp4,{labels[number % 2]},g" for number in range(3000)), files="a.mp4"
+    )
+
+    assert reasons[3] == (
+        "contradiction: the label differs from row 1, 2, 4, 5, 6 and 2994 more of the same file"
+    )
+    assert max(map(len, reasons.values())) < 100
 
 
 def test_a_link_below_the_root_may_lead_elsewhere(tmp_path: Path) -> None:
@@ -314,7 +483,7 @@ def test_another_spelling_of_a_path_does_not_hide_a_contradiction(
 
 @needs_real
 def test_every_row_of_the_surveillance_clips_is_usable() -> None:
-    table = read_index((REAL / "scfd" / "index.csv").read_bytes(), COLUMNS)
+    table = read((REAL / "scfd" / "index.csv").read_bytes())
 
     usable, rejections = check_rows(table, REAL / "scfd", table["label"].unique().to_list())
 

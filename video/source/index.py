@@ -4,16 +4,17 @@ A fault of the table as a whole (no such column, not UTF-8, no rows) raises `Ind
 them at once. A fault of a row becomes a `Rejection` with row, path and reason.
 """
 
-import csv
-import io
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 
 import polars as pl
 
 from video.source.facts import VideoFacts
+from video.source.spelling import Spellings, plain, settled
+from video.source.table import IndexFileError, Table
 
 # Columns that later stages add; a user's column of such a name is renamed to `csv_<name>`.
 RESERVED = frozenset(field.name for field in fields(VideoFacts)) | frozenset(
@@ -23,17 +24,12 @@ RESERVED = frozenset(field.name for field in fields(VideoFacts)) | frozenset(
     )
 )
 
+# What pandas, R and spreadsheets write for a missing value.
+_NOTHING = frozenset(("nan", "-nan", "na", "n/a", "#n/a", "#na", "<na>", "null", "none", "nat"))
+
 Fault = tuple[str, str]  # verdict and reason
 # The first of these is the verdict of a row with several faults.
 _GRAVEST_FIRST = ["missing", "contradiction", "duplicate", "invalid"]
-
-
-class IndexFileError(ValueError):
-    """The table as a whole cannot be used; `faults` has one sentence per fault."""
-
-    def __init__(self, *faults: str) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,28 +56,23 @@ class Rejection:
     reason: str
 
 
-def read_index(content: bytes, columns: Columns) -> pl.DataFrame:
+def read_index(table: Table, columns: Columns) -> pl.DataFrame:
     """Return the rows: `row, video_path, label, group` and the other columns, all as text.
 
     An empty group is null: such a video is a group of its own. Labels and groups are without white
     space around them and in Unicode's normal form NFC, so that what looks the same is the same.
     """
-    frame = _parse(content)
+    frame = table.frame
     wanted = {"path": columns.path, "label": columns.label, "group": columns.group}
+    wanted = {key: plain(name) for key, name in wanted.items()}
     missing = [name for name in wanted.values() if name not in frame.columns]
     if missing:
         # Without the group column, copies of one video could end up in training and test. So the
         # table is refused, not taken as "every video is its own group".
-        known = ", ".join(frame.columns)
-        if len(frame.columns) == 1 and (mark := next((m for m in ";\t|" if m in known), "")):
-            raise IndexFileError(
-                f"expected columns separated by commas, got '{known}', which looks separated by "
-                f"{mark!r}; save it with commas"
-            )
         raise IndexFileError(
             *(
-                f"expected a column '{name}', got the columns {known}; add it, or name yours "
-                f"in params.yaml at data.{key}_column"
+                f"expected a column '{name}', got the columns {_shown(frame.columns)}; add it, or "
+                f"name yours in params.yaml at data.{key}_column"
                 for key, name in wanted.items()
                 if name in missing
             )
@@ -101,28 +92,57 @@ def read_index(content: bytes, columns: Columns) -> pl.DataFrame:
             )
         )
     # Blank lines are no rows but count as such, so that `row` is the line below the header.
-    blank = pl.all_horizontal(pl.col(frame.columns) == "")
+    blank = pl.all_horizontal(pl.col(frame.columns).str.strip_chars() == "")
     rows = pl.int_range(1, frame.height + 1, dtype=pl.Int64).alias("row")
-    table = frame.select(
+    index = frame.select(
         rows,
-        pl.col(columns.path).alias("video_path"),
-        _plain(columns.label).alias("label"),
-        _plain(columns.group).replace("", None).alias("group"),
+        pl.col(wanted["path"]).alias("video_path"),
+        _plain(wanted["label"]).alias("label"),
+        _plain(wanted["group"]).replace("", None).alias("group"),
         *(pl.col(name).alias(kept) for name, kept in others.items()),
     ).filter(~frame.select(blank).to_series())
-    if table.is_empty():
+    if index.is_empty():
         raise IndexFileError("expected at least one row below the header, got none; add the videos")
-    return table
+    if faults := list(_groups_of_nothing(index, wanted["group"])):
+        raise IndexFileError(*faults)
+    return index
 
 
 def _plain(column: str) -> pl.Expr:
     return pl.col(column).str.normalize("NFC").str.strip_chars()
 
 
-def alike_groups(groups: pl.Series) -> list[list[str]]:
-    """Return the groups whose names differ in case or white space alone, sorted."""
+def _groups_of_nothing(index: pl.DataFrame, column: str) -> Iterator[str]:
+    """Find groups that several videos are in and that are no name but a word for "no value".
+
+    Whether they are one group or none, only their owner knows.
+    """
+    sizes = index["group"].drop_nulls().value_counts(sort=True)
+    for name, count in sizes.filter(pl.col("count") > 1).iter_rows():
+        if name.casefold() in _NOTHING:
+            yield (
+                f"{column}: expected the name of a group or an empty field, got '{name}' in "
+                f"{count} rows, which programs write for a missing value; leave the field empty "
+                "for videos of no group, or give the group another name"
+            )
+
+
+def _shown(names: Sequence[object], max_names: int = 20) -> str:
+    more = len(names) - max_names
+    return ", ".join(map(str, names[:max_names])) + (f" and {more} more" if more > 0 else "")
+
+
+def settle_paths(index: pl.DataFrame, root: Path) -> pl.DataFrame:
+    """Return the index with each path as the file below `root` is spelled: see `settled`."""
+    names = index["video_path"].unique().to_list()
+    spelled = [settled(name, root) for name in names]
+    return index.with_columns(pl.col("video_path").replace(names, spelled))
+
+
+def alike_names(names: pl.Series) -> list[list[str]]:
+    """Return the names that differ in case or white space alone, sorted."""
     spelled: dict[str, list[str]] = {}
-    for name in groups.drop_nulls().unique().sort():
+    for name in names.drop_nulls().unique().sort():
         spelled.setdefault("".join(name.casefold().split()), []).append(name)
     return [names for names in spelled.values() if len(names) > 1]
 
@@ -135,10 +155,11 @@ def check_rows(
     Each row is in exactly one of the two; the reason of a rejection names all faults of the row.
     """
     repeated = _repeated(frame)
+    files = Spellings(root)
     rejections: list[Rejection] = []
     for row, video_path, label in frame.select("row", "video_path", "label").iter_rows():
         faults = [
-            *_path_faults(video_path, root),
+            *_path_faults(video_path, root, files),
             *_label_faults(label, labels),
             *repeated.get(row, []),
         ]
@@ -179,7 +200,7 @@ def _without(frame: pl.DataFrame, rejections: Sequence[Rejection]) -> pl.DataFra
 
 def names_a_file(video_path: str, root: Path) -> bool:
     """Return whether a path leads to a file below `root`, whatever other faults its row has."""
-    return not _path_faults(video_path, root)
+    return not _path_faults(video_path, root, None)
 
 
 def contradictory_copies(frame: pl.DataFrame, sha256: Sequence[str]) -> list[Rejection]:
@@ -200,81 +221,52 @@ def contradictory_copies(frame: pl.DataFrame, sha256: Sequence[str]) -> list[Rej
         for copies in table.partition_by("sha256", maintain_order=True)
         if copies["label"].n_unique() > 1
         for row, video_path in copies.select("row", "video_path").iter_rows()
-        for others in [", ".join(str(other) for other in copies["row"] if other != row)]
+        for others in [_others(copies["row"].to_list(), row)]
     ]
 
 
-def _parse(content: bytes) -> pl.DataFrame:
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise IndexFileError(
-            f"line {line}: expected UTF-8, got byte {content[error.start]:#04x}; save it as UTF-8"
-        ) from None
-    if not content.strip():
-        raise IndexFileError("expected a header and rows, got an empty file; add the videos")
-    names = next(csv.reader(content.decode("utf-8-sig").splitlines()[:1]), [])
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise IndexFileError(
-            *(
-                f"expected every column once, got '{name}' more than once; remove or rename one"
-                for name in twice
-            )
-        )
-    try:
-        frame = pl.read_csv(io.BytesIO(content), infer_schema=False)
-    except pl.exceptions.PolarsError as error:
-        raise IndexFileError(*_unparsable(content, error)) from None
-    return frame.fill_null("")
-
-
-def _unparsable(content: bytes, error: pl.exceptions.PolarsError) -> list[str]:
-    """Describe an open quotation mark, else all rows with too many fields, else `error` itself."""
-    text = content.decode("utf-8-sig")
-    if text.count('"') % 2:
-        lines = enumerate(text.splitlines(), start=1)
-        first = next(number for number, line in lines if line.count('"') % 2)
-        return [
-            f"line {first}: expected quotation marks in pairs, got one without its second here or "
-            "further down; quote the whole field and write a mark inside it twice"
-        ]
-    message = " ".join(str(error).rpartition("Original error:")[2].replace("```", "").split())
-    return _long_rows(text) or [f"expected a CSV table, got one that does not parse: {message}"]
-
-
-def _long_rows(text: str) -> list[str]:
-    rows = csv.reader(io.StringIO(text))
-    try:
-        num_columns = len(next(rows, []))
-        return [
-            f"row {number}: expected {num_columns} fields, got {len(row)}; quote a field that "
-            "holds a comma"
-            for number, row in enumerate(rows, start=1)
-            if len(row) > num_columns
-        ]
-    except csv.Error:  # marks so far apart that a field would fill half the file
-        return []
-
-
-def _path_faults(video_path: str, root: Path) -> list[Fault]:
+def _path_faults(video_path: str, root: Path, files: Spellings | None) -> list[Fault]:
+    """Return what is wrong with a path; `files` are those that it may mean, if that is asked."""
     if not video_path:
         return [("invalid", "video_path is empty")]
     # Not resolved: links below the root are intended, as `data/mine` may be a link to a disk.
     if Path(video_path).is_absolute() or ".." in Path(video_path).parts:
         reason = f"video_path '{video_path}' leaves {root}; give a path below it, without '..'"
-        return [("invalid", reason)]
+        return [("invalid", reason + _meant(video_path, files))]
     path = root / video_path
     try:
+        os.fsencode(path)
         if path.is_file():
             return []
         found = path.exists()
+    except UnicodeEncodeError as error:
+        reason = f"has signs that the locale's encoding, {error.encoding}, lacks"
+        return [("invalid", f"video_path '{video_path}' {reason}; run export LC_ALL=C.UTF-8")]
     except OSError as error:
         return [("invalid", f"video_path '{video_path}' cannot be looked up: {error.strerror}")]
     if found:
         return [("invalid", f"video_path '{video_path}' is no file; name the video itself")]
     reason = f"video_path '{video_path}' not found under {root}; put the file there or drop the row"
-    return [("missing", reason)]
+    return [("missing", reason + _meant(video_path, files))]
+
+
+def _meant(video_path: str, files: Spellings | None) -> str:
+    near = files.near(video_path) if files else None
+    return f", or write '{near}', which is there" if near else ""
+
+
+def unknown_labels(index: pl.DataFrame, labels: Sequence[str]) -> list[str]:
+    """Return a sentence for each label of the index that is none of `labels`."""
+    near = {label.casefold(): label for label in labels}
+    counts = index["label"].value_counts().sort(["count", "label"], descending=[True, False])
+    sentences = []
+    for label, count in counts.filter(~pl.col("label").is_in(list(labels))).iter_rows():
+        close = difflib.get_close_matches(label.casefold(), near, n=1)
+        advice = f"did you mean {near[close[0]]}?" if close else "add it there, or mend the rows"
+        known = _shown(labels)
+        rows = f"{count} row{'s' if count > 1 else ''}"
+        sentences.append(f"label '{label}' ({rows}) is not in data.labels [{known}]; {advice}")
+    return sentences
 
 
 def _label_faults(label: str, labels: Sequence[str]) -> list[Fault]:
@@ -299,7 +291,7 @@ def _repeated(frame: pl.DataFrame) -> dict[int, list[Fault]]:
         agree = rows["label"].n_unique() == 1
         numbers = rows["row"].to_list()
         for number in numbers[1 if agree else 0 :]:
-            others = ", ".join(str(other) for other in numbers if other != number)
+            others = _others(numbers, number)
             contradiction = f"the label differs from row {others} of the same file"
             faults[number] = [
                 ("duplicate", f"row {numbers[0]} names the same file")
@@ -307,3 +299,9 @@ def _repeated(frame: pl.DataFrame) -> dict[int, list[Fault]]:
                 else ("contradiction", contradiction)
             ]
     return faults
+
+
+def _others(rows: Sequence[int], row: int) -> str:
+    """Return the other rows, the first of them: thousands of rows may name one file."""
+    first = [other for other in rows[:7] if other != row][:5]
+    return _shown(first + [0] * (len(rows) - 1 - len(first)), 5)
