@@ -280,12 +280,11 @@ def check_loss(
             "load_data.max_quarantined"
         )
     counts = dict(videos["label"].value_counts().iter_rows())
-    faults += [
-        f"{data.index}: expected usable videos of every class, got none of '{label}'; mend the "
-        f"rows or remove the class from data.labels"
-        for label in data.labels
-        if not counts.get(label)
-    ]
+    if empty := [f"'{label}'" for label in data.labels if not counts.get(label)]:
+        faults.append(
+            f"{data.index}: expected usable videos of every class, got none of "
+            f"{listed(empty, 20)}; mend the rows or remove the class from data.labels"
+        )
     if faults:
         unknown = [f"{data.index}: {label}" for label in unknown_labels(index, data.labels)]
         told = set(index.filter(~pl.col("label").is_in(data.labels))["row"])
