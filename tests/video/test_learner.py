@@ -455,6 +455,15 @@ def test_a_step_that_the_scaler_skips_moves_neither_schedule_nor_average() -> No
     assert_same(tensors(learner.evaluated), tensors(other.evaluated))
 
 
+def test_clipping_is_of_the_gradient_without_the_scale() -> None:
+    plain, scaled = (learner_of(linear(), clip_norm=0.01) for _ in range(2))
+    scaled._scaler = torch.amp.GradScaler("cpu")
+    for seed in range(3):
+        losses = [learner.step(batch_of(seed=seed)) for learner in (plain, scaled)]
+        assert losses[0] == losses[1]
+    assert_same(tensors(scaled.model), tensors(plain.model))
+
+
 def test_an_epochs_skipped_steps_and_scale_are_among_its_metrics() -> None:
     learner = scaled_learner(scale=1024.0)
     found = []
