@@ -26,7 +26,7 @@ from video.learning.predict import predict
 from video.models.classifiers import Normalize, build_model
 from video.models.shape import ModelShape
 from video.scoring.baselines import METADATA, majority_probabilities, metadata_probabilities
-from video.scoring.metrics import balanced_accuracy_interval, classification_metrics
+from video.scoring.metrics import classification_metrics
 from video.scoring.monitored import NonFinitePredictionsError
 from video.splitting.cells import cell_clips
 from video.splitting.leakage import LeakageError
@@ -83,7 +83,7 @@ def main(inputs: StageInputs) -> None:
     stop.check()
     inputs.check()
     atomic.write_json(cell.evaluation, document)
-    predictions = prediction_table(clips, probabilities, labels)
+    predictions = prediction_table(clips, probabilities, guesses, labels)
     with atomic.replacing(cell.predictions) as path:
         predictions.write_parquet(path)
     log(summary(cell, document))
@@ -130,32 +130,37 @@ def baseline_probabilities(
 def scored(
     split: str, targets: NDArray[np.int64], probabilities: NDArray[np.float64], labels: list[str]
 ) -> dict[str, Any]:
-    """Return the model's metrics on a split, with the interval of its balanced accuracy."""
     try:
-        metrics = classification_metrics(targets, probabilities, labels)
+        return classification_metrics(targets, probabilities, labels)
     except NonFinitePredictionsError as error:
         raise PipelineError(f"{split}: {error}") from None
-    low, high = balanced_accuracy_interval(metrics["confusion"])
-    return metrics | {"balanced_accuracy_interval": [low, high]}
 
 
 def prediction_table(
-    clips: dict[str, pl.DataFrame], probabilities: dict[str, NDArray[np.float64]], labels: list[str]
+    clips: dict[str, pl.DataFrame],
+    probabilities: dict[str, NDArray[np.float64]],
+    guesses: dict[str, dict[str, NDArray[np.float64]]],
+    labels: list[str],
 ) -> pl.DataFrame:
-    """Return one row per clip: video, split, label, predicted label, one probability per class."""
-    parts = []
-    for split in SPLIT:
-        predicted = [labels[i] for i in probabilities[split].argmax(axis=1)]
-        columns = {
-            f"probability_{label}": probabilities[split][:, i] for i, label in enumerate(labels)
-        }
-        parts.append(
-            clips[split]
-            .select("video_path", "sha256", "group", "label", split=pl.lit(split))
-            .with_columns(predicted=pl.Series(predicted, dtype=pl.Enum(labels)))
-            .with_columns(pl.Series(name, values) for name, values in columns.items())
+    """Return one row per clip: video, split, label, predicted labels, one probability per class."""
+
+    def predicted(values: NDArray[np.float64]) -> pl.Series:
+        return pl.Series([labels[i] for i in values.argmax(axis=1)], dtype=pl.Enum(labels))
+
+    return pl.concat(
+        clips[split]
+        .select("video_path", "sha256", "group", "label", split=pl.lit(split))
+        .with_columns(predicted=predicted(probabilities[split]))
+        .with_columns(
+            predicted(by_split[split]).alias(f"predicted_{name}")
+            for name, by_split in guesses.items()
         )
-    return pl.concat(parts)
+        .with_columns(
+            pl.Series(f"probability_{label}", probabilities[split][:, i])
+            for i, label in enumerate(labels)
+        )
+        for split in SPLIT
+    )
 
 
 def summary(cell: Cell, document: dict[str, Any]) -> str:

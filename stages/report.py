@@ -34,17 +34,15 @@ from video.clips.packs import PackError
 from video.report import sections
 from video.report.page import render_page
 from video.report.page_content import ReportPage, SplitCount
+from video.scoring.outcomes import Outcome, by_model
 from video.scoring.summary import (
-    Outcome,
     best_model,
-    by_model,
-    comparison_lines,
     comparisons,
     identical_predictions,
     metrics_document,
     non_finite_metrics,
+    score_lines,
     seed_stds,
-    spreads,
 )
 from video.splitting.splits import TRAIN, class_names, split_in_fold
 
@@ -84,14 +82,17 @@ def main(inputs: StageInputs) -> None:
 
     document = metrics_document(cells, model, totals)
     warnings = identical_predictions(cells)
-    page = render_page(report_page(params, cells, model, document, tables, counts, warnings))
+    page = report_page(params, cells, model, document, tables, counts, warnings)
+    rendered = render_page(page)
     inputs.check()
     atomic.write_json(METRICS, document)
-    atomic.write_text(REPORT, page)
+    atomic.write_text(REPORT, rendered)
     write_plots(cells, model, params.train.monitor)
-    for line in [*(f"warning: {warning}" for warning in warnings), *comparison_lines(cells)]:
+    verdict = [page.headline.verdict.text, *page.headline.remarks]
+    for line in [*(f"warning: {warning}" for warning in warnings), *score_lines(cells)]:
         print(f"report: {line}")
-    print(f"report: {model}: test balanced accuracy {document['test']['balanced_accuracy']:.4f}")
+    for line in verdict:
+        print(f"report: {model}: {line}")
 
 
 def made_by(named: Sequence[Cell]) -> list[str]:
@@ -179,10 +180,10 @@ def report_page(
         description=params.experiment.description,
         warnings=warnings,
         labels=class_names(splits),
-        headline=sections.headline(own, document["test"]["balanced_accuracy"], splits),
+        headline=sections.headline(own),
         baselines=sections.baselines(own),
         cells=cells,
-        spreads=spreads(cells),
+        estimates=sections.estimates(cells, model),
         seed_stds=seed_stds(cells),
         comparisons=comparisons(cells),
         monitor=f"val_{params.train.monitor}",

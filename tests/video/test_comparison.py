@@ -6,22 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from video.scoring.comparison import difference_over_folds, spread_over_folds, std_over_seeds
+from video.scoring.comparison import difference_over_folds, mean_variance, std_over_seeds
 
 VALUES = [0.71, 0.74, 0.69, 0.77, 0.72]
 DIFFERENCES = [0.03, 0.01, 0.0, 0.04, 0.02]
 
 
-def test_the_interval_is_students() -> None:
-    spread = spread_over_folds(VALUES)
+def test_the_variance_of_a_mean_allows_for_shared_training_videos() -> None:
+    alone = mean_variance(VALUES, val_per_train=0.0)
 
-    low, high = stats.t.interval(0.95, 4, loc=np.mean(VALUES), scale=stats.sem(VALUES))
-    assert spread.interval == pytest.approx((low, high))
-    assert (spread.mean, spread.std) == pytest.approx((np.mean(VALUES), np.std(VALUES, ddof=1)))
-
-
-def test_the_interval_of_a_share_ends_at_0_and_1() -> None:
-    assert spread_over_folds([0.1, 0.9]).interval == (0.0, 1.0)
+    assert alone == pytest.approx(stats.sem(VALUES) ** 2)
+    # Five folds of five: a fourth as many videos validate as train.
+    assert mean_variance(VALUES, val_per_train=0.25) == pytest.approx(alone * (1 / 5 + 1 / 4) * 5)
 
 
 def test_the_deviation_over_seeds_is_that_of_a_regression_on_the_folds() -> None:
@@ -34,10 +30,6 @@ def test_the_deviation_over_seeds_is_that_of_a_regression_on_the_folds() -> None
     found = std_over_seeds([values[folds == fold].tolist() for fold in range(3)])
 
     assert found == pytest.approx(math.sqrt(squares / (len(values) - rank)))
-
-
-def test_folds_that_agree_have_no_interval() -> None:
-    assert spread_over_folds([0.8 - 0.7, 0.5 - 0.4]).interval is None
 
 
 def test_without_shared_training_videos_it_is_the_paired_t_test() -> None:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
-from video.scoring.metrics import balanced_accuracy_interval, classification_metrics
+from video.scoring.metrics import classification_metrics
 from video.scoring.monitored import SUMMARY, is_better
 
 LABELS = ["a", "b", "c"]
@@ -118,70 +118,6 @@ def test_a_probability_that_is_no_number_is_refused(value: float) -> None:
 
     with pytest.raises(ValueError, match=r"got NaN or infinity for 2 of 200 videos; lower"):
         classification_metrics(targets, probabilities, LABELS)
-
-
-# --- the interval ------------------------------------------------------------------------------
-
-
-def balanced_accuracy(confusion: list[list[int]]) -> float:
-    return float(np.mean([row[i] / sum(row) for i, row in enumerate(confusion) if sum(row)]))
-
-
-@pytest.mark.parametrize(
-    "confusion",
-    [
-        [[8, 2], [3, 7]],
-        [[10, 0], [0, 10]],
-        [[0, 10], [10, 0]],
-        [[1, 0], [0, 1]],
-        [[90, 10, 0], [1, 8, 1], [0, 2, 1]],
-        [
-            [5 * (i == j) - (i == j == 0) + (i == 0 and j == 1) for j in range(10)]
-            for i in range(10)
-        ],
-    ],
-)
-def test_the_interval_holds_the_measured_value(confusion: list[list[int]]) -> None:
-    low, high = balanced_accuracy_interval(confusion)
-
-    assert 0.0 <= low <= balanced_accuracy(confusion) <= high <= 1.0
-
-
-def test_the_interval_shrinks_with_the_root_of_the_number_of_videos() -> None:
-    widths = []
-    for factor in (1, 4, 16):
-        low, high = balanced_accuracy_interval(
-            [[40 * factor, 10 * factor], [15 * factor, 35 * factor]]
-        )
-        widths.append(high - low)
-
-    assert widths[0] / widths[1] == pytest.approx(2.0, rel=0.08)
-    assert widths[1] / widths[2] == pytest.approx(2.0, rel=0.08)
-
-
-def test_the_interval_is_the_same_every_time() -> None:
-    confusion = [[8, 2], [3, 7]]
-
-    assert balanced_accuracy_interval(confusion) == balanced_accuracy_interval(confusion)
-
-
-def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    generator = np.random.default_rng(0)
-    recalls, videos, trials = (0.9, 0.6), (30, 60), 300
-    covered = 0
-    for _ in range(trials):
-        right = [int(generator.binomial(n, p)) for n, p in zip(videos, recalls, strict=True)]
-        confusion = [[right[0], 30 - right[0]], [60 - right[1], right[1]]]
-        low, high = balanced_accuracy_interval(confusion, draws=1000)
-        covered += low <= sum(recalls) / 2 <= high
-
-    assert 0.91 <= covered / trials <= 0.99
-
-
-def test_a_class_absent_from_the_test_set_does_not_widen_the_interval() -> None:
-    with_absent = balanced_accuracy_interval([[8, 2, 0], [3, 7, 0], [0, 0, 0]])
-
-    assert with_absent == balanced_accuracy_interval([[8, 2], [3, 7]])
 
 
 # --- better ------------------------------------------------------------------------------------

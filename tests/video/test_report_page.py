@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from video.report import figures
-from video.report.page import TEMPLATE, judge, number, over_folds, render_page
+from video.report.page import TEMPLATE, number, over_folds, render_page
 from video.report.page_content import (
     AugmentedClip,
     Baseline,
@@ -28,8 +28,11 @@ from video.report.page_content import (
     ReportPage,
     SplitCount,
 )
-from video.scoring.comparison import Difference, Spread
-from video.scoring.summary import Comparison, Outcome
+from video.scoring.comparison import Difference
+from video.scoring.estimates import Estimate
+from video.scoring.outcomes import Outcome
+from video.scoring.summary import Comparison
+from video.scoring.verdict import Verdict
 
 LABELS = ("fight", "no fight")
 HOSTILE = "<script>alert('x')</script>\"><img src=https://evil.example/x.png onerror=alert(1)>&$x^$"
@@ -94,9 +97,10 @@ def headline(value: float | None = 0.8125, low: float = 0.7) -> Headline:
         model="tiny3d",
         value=value,
         interval=(low, 0.9),
-        method="bootstrap over groups",
-        num_videos=60,
-        num_groups=7,
+        basis="60 videos in 7 groups",
+        method="fold 0; 95 % interval over groups",
+        verdict=Verdict(tone="good", text="More than luck: 0.3 above the baseline."),
+        remarks=("Fold 0 alone proves little.",),
     )
 
 
@@ -117,7 +121,7 @@ def page_of(*cells: Outcome, **changes: object) -> ReportPage:
         headline=headline(),
         baselines=baselines(),
         cells=cells or (cell(),),
-        spreads={},
+        estimates={},
         seed_stds={},
         comparisons=(),
         monitor="val_balanced_accuracy",
@@ -268,7 +272,7 @@ def test_every_score_appears_as_given() -> None:
 def test_the_headline_names_score_interval_size_and_every_baseline() -> None:
     text = Reader(render_page(page_of())).text
     text = text[: text.index("All models")]
-    for words in ("sample", "0.812", "0.700 to 0.900", "n = 60 videos in 7 groups", "0.500"):
+    for words in ("sample", "0.812", "0.700 to 0.900", "60 videos in 7 groups", "0.500"):
         assert words in text
     assert "majority class" in text
 
@@ -283,13 +287,24 @@ def test_a_single_fold_shows_no_deviation() -> None:
     assert "±" not in Reader(render_page(page_of())).text
 
 
-def test_the_spread_over_folds_is_shown_with_its_interval() -> None:
-    spread = Spread(mean=0.731, std=0.032, interval=(0.691, 0.771))
-    same = Spread(mean=0.5, std=0.0, interval=None)
-    page = page_of(cell(fold=0), cell(fold=1), spreads={"tiny3d": {"val": spread, "test": same}})
-    text = Reader(render_page(page)).text
-    assert "0.731 0.032 0.691 to 0.771 0.500 0.000 –" in text
-    assert "the true interval is wider" in text
+def test_every_score_stands_above_its_interval_and_its_groups() -> None:
+    found = {
+        metric: Estimate(value=0.8, interval=(0.1 * k, 0.95), num_videos=60, num_groups=7)
+        for k, metric in enumerate(("accuracy", "balanced_accuracy", "f1_macro"), start=4)
+    }
+    names = ("tiny3d", "majority class")
+    estimates = {name: {"val": found, "test": found} for name in names}
+    text = Reader(render_page(page_of(estimates=estimates))).text
+    assert text.count("60 7 groups") == 2
+    assert text.count("0.812 0.500 to 0.950") == 2
+    assert text.count("0.500 0.500 to 0.950") == 2
+    assert text.count("0.400 to 0.950") == text.count("0.600 to 0.950") == 4
+
+
+def test_the_verdict_and_what_it_does_not_hold_stand_below_the_score() -> None:
+    html = render_page(page_of())
+    assert '<p class="verdict good">More than luck: 0.3 above the baseline.</p>' in html
+    assert '<p class="verdict unsure">Fold 0 alone proves little.</p>' in html
 
 
 def test_several_seeds_are_averaged_and_their_deviation_is_shown() -> None:
@@ -366,21 +381,6 @@ def test_a_history_of_nan_or_without_a_column_says_so() -> None:
     )
     html = render_page(page_of(replace(cell(), history=broken)))
     assert html.count("no finite value") == 2
-
-
-def test_more_than_luck_takes_a_whole_interval_above_the_best_baseline() -> None:
-    assert judge(headline(0.81, low=0.7), baselines(0.69)).tone == "good"
-    assert judge(headline(0.81, low=0.7), baselines(0.70)).tone == "unsure"
-    assert judge(headline(0.81), baselines(0.81)).tone == "bad"
-
-
-@pytest.mark.parametrize("value", [None, math.nan])
-def test_nothing_is_claimed_without_a_score_an_interval_or_a_baseline(value: float | None) -> None:
-    assert judge(headline(value), baselines()).tone == "bad"
-    assert judge(headline(), baselines(value)).tone == "unsure"
-    assert judge(headline(), ()).tone == "unsure"
-    assert judge(headline(low=math.nan), baselines()).tone == "unsure"
-    assert judge(replace(headline(), interval=None), baselines()).tone == "unsure"
 
 
 def test_warnings_stand_before_the_scores() -> None:

@@ -6,15 +6,25 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tests.support.outcomes import predictions
+from video.scoring.estimates import METRICS, estimate, lead
 from video.scoring.monitored import SUMMARY
+from video.scoring.outcomes import Outcome, by_model
 from video.scoring.summary import (
-    Outcome,
     best_model,
-    by_model,
     comparisons,
     identical_predictions,
     metrics_document,
     non_finite_metrics,
+    score_lines,
+)
+
+# Five groups of two videos, of which the model gets one wrong.
+PREDICTIONS = predictions(
+    [f"g{number // 2}" for number in range(10)],
+    [0, 1] * 5,
+    predicted=[0, 1] * 4 + [0, 0],
+    predicted_majority=[0] * 10,
 )
 
 
@@ -44,7 +54,10 @@ def cell(
             "baseline": {"majority": {"val": metrics(0.5), "test": metrics(0.4 + fold / 10)}},
         },
         history=pl.DataFrame({"epoch": [0]}),
-        predictions=pl.DataFrame({"video_path": ["a.mp4"], "probability_fake": [told]}),
+        predictions=pl.concat(
+            PREDICTIONS.with_columns(split=pl.lit(split), probability_fake=told)
+            for split in ("val", "test")
+        ),
     )
 
 
@@ -93,27 +106,62 @@ def test_cells_are_gathered_by_model() -> None:
 def test_the_metrics_are_means_over_the_folds_of_the_chosen_model() -> None:
     document = metrics_document(FOUR, "small", {})
 
-    assert document["val"] == pytest.approx(metrics(0.75))
-    assert document["test"] == pytest.approx(metrics(0.8))
+    assert means(document["val"]) == pytest.approx(metrics(0.75))
+    assert means(document["test"]) == pytest.approx(metrics(0.8))
+
+
+def means(scores: dict[str, Any]) -> dict[str, float]:
+    return {name: scores[name] for name in SUMMARY}
 
 
 def test_the_baselines_are_means_over_the_same_test_sets() -> None:
+    (majority,) = metrics_document(FOUR, "small", {})["baseline"].values()
+
+    assert means(majority) == pytest.approx(metrics(0.45))
+
+
+def test_every_score_has_its_interval_and_the_groups_that_it_rests_on() -> None:
     document = metrics_document(FOUR, "small", {})
 
-    assert document["baseline"] == {"majority": pytest.approx(metrics(0.45))}
+    for scores, baseline in (
+        (document["test"], None),
+        (document["baseline"]["majority"], "majority"),
+    ):
+        for metric in METRICS:
+            found = estimate(FOUR[:2], "test", metric, baseline)
+            assert scores[f"{metric}_interval"] == found.interval
+        assert scores["groups"] == 5
+
+
+def test_every_baseline_has_the_lead_of_the_model_over_it() -> None:
+    majority = metrics_document(FOUR, "small", {})["baseline"]["majority"]
+
+    found = lead(FOUR[:2], "majority")
+    assert (majority["lead"], majority["lead_interval"]) == (found.value, found.interval)
 
 
 def test_every_model_has_its_mean_its_sample_deviation_and_its_interval() -> None:
-    models = metrics_document(FOUR, "small", {})["models"]
+    document = metrics_document(FOUR, "small", {})
 
-    # Two values lie as far apart as the root of two times their sample deviation. Student's t for
-    # one degree of freedom is 12.7: of two folds, nothing can be said.
-    assert models["small"]["test"] == {
+    # Two values lie as far apart as the root of two times their sample deviation.
+    assert document["models"]["small"]["test"] == {
         "balanced_accuracy": pytest.approx(0.8),
         "balanced_accuracy_std": pytest.approx(0.2 / math.sqrt(2)),
-        "balanced_accuracy_interval": (0.0, 1.0),
+        "balanced_accuracy_interval": document["test"]["balanced_accuracy_interval"],
+        "groups": 5,
     }
-    assert models["large"]["val"]["balanced_accuracy_std"] == pytest.approx(0.2 / math.sqrt(2))
+    large = document["models"]["large"]["val"]
+    assert large["balanced_accuracy_std"] == pytest.approx(0.2 / math.sqrt(2))
+
+
+def test_what_is_printed_is_what_the_document_has() -> None:
+    document = metrics_document(FOUR, "small", {})
+
+    low, high = document["test"]["balanced_accuracy_interval"]
+    assert score_lines(FOUR)[0] == (
+        f"small: test balanced accuracy 0.8000 ± 0.1414 over 2 folds, 95 % interval {low:.4f} to "
+        f"{high:.4f} (10 videos in 5 groups)"
+    )
 
 
 def test_models_are_compared_fold_by_fold() -> None:
@@ -166,7 +214,7 @@ SEEDS = [
 def test_seeds_are_averaged_before_the_deviation_over_folds_is_taken() -> None:
     document = metrics_document(SEEDS, "a", {})
 
-    assert document["test"] == pytest.approx(metrics(0.75))
+    assert means(document["test"]) == pytest.approx(metrics(0.75))
     spread = document["models"]["a"]["test"]
     assert spread["balanced_accuracy"] == pytest.approx(0.75)
     assert spread["balanced_accuracy_std"] == pytest.approx(0.1 / math.sqrt(2))
@@ -175,11 +223,12 @@ def test_seeds_are_averaged_before_the_deviation_over_folds_is_taken() -> None:
     assert spread["balanced_accuracy_seed_std"] == pytest.approx(pooled)
 
 
-def test_seeds_of_one_fold_have_their_deviation_and_no_interval() -> None:
-    assert metrics_document(SEEDS[:2], "a", {})["models"]["a"]["val"] == {
-        "balanced_accuracy": pytest.approx(0.8),
-        "balanced_accuracy_seed_std": pytest.approx(0.1 / math.sqrt(2)),
-    }
+def test_seeds_of_one_fold_have_their_deviation() -> None:
+    models = metrics_document(SEEDS[:2], "a", {})["models"]
+
+    assert models["a"]["val"]["balanced_accuracy"] == pytest.approx(0.8)
+    assert models["a"]["val"]["balanced_accuracy_seed_std"] == pytest.approx(0.1 / math.sqrt(2))
+    assert "balanced_accuracy_std" not in models["a"]["val"]
 
 
 def test_models_are_compared_by_their_means_over_seeds_fold_by_fold() -> None:
@@ -200,7 +249,11 @@ def test_the_best_model_has_the_best_mean_over_folds_and_seeds() -> None:
 def test_one_fold_has_no_deviation() -> None:
     models = metrics_document([cell("a", 0), cell("b", 0)], "a", {})["models"]
 
-    assert models["a"]["test"] == {"balanced_accuracy": 0.5}
+    assert set(models["a"]["test"]) == {
+        "balanced_accuracy",
+        "balanced_accuracy_interval",
+        "groups",
+    }
 
 
 def test_a_single_cell_needs_no_comparison() -> None:

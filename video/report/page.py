@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeGuard
 
 import jinja2
 import numpy as np
@@ -20,8 +19,8 @@ import polars as pl
 from markupsafe import Markup
 
 from video.report import figures
-from video.report.page_content import Baseline, Example, Headline, ReportPage
-from video.scoring.summary import Outcome
+from video.report.page_content import Example, ReportPage
+from video.scoring.outcomes import Outcome
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 NUM_QUARANTINED_SHOWN = 50
@@ -41,7 +40,6 @@ def render_page(page: ReportPage) -> str:
         models=_by_model(page.cells),
         several_folds=len({cell.fold for cell in page.cells}) > 1,
         several_seeds=len({cell.seed for cell in page.cells}) > 1,
-        verdict=judge(page.headline, page.baselines),
         panels=_panels(page),
         epoch_rows=[_epoch_row(cell, page.monitor) for cell in page.cells],
         examples=_examples_by_label(page),
@@ -118,41 +116,6 @@ def _folds(folds: Sequence[int]) -> str:
 def _percent(share: float) -> str:
     """Format a position on a scale from 0 to 1 as a CSS length."""
     return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    tone: Literal["good", "unsure", "bad"]
-    text: str
-
-
-def judge(headline: Headline, baselines: Sequence[Baseline]) -> Verdict:
-    """Judge whether the score is above chance and above every baseline; in doubt, unsure."""
-    value, interval = headline.value, headline.interval
-    if not _is_known(value):
-        return Verdict(tone="bad", text="There is no score, so nothing can be said.")
-    measured = {of.name: of.scores.get("test", {}).get("balanced_accuracy") for of in baselines}
-    rivals = {name: score for name, score in measured.items() if _is_known(score)}
-    if len(rivals) < len(measured) or not rivals:
-        which = " and ".join(name for name in measured if name not in rivals) or "any"
-        text = f"Nothing can be said without a test score of {which} baseline."
-        return Verdict(tone="unsure", text=text)
-    name, best = max(rivals.items(), key=lambda rival: rival[1])
-    rival = f"the baseline “{name}” ({best:.3f})"
-    if len(rivals) > 1:
-        rival = f"the best baseline, “{name}” ({best:.3f})"
-    if value <= best:
-        return Verdict(tone="bad", text=f"Not better than {rival}.")
-    if interval is None or not all(map(math.isfinite, interval)):
-        return Verdict(tone="unsure", text=f"Above {rival}, but without an interval: may be luck.")
-    low = f"the 95 % interval begins at {interval[0]:.3f}"
-    if interval[0] <= best:
-        return Verdict(tone="unsure", text=f"It may be luck: {low}, not above {rival}.")
-    return Verdict(tone="good", text=f"More than luck: {low}, above {rival}.")
-
-
-def _is_known(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)
 
 
 def _by_model(cells: Sequence[Outcome]) -> dict[str, list[Outcome]]:

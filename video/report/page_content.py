@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from video.report import figures
-from video.scoring.comparison import Spread
-from video.scoring.summary import Comparison, Outcome
+from video.scoring.estimates import Estimate
+from video.scoring.outcomes import Outcome
+from video.scoring.summary import Comparison
+from video.scoring.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +27,10 @@ class Headline:
     model: str
     value: float | None
     interval: tuple[float, float] | None  # 95 %
-    method: str  # of value and interval: "fold 0; bootstrap over groups, 2,000 resamples"
-    num_videos: int
-    num_groups: int | None  # independent samples
+    basis: str  # of the interval: "48 videos in 8 groups"
+    method: str  # of value and interval: "fold 0; 95 % interval over groups"
+    verdict: Verdict
+    remarks: Sequence[str]  # on what the interval does not hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +91,8 @@ class ReportPage:
     headline: Headline
     baselines: Sequence[Baseline]
     cells: Sequence[Outcome]  # shown in this order; a split or a metric may be missing
-    spreads: Mapping[str, Mapping[str, Spread]]  # balanced accuracy over folds, by model and split
-    seed_stds: Mapping[str, Mapping[str, float]]  # its deviation over seeds within folds, likewise
+    estimates: Mapping[str, Mapping[str, Mapping[str, Estimate]]]  # by name, split and metric
+    seed_stds: Mapping[str, Mapping[str, float]]  # balanced accuracy over seeds within folds
     comparisons: Sequence[Comparison]  # of every two models on the same folds
     monitor: str  # the column of the histories that chose the best epoch
     examples: Sequence[Example]  # shown by true label, and within it in this order

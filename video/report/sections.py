@@ -1,6 +1,5 @@
 """Parts of the report's page, made from the cells' outcomes and the tables of the data stages."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,10 @@ from video.report.page_content import (
     Quarantined,
     SplitCount,
 )
-from video.scoring.summary import Outcome, by_fold, mean_metrics
+from video.scoring.estimates import METRICS, Estimate, estimate
+from video.scoring.outcomes import Outcome, by_fold, by_model
+from video.scoring.summary import mean_metrics
+from video.scoring.verdict import judge, remarks, rivals
 from video.splitting.splits import TEST, TRAIN, VAL, class_names, split_in_fold
 
 BASELINES = {
@@ -50,26 +52,41 @@ def _class_count(rows: pl.DataFrame, label: str) -> ClassCount:
     return ClassCount(num_videos=own.height, num_groups=own["group"].n_unique())
 
 
-def headline(own: Sequence[Outcome], value: float, splits: pl.DataFrame) -> Headline:
-    """Return the chosen model's test score.
-
-    All its cells share one test set: their mean is as uncertain as the score of one of them.
-    """
-    intervals = [cell.evaluation[TEST]["balanced_accuracy_interval"] for cell in own]
-    low, high = (statistics.fmean(ends) for ends in zip(*intervals, strict=True))
-    test = splits.filter(pl.col("split") == TEST)
+def headline(own: Sequence[Outcome]) -> Headline:
+    """Return the chosen model's test score, and the verdict on it."""
+    found = estimate(own, TEST, "balanced_accuracy")
     folds = by_fold(own)
     of = f"mean of {len(folds)} folds" if len(folds) > 1 else f"fold {own[0].fold}"
+    over = "groups and folds" if len(folds) > 1 else "groups"
     if len(own) > len(folds):
         of += f", {len({cell.seed for cell in own})} seeds each"
+        over = over if len(folds) > 1 else "groups and seeds"
     return Headline(
         model=own[0].model,
-        value=value,
-        interval=(low, high),
-        method=f"{of}; 95 % posterior interval, videos taken as independent",
-        num_videos=test.height,
-        num_groups=test["group"].n_unique(),
+        value=found.value,
+        interval=found.interval,
+        basis=found.basis,
+        method=f"{of}; 95 % interval over {over} (Korn and Graubard 1998)",
+        verdict=judge(rivals(own)),
+        remarks=remarks(own),
     )
+
+
+def estimates(cells: Sequence[Outcome], chosen: str) -> dict[str, dict[str, dict[str, Estimate]]]:
+    """Return the estimates by name, split and metric: of models, of baselines of the chosen one."""
+
+    def all_of(
+        own: Sequence[Outcome], baseline: str | None = None
+    ) -> dict[str, dict[str, Estimate]]:
+        return {
+            split: {metric: estimate(own, split, metric, baseline) for metric in METRICS}
+            for split in (VAL, TEST)
+        }
+
+    models = by_model(cells)
+    return {name: all_of(own) for name, own in models.items()} | {
+        name: all_of(models[chosen], name) for name in BASELINES
+    }
 
 
 def baselines(own: Sequence[Outcome]) -> list[Baseline]:
@@ -79,7 +96,7 @@ def baselines(own: Sequence[Outcome]) -> list[Baseline]:
             name=name,
             description=description,
             scores={
-                split: mean_metrics([cell.evaluation["baseline"][name][split] for cell in own])
+                split: mean_metrics([cell.metrics(split, name) for cell in own])
                 for split in (VAL, TEST)
             },
         )

@@ -1,4 +1,4 @@
-"""Uncertainty of means over folds, and tests between two models on the same folds.
+"""Spread over folds and seeds, and tests between two models on the same folds.
 
 The metric of a fold is the mean over the seeds trained on it: more seeds reduce its variance, and
 are not more folds.
@@ -18,15 +18,6 @@ NO_SPREAD = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
-    """A metric over two or more folds, each the mean over its seeds."""
-
-    mean: float
-    std: float  # over folds: of other videos, and of seeds as far as their mean varies
-    interval: tuple[float, float] | None  # of the mean, CONFIDENCE; None if nothing varies
-
-
-@dataclass(frozen=True, kw_only=True)
 class Difference:
     """The difference of a metric between two models, over the folds that both have."""
 
@@ -37,21 +28,15 @@ class Difference:
     p: float | None  # two-sided
 
 
-def spread_over_folds(values: Sequence[float]) -> Spread:
-    """Return mean, sample deviation and interval of a share in [0, 1] over two or more folds.
+def mean_variance(values: Sequence[float], *, val_per_train: float) -> float:
+    """Return the variance of the mean of two or more folds, which share training videos.
 
-    The interval is Student's: mean ± t · std / √folds, with t of folds - 1 degrees of freedom
-    ("The probable error of a mean", Biometrika 6, 1908), cut to [0, 1]. It takes the folds as
-    independent. They share most of their training videos, so it is optimistic: no estimator of
-    that variance is unbiased (Bengio and Grandvalet, "No unbiased estimator of the variance of
-    k-fold cross-validation", JMLR 5, 2004). It is None if nothing varies: an interval of width 0
-    would suggest certainty for a model that predicts one class for all videos.
+    (1/folds + n_val/n_train) · variance: Nadeau and Bengio, "Inference for the generalization
+    error", Machine Learning 52, 2003, section 5.1, for folds as in Bouckaert and Frank (PAKDD
+    2004). The second term accounts for the training videos that the folds share; without it a
+    difference is found too often. `val_per_train`: validation videos for each training video.
     """
-    mean, std = statistics.fmean(values), statistics.stdev(values)
-    if std < NO_SPREAD:
-        return Spread(mean=mean, std=std, interval=None)
-    half = _quantile(len(values)) * std / len(values) ** 0.5
-    return Spread(mean=mean, std=std, interval=(max(0.0, mean - half), min(1.0, mean + half)))
+    return (1 / len(values) + val_per_train) * statistics.variance(values)
 
 
 def std_over_seeds(values_by_fold: Sequence[Sequence[float]]) -> float:
@@ -69,19 +54,14 @@ def std_over_seeds(values_by_fold: Sequence[Sequence[float]]) -> float:
 def difference_over_folds(differences: Sequence[float], *, val_per_train: float) -> Difference:
     """Apply the corrected resampled t-test to two or more paired validation metrics.
 
-    t = mean / √((1/folds + n_val/n_train) · variance), with folds - 1 degrees of freedom: Nadeau
-    and Bengio, "Inference for the generalization error", Machine Learning 52, 2003, section 5.1,
-    for folds as in Bouckaert and Frank (PAKDD 2004). The second term accounts for the
-    training videos that the folds share; without it a difference is found too often. The interval
+    t = mean / √`mean_variance`, with folds - 1 degrees of freedom (Nadeau and Bengio). The interval
     is of the same t, so it holds 0 if p > 0.05. There is no test if nothing varies.
-
-    `val_per_train`: validation videos for each training video, n_val/n_train.
     """
     mean, std = statistics.fmean(differences), statistics.stdev(differences)
     if std < NO_SPREAD:
         return Difference(mean=mean, std=std, interval=None, t=None, p=None)
     folds = len(differences)
-    error = (1 / folds + val_per_train) ** 0.5 * std
+    error = mean_variance(differences, val_per_train=val_per_train) ** 0.5
     half = _quantile(folds) * error
     return Difference(
         mean=mean,

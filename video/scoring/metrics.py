@@ -36,22 +36,3 @@ def classification_metrics(
         },
         "confusion": confusion.tolist(),
     }
-
-
-def balanced_accuracy_interval(
-    confusion: Sequence[Sequence[int]], *, draws: int = 10_000
-) -> tuple[float, float]:
-    """Return a 95 % interval of the balanced accuracy, from the confusion matrix of a test set.
-
-    Jeffreys' prior for each class's recall, Beta(correct + 1/2, wrong + 1/2), their mean by
-    `draws` simulations with a fixed seed (Brodersen et al., "The balanced accuracy and its
-    posterior distribution", ICPR 2010, there with the uniform prior). It is widened to hold the
-    measured value, which the prior can exclude if classes are small and all correct. It takes
-    videos as independent; near-duplicates in the test set make the true interval wider.
-    """
-    generator = np.random.Generator(np.random.Philox(key=0))
-    counts = [(row[i], sum(row)) for i, row in enumerate(confusion) if sum(row)]
-    recalls = [generator.beta(right + 0.5, of - right + 0.5, draws) for right, of in counts]
-    low, high = np.quantile(np.mean(recalls, axis=0), [0.025, 0.975])
-    measured = np.mean([right / of for right, of in counts])
-    return float(min(low, measured)), float(max(high, measured))

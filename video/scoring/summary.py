@@ -7,35 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import polars as pl
-
-from video.scoring.comparison import (
-    Difference,
-    Spread,
-    difference_over_folds,
-    spread_over_folds,
-    std_over_seeds,
-)
+from video.scoring.comparison import Difference, difference_over_folds, std_over_seeds
+from video.scoring.estimates import METRICS, estimate
 from video.scoring.monitored import SUMMARY
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """The results of a cell: a model trained on a fold with a seed.
-
-    name: for display, with its seed if there are several; evaluation: "val" and "test" by
-    `metrics.classification_metrics`, and "baseline" with the same by name; history: one row per
-    epoch; predictions: one row per video, with `probability_<label>` per class.
-    """
-
-    model: str
-    fold: int
-    seed: int
-    name: str
-    num_train_videos: int
-    evaluation: Mapping[str, Any]
-    history: pl.DataFrame
-    predictions: pl.DataFrame
+from video.scoring.outcomes import Outcome, by_fold, by_model, val_per_train
+from video.scoring.verdict import rivals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,40 +55,11 @@ def best_model(cells: Sequence[Outcome], monitor: str) -> str:
     return max(means, key=lambda model: sign * means[model])
 
 
-def by_model(cells: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    models: dict[str, list[Outcome]] = {}
-    for cell in cells:
-        models.setdefault(cell.model, []).append(cell)
-    return models
-
-
-def by_fold(cells: Sequence[Outcome]) -> dict[int, list[Outcome]]:
-    folds: dict[int, list[Outcome]] = {}
-    for cell in cells:
-        folds.setdefault(cell.fold, []).append(cell)
-    return folds
-
-
 def fold_means(cells: Sequence[Outcome], split: str, metric: str) -> dict[int, float]:
     """Return the mean of a metric over the seeds, by fold; exact for one seed."""
     return {
         fold: statistics.fmean(cell.evaluation[split][metric] for cell in own)
         for fold, own in by_fold(cells).items()
-    }
-
-
-def spreads(cells: Sequence[Outcome]) -> dict[str, dict[str, Spread]]:
-    """Return the spread of the balanced accuracy over folds, by model and split.
-
-    Models with a single fold are left out. Each fold counts once, as the mean over its seeds.
-    """
-    return {
-        model: {
-            split: spread_over_folds(list(fold_means(own, split, "balanced_accuracy").values()))
-            for split in ("val", "test")
-        }
-        for model, own in by_model(cells).items()
-        if len(by_fold(own)) > 1
     }
 
 
@@ -146,14 +93,12 @@ def comparisons(cells: Sequence[Outcome]) -> list[Comparison]:
         shared = by_fold(first).keys() & by_fold(second).keys()
         if len(shared) > 1:
             own = [cell for cell in first if cell.fold in shared]
-            num_val = sum(cell.evaluation["val"]["num_videos"] for cell in own)
-            num_train = sum(cell.num_train_videos for cell in own)
             found.append(
                 Comparison(
                     first=first[0].model,
                     second=second[0].model,
                     val=difference_over_folds(
-                        _differences(first, second, "val"), val_per_train=num_val / num_train
+                        _differences(first, second, "val"), val_per_train=val_per_train(own)
                     ),
                     test=statistics.fmean(_differences(first, second, "test")),
                 )
@@ -171,13 +116,18 @@ def _differences(first: Sequence[Outcome], second: Sequence[Outcome], split: str
     ]
 
 
-def comparison_lines(cells: Sequence[Outcome]) -> list[str]:
-    """Describe how the models vary over folds and seeds, and how they differ."""
-    lines = [
-        f"{model}: test balanced accuracy over {len(by_fold(by_model(cells)[model]))} folds "
-        f"{of['test'].mean:.4f} ± {of['test'].std:.4f}{_interval_words(of['test'].interval, '.4f')}"
-        for model, of in spreads(cells).items()
-    ]
+def score_lines(cells: Sequence[Outcome]) -> list[str]:
+    """Describe the test score of every model and how the models differ."""
+    lines = []
+    for model, own in by_model(cells).items():
+        found = estimate(own, "test", "balanced_accuracy")
+        low, high = found.interval
+        folds = list(fold_means(own, "test", "balanced_accuracy").values())
+        spread = f" ± {statistics.stdev(folds):.4f} over {len(folds)} folds" if folds[1:] else ""
+        lines.append(
+            f"{model}: test balanced accuracy {statistics.fmean(folds):.4f}{spread}, 95 % interval "
+            f"{low:.4f} to {high:.4f} ({found.basis})"
+        )
     lines += [
         f"{model}: test balanced accuracy of single seeds ± {std['test']:.4f} around the mean of "
         "their fold"
@@ -188,16 +138,16 @@ def comparison_lines(cells: Sequence[Outcome]) -> list[str]:
         p_value = "" if val.p is None else f", p = {val.p:.3f}"
         lines.append(
             f"{compared.first} less {compared.second}: val balanced accuracy {val.mean:+.4f}"
-            f"{_interval_words(val.interval, '+.4f')}{p_value}; test {compared.test:+.4f}"
+            f"{_interval_words(val.interval)}{p_value}; test {compared.test:+.4f}"
         )
     return lines
 
 
-def _interval_words(interval: tuple[float, float] | None, digits: str) -> str:
+def _interval_words(interval: tuple[float, float] | None) -> str:
     if interval is None:
         return " on every fold"
     low, high = interval
-    return f", 95 % interval {low:{digits}} to {high:{digits}}"
+    return f", 95 % interval {low:+.4f} to {high:+.4f}"
 
 
 def metrics_document(
@@ -206,21 +156,19 @@ def metrics_document(
     """Return the content of metrics.json.
 
     `val` and `test` are the metrics of `model`, means over its folds and seeds (all models have the
-    same ones); `baseline` are those of the baselines on the same test sets. With more than one
-    cell, `models` has the mean of each model; with more than one fold also the sample standard
-    deviation over folds (of the means over seeds) and the interval of the mean; with more than one
-    seed also the standard deviation over seeds within folds, pooled. With more than one fold,
-    `comparisons` has every two models on the same folds. (DVC shows every number as a column, but
-    not a list.)
+    same ones), with their intervals; `baseline` are those of the baselines on the same test sets,
+    and the lead of `model` over them. With more than one cell, `models` has the mean of each model
+    and its interval; with more than one fold also the sample standard deviation over folds (of the
+    means over seeds); with more than one seed also the standard deviation over seeds within folds,
+    pooled. With more than one fold, `comparisons` has every two models on the same folds. (DVC
+    shows every number as a column, but not a list.)
     """
     own = by_model(cells)[model]
-    baselines = own[0].evaluation["baseline"]
-    document: dict[str, Any] = {
-        split: mean_metrics([cell.evaluation[split] for cell in own]) for split in ("val", "test")
-    }
+    document: dict[str, Any] = {split: _scores(own, split) for split in ("val", "test")}
     document["baseline"] = {
-        name: mean_metrics([cell.evaluation["baseline"][name]["test"] for cell in own])
-        for name in baselines
+        name: _scores(own, "test", name)
+        | {"lead": rival.lead.value, "lead_interval": rival.lead.interval}
+        for name, rival in rivals(own).items()
     }
     document["counts"] = dict(counts)
     if len(cells) > 1:
@@ -233,13 +181,27 @@ def metrics_document(
     return document
 
 
+def _scores(own: Sequence[Outcome], split: str, baseline: str | None = None) -> dict[str, Any]:
+    """Return the mean metrics of a model or a baseline, their intervals and number of groups."""
+    found = {metric: estimate(own, split, metric, baseline) for metric in METRICS}
+    return {
+        **mean_metrics([cell.metrics(split, baseline) for cell in own]),
+        **{f"{metric}_interval": of.interval for metric, of in found.items()},
+        "groups": found["accuracy"].num_groups,
+    }
+
+
 def _spread_document(own: Sequence[Outcome], split: str) -> dict[str, Any]:
     """Return the balanced accuracy of one model, with the spreads that its cells allow."""
-    means = fold_means(own, split, "balanced_accuracy").values()
-    document: dict[str, Any] = {"balanced_accuracy": statistics.fmean(means)}
-    for over_folds in spreads(own).values():
-        document["balanced_accuracy_std"] = over_folds[split].std
-        document["balanced_accuracy_interval"] = over_folds[split].interval
+    means = list(fold_means(own, split, "balanced_accuracy").values())
+    found = estimate(own, split, "balanced_accuracy")
+    document: dict[str, Any] = {
+        "balanced_accuracy": statistics.fmean(means),
+        "balanced_accuracy_interval": found.interval,
+        "groups": found.num_groups,
+    }
+    if len(means) > 1:
+        document["balanced_accuracy_std"] = statistics.stdev(means)
     for over_seeds in seed_stds(own).values():
         document["balanced_accuracy_seed_std"] = over_seeds[split]
     return document
