@@ -30,10 +30,11 @@ from video.source.container import (
     rotation,
     upright,
 )
+from video.source.dynamic_range import has_high_range, standard_range
 
 Fit = Literal["letterbox", "crop"]
 
-DECODING_VERSION = 2
+DECODING_VERSION = 3
 
 # Area averaging keeps small texture from aliasing; the other three make swscale give the same
 # bytes on every CPU.
@@ -210,14 +211,18 @@ def _rgb(frame: av.VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
     if colorspace in (Colorspace.DEFAULT, 2):  # 2: "unspecified"
         # FFmpeg's own default: BT.601.
         colorspace = Colorspace.ITU601
+    high_range = has_high_range(frame)
     scaled = frame.reformat(
         width=width,
         height=height,
-        format="rgb24",
+        # swscale gives wrong colors in rgb48 with these flags.
+        format="gbrp16le" if high_range else "rgb24",
         src_colorspace=colorspace,
         interpolation=_SCALING,
         threads=1,
     )
+    if high_range:
+        return standard_range(cast(NDArray[np.uint16], scaled.to_ndarray()), frame)
     return plane_rows(scaled.planes[0])[:, : 3 * width].reshape(height, width, 3)
 
 
