@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from stages.params import Clips, read_params
 from stages.paths import CLIPS, PACKS, VIDEOS
 from video.clips.packs import (
     PACK_NAME,
+    indices_by_time,
     pack_bytes,
     pack_key,
     pack_rows,
@@ -38,6 +40,7 @@ class Task:
     path: Path
     sha256: str
     num_frames: int
+    indices: list[int]
     timing: FrameTiming | None
     clips: Clips
     pack: str
@@ -51,6 +54,7 @@ def main(inputs: StageInputs) -> None:
             path=Path(params.data.root) / row["video_path"],
             sha256=row["sha256"],
             num_frames=row["num_frames"],
+            indices=sampled_frames(row, params.clips.frames),
             timing=frame_timing(row),
             clips=params.clips,
             pack=pack_name(row["sha256"], params.clips),
@@ -80,6 +84,13 @@ def main(inputs: StageInputs) -> None:
 def pack_name(sha256: str, clips: Clips) -> str:
     recipe = {"decoding": DECODING_VERSION, "decoders": decoder_versions(), **asdict(clips)}
     return f"{pack_key(sha256, recipe)}.npy"
+
+
+def sampled_frames(video: dict[str, Any], count: int) -> list[int]:
+    """Return the frames to sample from a row of the videos: uniformly by time, if it is known."""
+    if video["end_pts"] is None:
+        return uniform_indices(video["num_frames"], count)
+    return indices_by_time(video["frame_pts"], video["end_pts"], count)
 
 
 def reuse_pack(task: Task) -> pl.DataFrame | None:
@@ -113,7 +124,7 @@ def read_clip(task: Task) -> NDArray[np.uint8]:
     try:
         return read_frames(
             task.path,
-            uniform_indices(task.num_frames, task.clips.frames),
+            task.indices,
             height=task.clips.height,
             width=task.clips.width,
             fit=task.clips.fit,

@@ -14,14 +14,15 @@ from sklearn.preprocessing import OneHotEncoder
 NUMBERS = (
     *("width", "height", "rotation", "mirrored", "interlaced", "pixel_aspect"),
     *("fps", "num_frames", "declared_frames", "duration_sec", "size_bytes"),
-    *("num_corrupt_frames", "num_size_changes", "timing_proven"),
+    *("num_corrupt_frames", "num_size_changes", "num_hidden_frames"),
+    *("length_known", "timing_proven"),
     *("num_streams", "stream_index", "audio_rate", "audio_channels"),
 )
 CATEGORIES = (
     *("verdict", "container", "written_by", "codec", "profile", "pixel_format", "color_tags"),
     *("time_base", "audio_codec"),
 )
-TIMING = ("packet_pts", "frame_pts", "key_frame_pts")
+TIMING = ("packet_pts", "frame_pts", "end_pts", "key_frame_pts")
 METADATA = (*NUMBERS, *CATEGORIES, *TIMING)
 
 MIN_VIDEOS = 3  # of a leaf, and of a category beside "any other"

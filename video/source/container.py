@@ -9,7 +9,9 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, cast
@@ -18,7 +20,7 @@ import av
 import av.logging
 import numpy as np
 from av.sidedata.sidedata import Type
-from av.video.reformatter import Colorspace
+from av.video.reformatter import ColorPrimaries, Colorspace
 from numpy.typing import NDArray
 
 # As AVColorSpace: RGB, BT.709, unspecified, FCC, BT.470BG, SMPTE 170M, SMPTE 240M, BT.2020.
@@ -61,13 +63,24 @@ def frame_timing(facts: Mapping[str, Any]) -> FrameTiming | None:
 
 
 def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """Return the first video stream that can be decoded and is no cover picture; one thread."""
-    for stream in _moving_pictures(container):
-        if _has_decoder(stream):
-            stream.thread_type = "NONE"
-            stream.codec_context.thread_count = 1
-            return stream
-    return None
+    """Return the main video stream that can be decoded and is no cover picture; one thread."""
+    streams = [stream for stream in _moving_pictures(container) if _has_decoder(stream)]
+    stream = _main(container, streams) if len(streams) > 1 else next(iter(streams), None)
+    if stream is not None:
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+    return stream
+
+
+def _main(container: av.container.InputContainer, streams: list[av.VideoStream]) -> av.VideoStream:
+    """Choose the first stream that is no preview, by its number of frames and of pixels."""
+    counts = Counter({stream.index: 0 for stream in streams})
+    with av.open(container.name, metadata_errors="replace") as again, suppress(av.FFmpegError):
+        for packet in again.demux(*(again.streams[index] for index in counts)):
+            counts[packet.stream.index] += packet.size > 0
+    long = [stream for stream in streams if 2 * counts[stream.index] >= max(counts.values())]
+    sizes = [stream.width * stream.height for stream in long]
+    return next(stream for stream, size in zip(long, sizes, strict=True) if 4 * size >= max(sizes))
 
 
 def undecodable_codecs(container: av.container.InputContainer) -> list[str]:
@@ -104,18 +117,46 @@ def _has_decoder(stream: av.VideoStream) -> bool:
     return context is not None
 
 
+class DecodingError(ValueError):
+    """Some packets of a video do not decode; raised after the last frame that does."""
+
+    def __init__(self, number: int, error: av.FFmpegError) -> None:
+        self.message = error.strerror or str(error)
+        super().__init__(f"decoding fails before frame {number}: {self.message}")
+
+
 def decoded_frames(
     packets: "Iterable[av.Packet[Any]]", stream: av.VideoStream
 ) -> Iterator[av.VideoFrame]:
     """Decode the packets of `stream`, then flush the decoder.
 
-    An empty packet stands for a picture that was dropped or is shown again, and holds no frame. It
-    is skipped: a decoder would take it for the end of the stream.
+    A packet that does not decode costs its own frames, as in a player: the next one is tried, and
+    the first error is raised at the end, as `DecodingError`. An empty packet stands for a picture
+    that was dropped or is shown again, and holds no frame. It is skipped: a decoder would take it
+    for the end of the stream.
     """
-    for packet in packets:
+    failed: DecodingError | None = None
+    number = 0
+
+    def attempt(step: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal failed
+        try:
+            return step(*arguments)
+        except MemoryError:
+            raise
+        except av.FFmpegError as error:
+            failed = failed or DecodingError(number, error)
+            return None
+
+    remaining = iter(packets)
+    while (packet := attempt(next, remaining, None)) is not None:
         if packet.size and packet.stream.index == stream.index:
-            yield from stream.decode(packet)
-    yield from stream.decode(None)
+            for frame in attempt(stream.decode, packet) or ():
+                yield frame
+                number += 1
+    yield from attempt(stream.decode, None) or ()
+    if failed:
+        raise failed
 
 
 def pixel_aspect(stream: av.VideoStream) -> Fraction:
@@ -209,8 +250,17 @@ def _row_bytes(frame: av.VideoFrame, plane: int) -> int | None:
 
 
 def make_convertible(frame: av.VideoFrame) -> str:
-    """Tag a frame as BT.601 if swscale cannot convert from its color matrix; return a remark."""
+    """Tag a frame with a similar color matrix if swscale has not its own; return a remark."""
     if frame.colorspace in _CONVERTIBLE_MATRICES:
         return ""
-    unknown, frame.colorspace = int(frame.colorspace), Colorspace.ITU601
-    return f"matrix_coefficients {unknown} cannot be converted; the colours are read as BT.601"
+    unknown = int(frame.colorspace)
+    frame.colorspace, name = _similar_matrix(frame)
+    return f"matrix_coefficients {unknown} cannot be converted; the colours are read as {name}"
+
+
+def _similar_matrix(frame: av.VideoFrame) -> tuple[Colorspace, str]:
+    if frame.color_primaries == ColorPrimaries.BT2020:
+        return Colorspace.BT2020, "BT.2020"
+    if frame.color_primaries == ColorPrimaries.BT709:
+        return Colorspace.ITU709, "BT.709"
+    return Colorspace.ITU601, "BT.601"

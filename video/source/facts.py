@@ -15,7 +15,7 @@ from video.source.container import decoder_versions
 from video.splitting.fingerprints import FINGERPRINT_VERSION
 
 # Raise it when a file may get other facts than before.
-INSPECTION_VERSION = 4
+INSPECTION_VERSION = 5
 
 # A limit ended these inspections: another limit may let them go on.
 STOPPED_BY_A_LIMIT = ("timeout", "out_of_memory", "too_long")
@@ -30,18 +30,22 @@ class VideoFacts:
     """The result of one full decode.
 
     verdict: "ok"; "truncated" (it ends before its header says), "damaged" (frames flagged corrupt,
-    or an error although nothing is known to be missing), "unreadable" (no container that FFmpeg
-    knows, or no decoder for its pictures), "no_video" (no picture in it), "too_long" (decoding
-    stopped there), the limit that ended the process at work: "timeout", "out_of_memory", "crashed",
-    or "internal_error" (this program failed, not the file). `reason` says more; it is "" if ok, or
-    a remark on how the file is read.
+    an error, or parts missing in the middle), "unreadable" (no container that FFmpeg knows, or no
+    decoder for its pictures), "no_video" (no picture in it), "too_long" (decoding stopped there),
+    the limit that ended the process at work: "timeout", "out_of_memory", "crashed", or
+    "internal_error" (this program failed, not the file). `reason` says more; it is "" if ok, or a
+    remark on how the file is read.
+    `length_known` is false if nothing in the file tells whether its end is missing;
+    `num_hidden_frames` counts those that an edit list hides.
     Sizes are in pixels as stored, before `rotation` (0, 90, 180 or 270 degrees counterclockwise)
-    is applied; `fps` is the mean rate that the container states, 0.0 if none. From `container` on
+    is applied; `fps` is the mean rate that the container states, or that of the frames if their
+    times say otherwise, 0.0 if neither is known. From `container` on
     they are statements of the file, see header.py; `audio_rate` is in Hz, of the first sound.
 
     The rest is for reading single frames later. `packet_pts` has every packet of the chosen stream
     in the order of the file, `frame_pts` every frame in display order, in units of the stream's
-    time base, None if missing; `key_frame_pts` those at which decoding can begin according to both
+    time base, None if missing; the last one ends at `end_pts`, None unless the pts ascend;
+    `key_frame_pts` those at which decoding can begin according to both
     packet and frame. `timing_proven` means that these suffice to pick a frame by its pts: the
     verdict is ok, every packet has a pts, the sorted pts of the packets are those of the frames, no
     two alike, no frame is flagged corrupt, and all have one size. Only then `frame_crc32` is
@@ -54,6 +58,7 @@ class VideoFacts:
     size_bytes: int
     num_frames: int = 0
     declared_frames: int = 0
+    length_known: bool = False
     fps: float = 0.0
     duration_sec: float = 0.0
     width: int = 0
@@ -64,6 +69,7 @@ class VideoFacts:
     stream_index: int = -1
     num_corrupt_frames: int = 0
     num_size_changes: int = 0
+    num_hidden_frames: int = 0
     timing_proven: bool = False
     container: str = ""
     profile: str = ""
@@ -79,12 +85,16 @@ class VideoFacts:
     audio_channels: int = 0
     packet_pts: tuple[int | None, ...] = ()
     frame_pts: tuple[int | None, ...] = ()
+    end_pts: int | None = None
     key_frame_pts: tuple[int, ...] = ()
     frame_crc32: tuple[int, ...] = ()
     fingerprint: tuple[int, ...] = ()
 
 
-_TYPES: dict[Any, Any] = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
+_TYPES: dict[Any, Any] = {
+    **{str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean},
+    int | None: pl.Int64,
+}
 _LISTS = {
     "packet_pts": pl.List(pl.Int64),
     "frame_pts": pl.List(pl.Int64),

@@ -7,101 +7,29 @@ thread, because several videos at once use the cores better.
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 
 import av
 
-from video.source.container import (
-    decoded_frames,
-    frame_crc32,
-    make_convertible,
-    picture_stream,
-    rotation,
-    undecodable_codecs,
-)
+from video.source.container import picture_stream, rotation, undecodable_codecs
 from video.source.facts import VideoFacts
 from video.source.fingerprint import Fingerprint
 from video.source.header import header_facts
+from video.source.record import Record
+from video.source.structure import Structure, structure_of
 
 # A header may promise a frame or two that an encoder never wrote; more is a file cut off.
 _TOLERATED_MISSING_FRAMES = 2
 _TOLERATED_MISSING_SHARE = 0.02
 
-# An MPEG-4 packet as short as this can say "not coded", the picture before it is shown again: a
-# start code, five fields and at most two bytes of time. Decoders give no frame for it.
-_MAX_UNCODED_BYTES = 8
+# Longer cuts are not made with an edit list: a damaged table of times hides as many.
+_LEAST_SHOWN_SHARE = 0.25
+
+# Here frames can be missing without a trace but in the times of the others.
+_WITH_LOOSE_FRAMES = frozenset({"asf", "mpegts", "mpeg", "mpegvideo", "m4v"})
 
 # Their frames lie in other files, which the hash of this one does not cover.
 _PLAYLISTS = frozenset({"concat", "dash", "hls"})
-
-
-@dataclass(kw_only=True)
-class _Record:
-    """The packets and frames of one stream decoded so far.
-
-    error_text: the error that ended the decoding early, "" if none did.
-    remark: on how the frames are read, "" if there is nothing to remark.
-    end_sec: end time of the last packet's content, in any stream.
-    """
-
-    error_text: str = ""
-    remark: str = ""
-    end_sec: float = 0.0
-    packet_pts: list[int | None] = field(default_factory=list)
-    key_packet_pts: set[int] = field(default_factory=set)
-    frame_pts: list[int | None] = field(default_factory=list)
-    key_frame_pts: list[int] = field(default_factory=list)
-    frame_crc32: list[int] = field(default_factory=list)
-    first: av.VideoFrame | None = None
-    first_corrupt: int = -1
-    num_corrupt: int = 0
-    num_size_changes: int = 0
-    num_hidden: int = 0
-    num_short: int = 0
-    in_doubt: bool = False
-    _size: tuple[int, int] = (0, 0)
-
-    def add_packet(self, packet: "av.Packet[av.stream.Stream]") -> None:
-        if packet.size == 0:
-            return  # no frame, see `decoded_frames`
-        self.packet_pts.append(packet.pts)
-        # Hidden by an edit list, as when a video was cut between key frames without re-encoding.
-        self.num_hidden += packet.is_discard
-        self.num_short += packet.size <= _MAX_UNCODED_BYTES
-        if packet.pts is None:
-            self.in_doubt = True
-        elif packet.is_keyframe:
-            self.key_packet_pts.add(packet.pts)
-
-    def add_frame(self, frame: av.VideoFrame) -> None:
-        if self.first is None:
-            self.first = frame
-            self._size = (frame.width, frame.height)
-        if frame.is_corrupt:
-            self.num_corrupt += 1
-            if self.first_corrupt < 0:
-                self.first_corrupt = len(self.frame_pts)
-        if self._size != (frame.width, frame.height):
-            self.num_size_changes += 1
-            self._size = (frame.width, frame.height)
-        last = self.frame_pts[-1] if self.frame_pts else None
-        if frame.pts is None or (last is not None and frame.pts <= last):
-            self.in_doubt = True
-        elif frame.key_frame and frame.pts in self.key_packet_pts:
-            self.key_frame_pts.append(frame.pts)
-        self.in_doubt |= bool(self.num_corrupt or self.num_size_changes)
-        self.frame_pts.append(frame.pts)
-        if not self.in_doubt:
-            self.frame_crc32.append(frame_crc32(frame))
-        self.remark = make_convertible(frame) or self.remark
-
-    def proves_timing(self) -> bool:
-        """Return whether packets and frames match one to one, each with a pts of its own."""
-        if self.in_doubt:
-            return False
-        return sorted(pts for pts in self.packet_pts if pts is not None) == self.frame_pts
 
 
 def inspect_video(path: Path, max_duration_sec: float = math.inf) -> VideoFacts:
@@ -136,8 +64,7 @@ def inspect_video(path: Path, max_duration_sec: float = math.inf) -> VideoFacts:
             if unknown := undecodable_codecs(container):
                 return rejected("unreadable", _no_decoder(unknown))
             return rejected("no_video", "the file holds no video stream")
-        max_frames = max_duration_sec * float(stream.average_rate or math.inf)
-        facts = _decode_fully(path, container, stream, sha256, max_frames)
+        facts = _decode_fully(path, container, stream, sha256, max_duration_sec)
         return facts or rejected("too_long", f"it lasts more than {max_duration_sec:g} s")
 
 
@@ -166,44 +93,31 @@ def _decode_fully(
     container: av.container.InputContainer,
     stream: av.VideoStream,
     sha256: str,
-    max_frames: float,
+    max_duration_sec: float,
 ) -> VideoFacts | None:
-    """Return the facts of a full decode; None if there are more than `max_frames`."""
-    record = _Record()
+    """Return the facts of a full decode; None if the frames last longer than that."""
+    record = Record()
     fingerprint = Fingerprint(expected_frames=stream.frames)
-    for frame in _frames(container, stream, record):
-        record.add_frame(frame)
+    for frame in record.frames(container, stream):
         fingerprint.add(frame)
-        if len(record.frame_pts) > max_frames:
+        if record.shown_sec(stream) > max_duration_sec:
             return None
-    num_frames = len(record.frame_pts)
     first = record.first
-    declared = stream.frames
-    fps = stream.average_rate or Fraction(0)
-    missing_sec = _stated_duration_sec(container) - record.end_sec
-    expected = declared
-    if num_frames < declared:
-        listed = _num_listed(path, stream.index)
-        expected = listed if num_frames <= listed else declared
-    if stream.codec_context.name == "mpeg4":
-        expected -= record.num_short
-    verdict, reason = _verdict(
-        num_frames,
-        expected - record.num_hidden,
-        float(missing_sec * fps),
-        record.first_corrupt,
-        record.error_text,
-    )
+    fps, duration_sec = record.rate_and_duration(stream)
+    structure = structure_of(path, container.format.name)
+    stated_sec = structure.stated_sec or _stated_duration_sec(container)
+    verdict, reason = _verdict(path, stream, record, structure, stated_sec)
     proven = verdict == "ok" and record.proves_timing()
     return VideoFacts(
         verdict=verdict,
         reason=reason or record.remark,
         sha256=sha256,
         size_bytes=path.stat().st_size,
-        num_frames=num_frames,
-        declared_frames=declared,
-        fps=float(fps),
-        duration_sec=float(num_frames / fps) if fps else 0.0,
+        num_frames=len(record.frame_pts),
+        declared_frames=stream.frames,
+        length_known=structure.has_end or stream.frames > 0 or stated_sec > 0,
+        fps=fps,
+        duration_sec=duration_sec,
         width=first.width if first else 0,
         height=first.height if first else 0,
         rotation=rotation(first) if first else 0,
@@ -212,37 +126,84 @@ def _decode_fully(
         stream_index=stream.index,
         num_corrupt_frames=record.num_corrupt,
         num_size_changes=record.num_size_changes,
+        num_hidden_frames=record.num_discarded + record.num_unlisted,
         timing_proven=proven,
         **header_facts(container, stream, first),
         packet_pts=tuple(record.packet_pts),
         frame_pts=tuple(record.frame_pts),
+        end_pts=record.end_pts(),
         key_frame_pts=tuple(record.key_frame_pts),
         frame_crc32=tuple(record.frame_crc32) if proven else (),
         fingerprint=fingerprint.hashes(),
     )
 
 
-def _frames(
-    container: av.container.InputContainer, stream: av.VideoStream, record: _Record
-) -> Iterator[av.VideoFrame]:
-    """Decode up to the end of the file or to its first error, which goes to the record.
+def _verdict(
+    path: Path, stream: av.VideoStream, record: Record, structure: Structure, stated_sec: float
+) -> tuple[str, str]:
+    num_frames = len(record.frame_pts)
+    cause = record.failed.message if record.failed else ""
+    if num_frames == 0:
+        return "no_video", f"no frame decodes ({cause or 'nothing said'})"
+    expected = _expected_frames(path, stream, record)
+    if _is_missed(expected - num_frames, expected):
+        reason = f"{num_frames} of {expected} declared frames decode"
+        return "truncated", f"{reason}: {cause}" if cause else reason
+    missing = record.missing_frames(stream, stated_sec)
+    if _is_missed(missing, num_frames):
+        return (
+            "truncated",
+            f"{num_frames} frames decode, about {missing:.0f} more are in the duration that the "
+            "header states",
+        )
+    if faults := [*_faults(stream, record, structure)]:
+        return "damaged", "; ".join(faults)
+    if structure.cut and not stated_sec:
+        return "truncated", structure.cut
+    return "ok", ""
 
-    Only exceptions raised in here are faults of the file; the consumer's own propagate.
-    """
 
-    def noted() -> "Iterator[av.Packet[av.stream.Stream]]":
-        for packet in container.demux():
-            record.end_sec = max(record.end_sec, _end_sec(packet))
-            if packet.stream.index == stream.index:
-                record.add_packet(packet)
-            yield packet
+def _is_missed(missing: float, expected: int) -> bool:
+    return missing > max(_TOLERATED_MISSING_FRAMES, _TOLERATED_MISSING_SHARE * expected)
 
-    try:
-        yield from decoded_frames(noted(), stream)
-    except MemoryError:
-        raise
-    except av.FFmpegError as error:
-        record.error_text = _message(error)
+
+def _faults(stream: av.VideoStream, record: Record, structure: Structure) -> Iterator[str]:
+    """Name each sign that frames inside of the video are missing, or are not as they were."""
+    num_frames = len(record.frame_pts)
+    if record.failed:
+        yield str(record.failed)
+    if record.first_corrupt >= 0:
+        yield f"the decoder flags frame {record.first_corrupt} as corrupt"
+    if record.num_corrupt_packets:
+        yield f"bytes are missing in {record.num_corrupt_packets} packets"
+    if structure.hole:
+        yield f"the file has a hole: {structure.hole}"
+    lost = record.num_lost(stream.codec_context.name)
+    if _is_missed(lost, num_frames):
+        yield f"{lost} packets give no frame"
+    if stream.container.format.name in _WITH_LOOSE_FRAMES and (gap := record.gap()):
+        yield f"frames are missing between pts {gap[0]} and {gap[1]}"
+    hidden = record.num_discarded + record.num_unlisted
+    if hidden and (structure.contradiction or num_frames < _LEAST_SHOWN_SHARE * stream.frames):
+        why = f": {structure.contradiction}" if structure.contradiction else ""
+        yield f"an edit list hides {hidden} of {num_frames + hidden} frames{why}"
+
+
+def _expected_frames(path: Path, stream: av.VideoStream, record: Record) -> int:
+    """Return the number of frames that the container states, less those that are not shown."""
+    expected, num_frames = stream.frames, len(record.frame_pts)
+    if num_frames < expected:
+        listed = _num_listed(path, stream.index)
+        if num_frames <= listed:
+            # Edit lists also take packets out of the index of an MP4 file.
+            record.num_unlisted = expected - listed if _is_mp4(stream) else 0
+            expected = listed
+    uncoded = record.num_short if stream.codec_context.name == "mpeg4" else 0
+    return expected - uncoded - record.num_discarded
+
+
+def _is_mp4(stream: av.VideoStream) -> bool:
+    return "mp4" in stream.container.format.name.split(",")
 
 
 def _num_listed(path: Path, stream_index: int) -> int:
@@ -271,13 +232,6 @@ def _riff_is_whole(path: Path) -> bool:
     return size > 0 and place <= path.stat().st_size
 
 
-def _end_sec(packet: "av.Packet[av.stream.Stream]") -> float:
-    """Return the end time of the packet's content; 0 if the packet has no pts."""
-    if packet.pts is None:
-        return 0.0
-    return float((packet.pts + (packet.duration or 0)) * packet.time_base)
-
-
 def _stated_duration_sec(container: av.container.InputContainer) -> float:
     """Return the duration in the header of a Matroska or WebM file, which states no frame count.
 
@@ -287,33 +241,6 @@ def _stated_duration_sec(container: av.container.InputContainer) -> float:
     if "matroska" not in container.format.name or container.duration is None:
         return 0.0
     return container.duration / av.time_base
-
-
-def _verdict(
-    num_frames: int,
-    declared: int,
-    missing_by_time: float,
-    first_corrupt: int,
-    error_text: str,
-) -> tuple[str, str]:
-    if num_frames == 0:
-        return "no_video", f"no frame decodes ({error_text or 'nothing said'})"
-    missing = declared - num_frames
-    tolerated = max(_TOLERATED_MISSING_FRAMES, _TOLERATED_MISSING_SHARE * declared)
-    if missing > tolerated:
-        cause = f": {error_text}" if error_text else ""
-        return "truncated", f"{num_frames} of {declared} declared frames decode{cause}"
-    if missing_by_time > max(_TOLERATED_MISSING_FRAMES, _TOLERATED_MISSING_SHARE * num_frames):
-        return (
-            "truncated",
-            f"{num_frames} frames decode, about {missing_by_time:.0f} more are in the duration "
-            "that the header states",
-        )
-    if error_text:
-        return "damaged", f"decoding fails after frame {num_frames - 1}: {error_text}"
-    if first_corrupt >= 0:
-        return "damaged", f"the decoder flags frame {first_corrupt} as corrupt"
-    return "ok", ""
 
 
 def _message(error: Exception) -> str:
