@@ -10,9 +10,9 @@ mostly flat. Prints the tables of docs/defending_a_score.md.
 
 import argparse
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import av
@@ -64,16 +64,16 @@ def report_false_links(words: Sequence[Words], groups: Sequence[str]) -> None:
 
 
 def report_copies(paths: Sequence[Path], originals: Sequence[Words]) -> None:
-    print(f"| copy | found of {len(paths)} | median distance |\n| --- | --- | --- |")
+    print(f"| copy | found of {len(paths)} | mostly through |\n| --- | --- | --- |")
     decoded = [frames_of(path) for path in paths]
     for name, change in COPIES.items():
-        distances = []
+        shown: Counter[str] = Counter()
         for (frames, fps), original in zip(decoded, originals, strict=True):
             copy = fingerprint([change(frame) for frame in frames], fps)
-            found = near_duplicates([original, copy], max_distance=0.5)
-            distances.append(min((pair.distance for pair in found), default=0.5))
-        count = sum(distance <= DISTANCE for distance in distances)
-        print(f"| {name} | {count} | {median(distances):.3f} |", flush=True)
+            found = near_duplicates([original, copy], max_distance=DISTANCE)
+            shown.update(pair.shown.removesuffix(" of one") for pair in found)
+        ((mostly, _),) = shown.most_common(1) or [("", 0)]
+        print(f"| {name} | {shown.total()} | {mostly} |", flush=True)
 
 
 def report_flat() -> None:
@@ -114,28 +114,31 @@ def frames_of(path: Path) -> tuple[list[Picture], float]:
 # Copies
 
 
-def cropped(share: float) -> Callable[[Picture], Picture]:
+def cropped(share: float, down: float = 0.5, right: float = 0.5) -> Callable[[Picture], Picture]:
+    """Cut a part out of the picture, at the top left for 0 and at the bottom right for 1."""
+
     def change(frame: Picture) -> Picture:
         height, width = (round(side * share) for side in frame.shape[:2])
-        top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
+        top = round((frame.shape[0] - height) * down)
+        left = round((frame.shape[1] - width) * right)
         return frame[top : top + height, left : left + width]
 
     return change
 
 
-def bordered(share: float, level: int) -> Callable[[Picture], Picture]:
+def bordered(share: float, *color: int) -> Callable[[Picture], Picture]:
     def change(frame: Picture) -> Picture:
         rows, columns = (round(side * share) for side in frame.shape[:2])
         sides = (rows, rows, columns, columns)
-        return cv2.copyMakeBorder(frame, *sides, cv2.BORDER_CONSTANT, value=(level,) * 3)
+        return cv2.copyMakeBorder(frame, *sides, cv2.BORDER_CONSTANT, value=color)
 
     return change
 
 
-def turned(angle_deg: float) -> Callable[[Picture], Picture]:
+def turned(angle_deg: float, zoom: float = 1.0) -> Callable[[Picture], Picture]:
     def change(frame: Picture) -> Picture:
         height, width = frame.shape[:2]
-        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle_deg, 1.0)
+        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle_deg, zoom)
         return cv2.warpAffine(frame, matrix, (width, height))
 
     return change
@@ -152,25 +155,34 @@ def with_logo(frame: Picture) -> Picture:
     return cv2.putText(picture, "LOGO", place, cv2.FONT_HERSHEY_SIMPLEX, 1.0, (235,) * 3, 2)
 
 
-def blurred_frame(aspect: float) -> Callable[[Picture], Picture]:
+def with_banner(frame: Picture) -> Picture:
+    picture = frame.copy()
+    picture[-frame.shape[0] // 4 :] = 255
+    place = (10, picture.shape[0] - 15)
+    return cv2.putText(picture, "NEWS", place, cv2.FONT_HERSHEY_SIMPLEX, 1.0, (200, 0, 0), 2)
+
+
+def blurred_frame(aspect: float, down: float = 0.5) -> Callable[[Picture], Picture]:
     """Fill a screen of this aspect ratio with the picture itself, blurred and enlarged."""
 
     def change(frame: Picture) -> Picture:
         height, width = frame.shape[:2]
         screen = (max(height, round(width / aspect)), max(width, round(height * aspect)))
         back = cv2.GaussianBlur(cv2.resize(frame, screen[::-1]), (0, 0), 20)
-        top, left = (screen[0] - height) // 2, (screen[1] - width) // 2
+        top, left = round((screen[0] - height) * down), (screen[1] - width) // 2
         back[top : top + height, left : left + width] = frame
         return back
 
     return change
 
 
-def shifted(frame: Picture) -> Picture:
-    columns = round(0.1 * frame.shape[1])
-    picture = np.zeros_like(frame)
-    picture[:, columns:] = frame[:, :-columns]
-    return picture
+def shifted(right: float, down: float) -> Callable[[Picture], Picture]:
+    def change(frame: Picture) -> Picture:
+        height, width = frame.shape[:2]
+        matrix = np.array([[1, 0, right * width], [0, 1, down * height]], np.float32)
+        return cv2.warpAffine(frame, matrix, (width, height))
+
+    return change
 
 
 def filmed(frame: Picture) -> Picture:
@@ -190,9 +202,33 @@ def equalized(frame: Picture) -> Picture:
     return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
 
 
-def doubled(frame: Picture) -> Picture:
-    """Put the picture beside another one."""
-    return np.concatenate([frame, np.roll(frame, frame.shape[1] // 3, axis=1)[::-1]], axis=1)
+def another(frame: Picture) -> Picture:
+    """Make a picture that shows something else."""
+    return np.roll(frame, frame.shape[1] // 3, axis=1)[::-1]
+
+
+def beside(axis: int, *, first: bool) -> Callable[[Picture], Picture]:
+    """Put the picture beside another one, below or above it with axis 0."""
+
+    def change(frame: Picture) -> Picture:
+        pictures = [frame, another(frame)]
+        return np.concatenate(pictures if first else pictures[::-1], axis=axis)
+
+    return change
+
+
+def inside(share: float, down: float, right: float) -> Callable[[Picture], Picture]:
+    """Put the picture, made smaller, onto another one."""
+
+    def change(frame: Picture) -> Picture:
+        picture = another(frame)
+        small = cv2.resize(frame, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+        top = round((frame.shape[0] - small.shape[0]) * down)
+        left = round((frame.shape[1] - small.shape[1]) * right)
+        picture[top : top + small.shape[0], left : left + small.shape[1]] = small
+        return picture
+
+    return change
 
 
 COPIES: dict[str, Callable[[Picture], Picture]] = {
@@ -211,18 +247,40 @@ COPIES: dict[str, Callable[[Picture], Picture]] = {
     "turned by 180 degrees": lambda frame: np.rot90(frame, 2),
     "turned by 3 degrees": turned(3),
     "turned by 8 degrees": turned(8),
+    "turned by -6 degrees": turned(-6),
+    "turned by 10 degrees": turned(10),
+    "turned by 8 degrees and enlarged": turned(8, 1.25),
     "cropped to 95 %": cropped(0.95),
     "cropped to 90 %": cropped(0.9),
     "cropped to 80 %": cropped(0.8),
-    "shifted by 10 %": shifted,
+    "cropped to 70 %": cropped(0.7),
+    "cropped to 60 %": cropped(0.6),
+    "cropped to 80 % at a corner": cropped(0.8, 0, 0),
+    "cropped to 80 % at the top": cropped(0.8, 0, 0.5),
+    "cropped to 80 % and mirrored": lambda frame: cropped(0.8)(frame)[:, ::-1],
+    "shifted by 10 %": shifted(0.1, 0),
+    "shifted by 15 %": shifted(0.15, 0),
+    "shifted by 10 % both ways": shifted(0.1, 0.1),
     "black bars of 15 %": boxed,
     "black bars with a logo": with_logo,
-    "white border of 5 %": bordered(0.05, 255),
-    "white border of 10 %": bordered(0.1, 255),
+    "white border of 5 %": bordered(0.05, 255, 255, 255),
+    "white border of 10 %": bordered(0.1, 255, 255, 255),
+    "green border of 8 %": bordered(0.08, 0, 200, 0),
+    "gray border of 12 %, mirrored": lambda frame: bordered(0.12, 128, 128, 128)(frame)[:, ::-1],
+    "banner over the lowest quarter": with_banner,
     "in a blurred frame of 9:16": blurred_frame(9 / 16),
+    "in a blurred frame, not in its middle": blurred_frame(9 / 16, 0.3),
     "with blurred sides to 21:9": blurred_frame(21 / 9),
     "filmed from a screen": filmed,
-    "side by side with another": doubled,
+    "left of another": beside(1, first=True),
+    "right of another": beside(1, first=False),
+    "above another": beside(0, first=True),
+    "below another": beside(0, first=False),
+    "70 % of another, in its middle": inside(0.7, 0.5, 0.5),
+    "50 % of another, in a corner": inside(0.5, 1, 1),
+    "30 % of another, near a corner": inside(0.3, 0.05, 0.95),
+    "darkened to 3 %": lambda frame: (frame * 0.03 + 16).astype(np.uint8),
+    "darkened to 1.5 %": lambda frame: (frame * 0.015).astype(np.uint8),
 }
 
 

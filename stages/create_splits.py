@@ -69,7 +69,7 @@ def find_near_duplicates(videos: pl.DataFrame, distance: float) -> list[Pair]:
     """Find pairs of near-duplicates; none with a distance of 0, which disables the search."""
     if distance == 0.0:
         return []
-    return near_duplicates(videos["fingerprint"].to_list(), max_distance=distance)
+    return near_duplicates(videos["fingerprint"].to_numpy(), max_distance=distance)
 
 
 def duplicates_table(videos: pl.DataFrame, near: Sequence[Pair]) -> pl.DataFrame:

@@ -134,7 +134,7 @@ def _decode_fully(
         end_pts=record.end_pts(),
         key_frame_pts=tuple(record.key_frame_pts),
         frame_crc32=tuple(record.frame_crc32) if proven else (),
-        fingerprint=fingerprint.hashes(),
+        fingerprint=fingerprint.words(),
     )
 
 

@@ -4,40 +4,122 @@ A hash has 128 bits: whether each cell of a coarse gray picture is darker than i
 the right, and darker than the one below. As many bits of a mask say where the two differ at all;
 a bit without contrast is 0 and is no evidence of agreement. Brightness, contrast, scale, aspect
 ratio, codec and rate change few of them. The pictures are the right way up, as the packs hold
-them. Black bars are cut off first, because they would make all pictures with bars alike.
+them.
+
+A fingerprint holds the hashes of whole pictures, and those of parts of a few of them, the WINDOWS:
+what is left of a picture that was cropped or shifted, and where a picture that was framed lies.
 """
 
-from typing import cast
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-FINGERPRINT_VERSION = 2
+from video.splitting.windows import WINDOWS, content_span, window, without_borders
+
+FINGERPRINT_VERSION = 3
+
+Words = NDArray[np.uint64]  # of shape (..., WORDS_PER_HASH)
 
 WORDS_PER_HASH = 4  # of 64 bits: right, below, and the masks of both
+WINDOW_PICTURES = 4  # of a video, evenly spread, whose windows are hashed
 _CELLS = 8
 _BLACK_LEVEL = 24  # of 255; bars are darker, the noise of their encoding included
-_MIN_SHARE_LEFT = 4  # a quarter of either side; less is no picture with bars but a dark one
-_MIN_CONTRAST = 1  # gray levels between two cells; the noise of an encoding is less
+# Two cells differ from this share of the range of all cells on, within these limits in gray levels:
+# an encoding adds noise of up to 1 to a bright picture, and hardly any to a dark one.
+_MIN_CONTRAST = 1 / 16
+_CONTRAST_LIMITS = (0.1, 1)
 _MIN_BITS = 12  # with contrast, of 128; fewer do not tell pictures apart
 
+# Added to the bits of each comparison, half of them differing: few bits prove little.
+_PRIOR_BITS = 8
 
-def picture_hashes(pictures: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Hash the gray pictures of one video, uint8 of shape (pictures, side, side).
 
-    Returns uint64 of shape (those with contrast, WORDS_PER_HASH). Integers throughout (the floats
+class Hashes(NamedTuple):
+    """What a fingerprint holds.
+
+    whole: the hashes of pictures with contrast, uint64 of shape (pictures, WORDS_PER_HASH).
+    windows: of shape (len(WINDOWS), WINDOW_PICTURES, WORDS_PER_HASH); all 0 without contrast.
+    """
+
+    whole: Words
+    windows: Words
+
+
+def fingerprint(pictures: NDArray[np.uint8]) -> tuple[int, ...]:
+    """Return the words of a video's fingerprint, none if no picture has contrast.
+
+    `pictures` are gray, uint8 of shape (pictures, side, side). Integers throughout (the floats
     hold whole numbers below 2**53), so the same on every machine.
     """
-    content = _without_bars(pictures).astype(np.float64)
+    whole = picture_hashes(_without_bars(pictures))
+    whole = whole[whole.any(axis=1)]
+    if len(whole) == 0:
+        return ()
+    content = without_borders(pictures[evenly(len(pictures), WINDOW_PICTURES)])
+    parts = np.stack([picture_hashes(window(content, place)) for place in WINDOWS.values()])
+    return tuple(int(word) for word in np.concatenate([whole.ravel(), parts.ravel()]))
+
+
+def hashes(words: Sequence[int] | NDArray[np.uint64]) -> Hashes:
+    """Return the hashes that `fingerprint` has put into its words; there must be some."""
+    array = np.asarray(words, np.uint64)
+    size = len(WINDOWS) * WINDOW_PICTURES * WORDS_PER_HASH
+    if len(array) <= size or len(array) % WORDS_PER_HASH:
+        raise ValueError(
+            f"fingerprint: expected {size} words of windows behind {WORDS_PER_HASH} for each "
+            f"picture, got {len(array)} in all; run load_data again"
+        )
+    return Hashes(
+        whole=array[:-size].reshape(-1, WORDS_PER_HASH),
+        windows=array[-size:].reshape(len(WINDOWS), WINDOW_PICTURES, WORDS_PER_HASH),
+    )
+
+
+def evenly(size: int, count: int) -> NDArray[np.intp]:
+    """Return `count` evenly spread positions of `size`, some repeated if there are fewer."""
+    return np.arange(count) * size // count
+
+
+def picture_hashes(pictures: NDArray[np.uint8]) -> Words:
+    """Hash gray pictures, uint8 of shape (pictures, rows, columns).
+
+    Returns uint64 of shape (pictures, WORDS_PER_HASH), 0 for pictures without contrast.
+    """
+    content = pictures.astype(np.float64)
     rows, columns = content.shape[1:]
     wide = _averaged(content, _CELLS, _CELLS + 1)
     tall = _averaged(content, _CELLS + 1, _CELLS)
     steps = np.stack([wide[:, :, 1:] - wide[:, :, :-1], tall[:, 1:] - tall[:, :-1]], axis=1)
-    # The cells are sums over rows * columns pixels.
-    masks = np.abs(steps) > _MIN_CONTRAST * rows * columns
-    bits = np.concatenate([(steps > 0) & masks, masks], axis=1)
-    with_contrast = masks.sum(axis=(1, 2, 3)) >= _MIN_BITS
-    return pack_bits(bits[with_contrast])
+    lowest, highest = (rows * columns * level for level in _CONTRAST_LIMITS)  # the cells are sums
+    contrast = (wide.max(axis=(1, 2)) - wide.min(axis=(1, 2))) * _MIN_CONTRAST
+    masks = np.abs(steps) > contrast.clip(lowest, highest)[:, None, None, None]
+    masks &= masks.sum(axis=(1, 2, 3), keepdims=True) >= _MIN_BITS
+    return pack_bits(np.concatenate([(steps > 0) & masks, masks], axis=1))
+
+
+def hash_distances(one: Words, other: Words) -> NDArray[np.float64]:
+    """Return the share of the bits with contrast that differ, of `_PRIOR_BITS` more half.
+
+    A bit with contrast in one of them alone counts half, as in pictures that have nothing to do
+    with each other.
+    """
+    masks, other_masks = one[..., 2:], other[..., 2:]
+    differing = _count((one[..., :2] ^ other[..., :2]) & masks & other_masks)
+    alone = _count(masks ^ other_masks)
+    counted = _count(masks | other_masks)
+    distances: NDArray[np.float64] = (differing + alone / 2 + _PRIOR_BITS / 2) / (
+        counted + _PRIOR_BITS
+    )
+    return distances
+
+
+def _count(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the number of bits in the last axis."""
+    counts: NDArray[np.int64] = np.bitwise_count(words).sum(axis=-1, dtype=np.int64)
+    return counts
 
 
 def pack_bits(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
@@ -56,15 +138,9 @@ def unpack_bits(words: NDArray[np.uint64]) -> NDArray[np.bool_]:
 def _without_bars(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Cut off the rows and columns at the edges that are black in all pictures."""
     brightest = pictures.max(axis=0)
-    (top, bottom), (left, right) = (_bright_span(brightest.max(axis=axis)) for axis in (1, 0))
+    top, bottom = content_span(brightest.max(axis=1) > _BLACK_LEVEL)
+    left, right = content_span(brightest.max(axis=0) > _BLACK_LEVEL)
     return pictures[:, top:bottom, left:right]
-
-
-def _bright_span(levels: NDArray[np.uint8]) -> tuple[int, int]:
-    bright = np.flatnonzero(levels > _BLACK_LEVEL)
-    if len(bright) == 0 or (bright[-1] + 1 - bright[0]) * _MIN_SHARE_LEFT < len(levels):
-        return 0, len(levels)
-    return int(bright[0]), int(bright[-1]) + 1
 
 
 def _averaged(pictures: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.float64]:
@@ -77,6 +153,7 @@ def _averaged(pictures: NDArray[np.float64], rows: int, columns: int) -> NDArray
     return _overlaps(rows, height) @ pictures @ _overlaps(columns, width).T
 
 
+@cache
 def _overlaps(cells: int, pixels: int) -> NDArray[np.float64]:
     """Return the overlap of each cell with each pixel on one axis, in 1 / `cells` pixel."""
     cell = np.arange(cells)[:, None] * pixels

@@ -95,16 +95,16 @@ def check_pictures(parts: dict[str, pl.DataFrame], *, max_distance: float) -> No
         raise LeakageError("\n".join(faults))
     if max_distance == 0:
         return
-    rows = [
-        (name, path, fingerprint)
+    table = pl.concat(
+        parts[name].select(pl.lit(name).alias("part"), "video_path", "fingerprint")
         for name in sorted(parts)
-        for path, fingerprint in parts[name].select("video_path", "fingerprint").iter_rows()
-    ]
-    pairs = near_duplicates([row[2] for row in rows], max_distance=max_distance)
+    )
+    rows = table.select("part", "video_path").rows()
+    pairs = near_duplicates(table["fingerprint"].to_numpy(), max_distance=max_distance)
     apart = [pair for pair in pairs if rows[pair.first][0] != rows[pair.second][0]]
     if apart:
         closest = min(apart, key=lambda pair: pair.distance)
-        (first, one, _), (second, other, _) = rows[closest.first], rows[closest.second]
+        (first, one), (second, other) = rows[closest.first], rows[closest.second]
         raise LeakageError(
             f"{first} and {second} show the same pictures: '{one}' and '{other}', at a distance of "
             f"{closest.distance:.3f}; run create_splits again"
