@@ -27,8 +27,8 @@ class Fingerprint:
     pictures that would be dropped again. (Too large a number costs hashes; such a file is
     `truncated`.)
 
-    Cost: 0.05 to 0.6 ms per picture, and 2.5 ms per video for the words: 9 % of the inspection of 60
-    frames of 480 x 320, less of longer or larger videos.
+    Cost: 0.05 to 0.6 ms per picture, and 2.5 ms per video for the words: together 9 % of the
+    inspection of 60 frames of 480 x 320, less of longer or larger videos.
     """
 
     def __init__(self, expected_frames: int = 0) -> None:
