@@ -301,7 +301,7 @@ def training(rounds: int) -> None:
 
 
 TRAINING: dict[str, Any] = {
-    "train": {"epochs": 8, "patience_epochs": 100, "num_threads": 1},
+    "train": {"epochs": 8, "num_threads": 1},
     "runtime": {"device": "cpu", "checkpoint_every_sec": 30.0},
 }
 

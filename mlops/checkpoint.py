@@ -4,17 +4,14 @@
         latest_checkpoint.pt       the newest state
         previous_checkpoint.pt     the one before
         checkpoint_epoch_0003.pt   states after whole epochs, the newest few
-        best_model.pt              what the run publishes at its end
 
-What a crash leaves, step by step: a best model is renamed into its place before the state that
-counts it as the best, so that every state finds its best model or a later one, which training
-makes again on its way. The newest state is written and synced under a temporary name; then the
-one that was newest becomes the previous one, then the new one the newest. Between these two
-renames only the previous one is there, which is enough. Pruning comes last. A full disk costs
-the new state and never an older one.
+Each state holds all that training needs to go on and to publish, so one sound file of these is
+enough. What a crash leaves, step by step: the newest state is written and synced under a temporary
+name; then the one that was newest becomes the previous one, then the new one the newest. Between
+these two renames only the previous one is there. Pruning comes last. A full disk costs the new
+state and never an older one.
 """
 
-import copy
 import errno
 import os
 import re
@@ -34,13 +31,11 @@ from mlops.files.checkpoint_file import (
     State,
     load_checkpoint,
     other_kind,
-    save_checkpoint,
     write_checkpoint,
 )
 
 LATEST = "latest_checkpoint.pt"
 PREVIOUS = "previous_checkpoint.pt"
-BEST = "best_model.pt"
 EPOCH = "checkpoint_epoch_{:04}.pt"
 
 # Of a rename onto a directory, or of one onto a file: something else is where a checkpoint was.
@@ -72,11 +67,6 @@ def load_newest(
     return None
 
 
-def load_best(directory: Path, *, log: Log = print, set_aside: bool = True) -> State | None:
-    """Return the best model's file; None if there is none or it is damaged and set aside."""
-    return _load_sound(directory / BEST, log, set_aside)
-
-
 def epoch_checkpoints(directory: Path) -> list[Path]:
     """Return the states after whole epochs, oldest first."""
     pattern = re.compile(r"checkpoint_epoch_(\d{4}|[1-9]\d{4,})\.pt", re.ASCII)
@@ -95,7 +85,7 @@ def _load_sound(path: Path, log: Log, set_aside: bool) -> State | None:
 
 def set_others_aside(directory: Path, log: Log) -> None:
     """Rename what lies in the place of a checkpoint and is no file: no rename could replace it."""
-    places = (directory / name for name in (BEST, LATEST, PREVIOUS))
+    places = (directory / name for name in (LATEST, PREVIOUS))
     for path in [*places, *epoch_checkpoints(directory)]:
         if kind := other_kind(path):
             _pass_over(path, "damaged", f"{path}: expected a checkpoint, got {kind}", log)
@@ -154,7 +144,6 @@ class CheckpointManager:
         self._copy = _WarmCopy()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._writing: Future[None] | None = None
-        self._unwritten_best: State | None = None
 
     @property
     def is_due(self) -> bool:
@@ -162,24 +151,17 @@ class CheckpointManager:
         is_writing = self._writing is not None and not self._writing.done()
         return not is_writing and time.monotonic() - self._saved >= self._every_sec
 
-    def save(
-        self,
-        state: State,
-        *,
-        best: Callable[[State], State] | None = None,
-        epoch: int | None = None,
-    ) -> None:
+    def save(self, state: State, *, epoch: int | None = None) -> None:
         """Copy `state` and return; the file is written meanwhile.
 
-        `best` makes the best model's file of the copied state, when this is the best so far;
-        `epoch` is the number of whole epochs trained, when the state is one after an epoch.
-        What went wrong is said, and training goes on; only what `check` raises, and a fault of the
+        `epoch` is the number of whole epochs trained, when the state is one after an epoch. What
+        went wrong is said, and training goes on; only what `check` raises, and a fault of the
         program, is raised, by the next call.
         """
         self.wait()
         copied = self._copy.take(state)
         self._saved = time.monotonic()
-        self._writing = self._thread.submit(self._write, copied, best, epoch)
+        self._writing = self._thread.submit(self._write, copied, epoch)
 
     def wait(self) -> None:
         """Return when all that was saved is on the disk."""
@@ -188,17 +170,9 @@ class CheckpointManager:
             writing.result()
 
     def finish(self) -> None:
-        """Wait; a `PipelineError` says that there is still no room for the best model."""
+        """Wait; what `check` raises is raised now."""
         self.wait()
         self._check()
-        try:
-            if self._unwritten_best is not None:
-                save_checkpoint(self._directory / BEST, self._unwritten_best, parents=False)
-        except OSError as error:
-            raise PipelineError(
-                f"{self._directory}: expected room for the best model, got: {error.strerror}; make "
-                "room and run the same command again, which goes on from the last checkpoint"
-            ) from None
 
     def close(self) -> None:
         try:
@@ -206,17 +180,11 @@ class CheckpointManager:
         finally:
             self._thread.shutdown()
 
-    def _write(
-        self, state: State, make_best: Callable[[State], State] | None, epoch: int | None
-    ) -> None:
-        best = make_best(state) if make_best else self._unwritten_best
+    def _write(self, state: State, epoch: int | None) -> None:
         self._check()
         try:
-            self._write_with_room(state, best, epoch)
-            self._unwritten_best = None
+            self._write_with_room(state, epoch)
         except OSError as error:
-            # The copy is used again for the next state, by when the best model has moved on.
-            self._unwritten_best = copy.deepcopy(best)
             self._check()
             self._log(
                 f"{error.filename or self._directory}: expected to write a checkpoint, got: "
@@ -224,11 +192,11 @@ class CheckpointManager:
                 "one: make room, or mend that"
             )
 
-    def _write_with_room(self, state: State, best: State | None, epoch: int | None) -> None:
+    def _write_with_room(self, state: State, epoch: int | None) -> None:
         in_the_way = True
         while True:
             try:
-                return self._write_all(state, best, epoch)
+                return self._write_all(state, epoch)
             except OSError as error:
                 if error.errno in _IN_THE_WAY and in_the_way:
                     in_the_way = False  # set aside by the second try
@@ -242,17 +210,14 @@ class CheckpointManager:
                     raise
                 states[0].unlink()
 
-    def _write_all(self, state: State, best: State | None, epoch: int | None) -> None:
-        documents = [document for document in (best, state) if document]
-        _check_room(self._directory, sum(map(_num_bytes, documents)))
+    def _write_all(self, state: State, epoch: int | None) -> None:
+        _check_room(self._directory, _num_bytes(state))
         set_others_aside(self._directory, self._log)
-        # Without parents: a run's directory that was removed meanwhile is not to come back.
-        if best is not None:
-            save_checkpoint(self._directory / BEST, best, parents=False)
         for sync in self._sync:
             sync()
         latest = self._directory / LATEST
         previous = self._directory / PREVIOUS
+        # Without parents: a run's directory that was removed meanwhile is not to come back.
         with atomic.replacing(latest, keep_as=previous, parents=False) as temporary:
             write_checkpoint(temporary, state)
         if epoch is not None and self._keep_epochs:
@@ -267,13 +232,7 @@ class NoCheckpoints:
 
     is_due = False
 
-    def save(
-        self,
-        state: State,
-        *,
-        best: Callable[[State], State] | None = None,
-        epoch: int | None = None,
-    ) -> None: ...
+    def save(self, state: State, *, epoch: int | None = None) -> None: ...
     def finish(self) -> None: ...
     def close(self) -> None: ...
 

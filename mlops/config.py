@@ -69,6 +69,7 @@ class RunConfig:
     `data_csv` names the index alone. Where the videos lie, and how the index calls things, is
     `set_params=["data.root=data/mine", "data.group_column=source", "data.labels=[fight, calm]"]`.
     `num_workers` are processes of the data stages, and threads of training.
+    `early_stopping_patience` goes with `set_params=["train.publish=best"]`.
 
     Each can be read as an attribute of the same name. `run_id`, `output_dir` (the run's directory)
     and `project_root` (where params.yaml lies; the current directory if not given) say where the

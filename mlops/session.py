@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 import torch
 
-from mlops.checkpoint import BEST, Log, load_best, load_newest, set_later_aside, set_others_aside
+from mlops.checkpoint import Log, load_newest, set_later_aside, set_others_aside
 from mlops.determinism import rng_state, set_rng_state
 from mlops.errors import PipelineError
 from mlops.files import atomic
-from mlops.files.checkpoint_file import State, save_checkpoint
+from mlops.files.checkpoint_file import State
 from mlops.files.journal import fault_of
 from mlops.metrics.ledger import LEDGER, Ledger
 from mlops.metrics.log import LOG
@@ -69,6 +69,7 @@ class Session:
     tracker: ExperimentTracker
     ledger: Ledger
     progress: Progress = field(default_factory=Progress)
+    best_weights: State | None = None  # of the best epoch, where these are to be published
     started: float = field(default_factory=time.monotonic)  # less what earlier attempts took
 
     def state_dict(self) -> State:
@@ -76,6 +77,7 @@ class Session:
             "fingerprint": self.fingerprint,
             "learner": self.learner.state_dict(),
             "progress": vars(self.progress),
+            "best_weights": self.best_weights,
             "rng": rng_state(self.learner.device),
             "tracker": self.tracker.state_dict(),
             "ledger": self.ledger.state_dict(),
@@ -85,6 +87,7 @@ class Session:
     def load_state_dict(self, state: State) -> None:
         self.learner.load_state_dict(state["learner"])
         vars(self.progress).update(state["progress"])
+        self.best_weights = state["best_weights"]
         self.tracker.load_state_dict(state["tracker"])
         self.ledger.load_state_dict(state["ledger"])
         self.started = time.monotonic() - state["wall_sec"]
@@ -182,9 +185,7 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, l
         )
     atomic.remove_half_written(directory)
     set_others_aside(directory, log)
-    best = load_best(directory, log=log)
-    refuse = _refuse_other_runs(session.fingerprint, _best_epoch(best), run_dir)
-    state = load_newest(directory, refuse, log=log)
+    state = load_newest(directory, _refuse_other_runs(session.fingerprint, run_dir), log=log)
     if state is None and start.source is not None:
         state = _adopt(session, start, start.source, run_dir, num_epochs, log)
     if state is None:
@@ -205,21 +206,15 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, l
 def _adopt(
     session: Session, start: Start, source: Path, run_dir: Path, num_epochs: int, log: Log
 ) -> State | None:
-    """Return the state of the run that this one goes on from; copy its log and its best model.
+    """Return the state of the run that this one goes on from; copy its log.
 
     Nothing there is changed: it may be at work, and it stays the record of what it was.
     """
-    theirs = read_metadata(source)["fingerprint"]
-    best = load_best(source / CHECKPOINTS, log=log, set_aside=False)
-    refuse_other = _refuse_other_runs(theirs, _best_epoch(best), source)
-    refuse = _refuse_longer_runs(
-        refuse_other, num_epochs, _best_epoch(best), is_exact=start.is_exact
-    )
+    refuse_other = _refuse_other_runs(read_metadata(source)["fingerprint"], source)
+    refuse = _refuse_longer_runs(refuse_other, num_epochs)
     state = load_newest(source / CHECKPOINTS, refuse, log=log, set_aside=False)
     if state is None:
         return None
-    if best is not None:
-        save_checkpoint(run_dir / CHECKPOINTS / BEST, best)
     session.tracker.adopt(source, state["tracker"])
     session.ledger.adopt(source / LEDGER, state["ledger"])
     place = {name: state["progress"][name] for name in ("epoch", "step")}
@@ -233,22 +228,15 @@ def _adopt(
     }
 
 
-def _best_epoch(best: State | None) -> int:
-    return -1 if best is None else int(best.get("epoch", -1))
-
-
 Refuse = Callable[[State], str | None]  # why a state may not be used, None if it may
 
 
-def _refuse_other_runs(fingerprint: Fingerprint, best_epoch: int, run_dir: Path) -> Refuse:
-    """Refuse the states that do not belong to the run, its best model and its logs as they are."""
+def _refuse_other_runs(fingerprint: Fingerprint, run_dir: Path) -> Refuse:
+    """Refuse the states that do not belong to the run and its logs as they are."""
 
     def refuse(state: State) -> str | None:
         if state.get("fingerprint") != fingerprint:
             return "expected the state of this run, got that of another fingerprint"
-        # A best model that is later than the state's will be made again on the way.
-        if state["progress"]["best_epoch"] > best_epoch:
-            return f"expected the best model of epoch {state['progress']['best_epoch']} beside it"
         logs = {"tracker": LOG, "ledger": LEDGER}
         faults = (fault_of(run_dir / log, state[name]) for name, log in logs.items())
         return next((f"does not fit {fault}" for fault in faults if fault), None)
@@ -256,16 +244,11 @@ def _refuse_other_runs(fingerprint: Fingerprint, best_epoch: int, run_dir: Path)
     return refuse
 
 
-def _refuse_longer_runs(
-    refuse_other: Refuse, num_epochs: int, best_epoch: int, *, is_exact: bool
-) -> Refuse:
+def _refuse_longer_runs(refuse_other: Refuse, num_epochs: int) -> Refuse:
     def refuse(state: State) -> str | None:
         reason = refuse_other(state)
         if reason is None and state["progress"]["epoch"] > num_epochs:
             return f"expected at most {num_epochs} epochs, got {state['progress']['epoch']}"
-        # Only exact steps are sure to come to a best model that is later than the state.
-        if reason is None and not is_exact and state["progress"]["best_epoch"] != best_epoch:
-            return f"expected the best model of epoch {state['progress']['best_epoch']} beside it"
         return reason
 
     return refuse

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mlops.checkpoint import BEST, CheckpointManager, Log, NoCheckpoints, load_best
+from mlops.checkpoint import CheckpointManager, Log, NoCheckpoints
 from mlops.config import RunConfig
 from mlops.determinism import device_kind
 from mlops.errors import PipelineError
@@ -184,26 +184,14 @@ class TrainingRun:
             f"{took_sec:.1f} s, of which {waited_sec / max(took_sec, 1e-9):.0%} waiting for data"
         )
 
-    def best_model(self, epoch: int) -> bytes:
-        """Return the file of the best model; a `PipelineError` says that it is not of `epoch`."""
-        path = self.directory / CHECKPOINTS / BEST
-        best = load_best(path.parent, log=self.process.log)
-        if best is None or best["epoch"] != epoch:
-            if best is not None:
-                path.rename(path.with_name(f"{BEST}.of_epoch_{best['epoch']}"))
-            raise PipelineError(
-                f"{path}: expected the best model, of epoch {epoch}, got "
-                f"{'none that is sound' if best is None else 'another'}; run the same command "
-                "again, which trains it again"
-            )
-        return path.read_bytes()
-
-    def close(self, session: Session, published: Sequence[Path]) -> None:
-        """Record which bytes were published, and close the logs."""
+    def close(self, session: Session, published: Sequence[Path], *, epoch: int) -> None:
+        """Keep a copy of what was published, of `epoch`, note its bytes, and close the logs."""
+        for path in published:
+            atomic.write_bytes(self.directory / "artifacts" / path.name, path.read_bytes())
         write_metadata(
             self.directory,
             published={path.as_posix(): atomic.md5(path) for path in published},
-            best_epoch=session.progress.best_epoch,
+            published_epoch=epoch,
             wall_sec=round(time.monotonic() - session.started, 1),
         )
         session.close()

@@ -53,7 +53,7 @@ def main(inputs: StageInputs) -> None:
     sets = {split: ClipSet(clips[split], [PACKS] * clips[split].height, labels) for split in SPLIT}
     targets = {split: sets[split].targets for split in SPLIT}
 
-    model, epoch = load_model(cell)
+    model, chosen = load_model(cell)
     batch_size = params.evaluate.batch_size
     claim = claimed_devices(
         params.runtime.device, work=f"evaluate {cell.name}", log=log, check=stop.check
@@ -70,7 +70,7 @@ def main(inputs: StageInputs) -> None:
     facts = pl.read_parquet(VIDEOS, columns=["video_path", *METADATA])
     guesses = baseline_probabilities(clips, facts, labels, params.seed)
 
-    document: dict[str, Any] = {"best_epoch": epoch}
+    document: dict[str, Any] = chosen
     for split in SPLIT:
         document[split] = scored(split, targets[split], probabilities[split], labels)
     document["baseline"] = {
@@ -89,12 +89,12 @@ def main(inputs: StageInputs) -> None:
     log(summary(cell, document))
 
 
-def load_model(cell: Cell) -> tuple[nn.Module, int]:
-    """Load the best model; return it and its epoch."""
+def load_model(cell: Cell) -> tuple[nn.Module, dict[str, Any]]:
+    """Load the published model; return it, its epoch, and among how many val chose that."""
     state = load_checkpoint(cell.best_model)
     model = build_model(cell.model, ModelShape(**state["shape"]))
     model.load_state_dict(state["model"])
-    return model, state["epoch"]
+    return model, {name: state[name] for name in ("epoch", "num_candidates")}
 
 
 def all_batches(clips: ClipSet, batch_size: int) -> Iterator[Batch]:

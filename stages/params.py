@@ -102,6 +102,16 @@ def _two_clips_each(micro_batches: int, info: ValidationInfo) -> int:
     return micro_batches
 
 
+def _off_unless_best(patience_epochs: int, info: ValidationInfo) -> int:
+    if patience_epochs and info.data.get("publish") == "last":
+        raise ValueError(
+            f"train.patience_epochs: expected 0 with train.publish = last, got {patience_epochs}; "
+            "write 0 to train all epochs, or publish: best: stopped early, the last epoch is "
+            "always one without an improvement"
+        )
+    return patience_epochs
+
+
 def _known_device(device: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ValueError(
@@ -250,7 +260,8 @@ class Train:
     class_weights: bool
     sync_batch_norm: bool
     monitor: Literal["accuracy", "balanced_accuracy", "f1_macro", "loss"]
-    patience_epochs: Count
+    publish: Literal["last", "best"]
+    patience_epochs: Annotated[Number, AfterValidator(_off_unless_best)]  # after publish
     num_threads: Count
 
 

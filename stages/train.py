@@ -16,7 +16,7 @@ import torch
 
 from mlops.determinism import derive_seed, make_deterministic
 from mlops.files import atomic
-from mlops.files.checkpoint_file import State, load_checkpoint
+from mlops.files.checkpoint_file import State, load_checkpoint, save_checkpoint
 from mlops.inputs import StageInputs
 from mlops.params import section_as
 from mlops.processes.parent import stop_flag
@@ -30,7 +30,7 @@ from stages.paths import AUGMENTED, AUGMENTED_PACKS, CLIPS, PACKS, SPLITS, Cell
 from video.augmentation.config import AugmentationRecipe
 from video.clips.loading import Batch
 from video.learning.building import TRAINING_FAULTS, build_learner
-from video.learning.learner import Learner, evaluated_weights
+from video.learning.learner import Learner
 from video.learning.memory import keep_freed_memory
 from video.learning.optimizer_config import OptimizerConfig
 from video.learning.training_data import TrainingClips
@@ -81,16 +81,16 @@ def train(context: TrainingContext) -> None:
         learner, shape = new_learner(context, clips)
         session = run.restore(cell.name, learner)
         share_state(session, process)
-        fit(session, learner, clips, shape, context, run)
+        fit(session, learner, clips, context, run)
         if process.group.is_main:
-            publish(session, context, run)
+            model = chosen_weights(session, learner, params.train)
+            publish(session, model | {"shape": shape, "labels": clips.labels}, context, run)
 
 
 def fit(
     session: Session,
     learner: Learner,
     clips: TrainingClips,
-    shape: dict[str, Any],
     context: TrainingContext,
     run: TrainingRun,
 ) -> None:
@@ -135,10 +135,9 @@ def fit(
             metrics = validate(session, learner, clips, context)
             is_best = is_better(metrics, progress.best_metrics, params.train.monitor)
             session.record_epoch(learner.epoch_metrics, metrics, is_best=is_best)
-            best = partial(best_model, shape=shape, labels=clips.labels, epoch=progress.best_epoch)
-            checkpoints.save(
-                session.state_dict(), best=best if is_best else None, epoch=progress.epoch
-            )
+            if is_best and params.train.publish == "best":
+                session.best_weights = learner.evaluated_weights()
+            checkpoints.save(session.state_dict(), epoch=progress.epoch)
             process.raise_if_stopped()
 
 
@@ -184,7 +183,7 @@ def share_state(session: Session, process: TrainingProcess) -> None:
 
 def finished(progress: Progress, train: Train) -> bool:
     waited = progress.epoch - 1 - progress.best_epoch
-    return progress.epoch >= train.epochs or waited >= train.patience_epochs
+    return progress.epoch >= train.epochs or 0 < train.patience_epochs <= waited
 
 
 def take_step(
@@ -223,16 +222,23 @@ def validate(
     return metrics
 
 
-def best_model(state: State, *, shape: dict[str, Any], labels: list[str], epoch: int) -> State:
-    """Return what is published, made of a copy of a session's state."""
-    weights = evaluated_weights(state["learner"])
-    return {"model": weights, "shape": shape, "labels": labels, "epoch": epoch}
+def chosen_weights(session: Session, learner: Learner, train: Train) -> State:
+    """Return the weights to publish, their epoch, and among how many epochs validation chose it."""
+    progress = session.progress
+    if train.publish == "last":
+        last = progress.epoch - 1
+        return {"model": learner.evaluated_weights(), "epoch": last, "num_candidates": 1}
+    return {
+        "model": session.best_weights,
+        "epoch": progress.best_epoch,
+        "num_candidates": progress.epoch,
+    }
 
 
-def publish(session: Session, context: TrainingContext, run: TrainingRun) -> None:
+def publish(session: Session, model: State, context: TrainingContext, run: TrainingRun) -> None:
     """Write the outs, whole or not at all, and note which bytes they have."""
-    progress, cell, stop = session.progress, context.cell, context.process.stop
-    monitor = context.params.train.monitor
+    cell, stop = context.cell, context.process.stop
+    epoch, monitor = model["epoch"], context.params.train.monitor
     session.flush()
     history = (
         session.tracker.get_metrics()
@@ -244,15 +250,12 @@ def publish(session: Session, context: TrainingContext, run: TrainingRun) -> Non
     context.inputs.check()
     session.check_logs()  # after the history was read: it is of what was verified
     atomic.write_text(cell.history, history.write_csv())
-    atomic.write_text(run.directory / "artifacts/history.csv", history.write_csv())
-    best = run.best_model(progress.best_epoch)
     stop.check()
-    atomic.write_bytes(cell.best_model, best)
-    run.close(session, published=[cell.best_model, cell.history])
-    log(
-        f"{session.cell}: best val {monitor} {progress.best_metrics[monitor]:.4f} in epoch "
-        f"{progress.best_epoch}"
-    )
+    save_checkpoint(cell.best_model, model)
+    run.close(session, published=[cell.best_model, cell.history], epoch=epoch)
+    chosen = "the last" if model["num_candidates"] == 1 else f"the best of {session.progress.epoch}"
+    score = history[f"val_{monitor}"][epoch]
+    log(f"{session.cell}: publishes epoch {epoch}, {chosen}: val {monitor} {score:.4f}")
 
 
 def log(text: str) -> None:

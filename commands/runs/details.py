@@ -9,7 +9,6 @@ from mlops.files.tables import aligned, listed, size
 from mlops.lineage import how_to_fetch
 from mlops.recorded.git import find_commit
 from mlops.recorded.restore import Recorded
-from mlops.run.directory import CHECKPOINTS
 from mlops.run.records import VAL, RunRecord
 
 
@@ -36,10 +35,10 @@ def summary(record: RunRecord) -> list[str]:
     best = None if record.monitor is None else record.best(VAL, record.monitor)
     lines = [f"epochs {epochs(record)}, took {duration(record.duration_sec)}"]
     if best is not None:
-        at = record.metadata.get("best_epoch")
+        at = record.metadata.get("published_epoch")
         lines.append(
             f"best {VAL} {record.monitor} {metric_text(best)}"
-            + (f", published from epoch {at}" if at is not None else "")
+            + (f" in any epoch; published from epoch {at}" if at is not None else "")
         )
     if goes_on := record.metadata.get("goes_on_from"):
         exact = "" if goes_on.get("exact", True) else ", inexactly"
@@ -99,7 +98,7 @@ def how_to_restore(record: RunRecord) -> list[str]:
     if holder is None and not recorded.in_workspace(record.published):
         return [
             "no dvc.lock of any commit, branch, tag or experiment names all of it; the model is "
-            f"also {record.path / CHECKPOINTS / 'best_model.pt'}",
+            f"also {record.path / 'artifacts/best_model.pt'}",
             *code_of(record),
         ]
     lines = []

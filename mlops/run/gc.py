@@ -43,13 +43,13 @@ REMOVED = ".removed_"  # begins the name of a directory that is being removed
 _REMOVED = re.compile(rf"{re.escape(REMOVED)}({RUN_ID.pattern})_\d+", re.ASCII)
 
 # What a run writes, by directory: the files, and what they were renamed to. Earlier code also wrote
-# metrics.summary.json.
+# metrics.summary.json and a best model among the checkpoints.
 _WRITTEN = {
     "": r"(config|metadata|metrics\.summary)\.json|heartbeat|\.metadata\.lock"
     r"|(metrics|orphans|(ledger|timings)(\.orphans)?)\.jsonl",
     "checkpoints": r"(latest_checkpoint|previous_checkpoint|best_model|checkpoint_epoch_\d{4,})\.pt"
     r"(\.(damaged|refused|later)\d+|\.of_epoch_-?\d+)?",
-    "artifacts": r"history\.csv|params_before_\d{3,}\.yaml",
+    "artifacts": r"best_model\.pt|history\.csv|params_before_\d{3,}\.yaml",
     "logs": r"attempt_\d{3,}\.log",
 }
 

@@ -13,7 +13,7 @@ from mlops.metrics.log import LOG, Extremes, read_extremes
 from mlops.run.attempts import run_status
 from mlops.run.documents import RunStatus, read_config, read_metadata, run_directories
 
-VAL = "val"  # the phase that chooses the best epoch
+VAL = "val"  # the phase that finds the best epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class RunRecord:
 
     @property
     def monitor(self) -> str | None:
-        """The metric that chose the best epoch."""
+        """The metric by which epochs are compared."""
         return self.parameters.get("train.monitor")
 
     @property

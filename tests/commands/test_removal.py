@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from commands.__main__ import main
-from mlops.checkpoint import BEST, EPOCH, LATEST, PREVIOUS
+from mlops.checkpoint import EPOCH, LATEST, PREVIOUS
 from mlops.run.attempts import recorded_attempt, start_attempt
 from mlops.run.directory import create_run_directory, make_run
 from mlops.run.gc import REMOVED
@@ -209,11 +209,14 @@ def test_all_that_a_run_can_leave_is_removed(
     document = json.loads((run / "metadata.json").read_text()) | {"status": "interrupted"}
     (run / "metadata.json").write_text(json.dumps(document))
     for name in (
-        *(f"checkpoints/{name}" for name in (BEST, LATEST, PREVIOUS, EPOCH.format(12345))),
+        *(
+            f"checkpoints/{name}"
+            for name in ("best_model.pt", LATEST, PREVIOUS, EPOCH.format(12345))
+        ),
         f"checkpoints/{LATEST}.damaged1",
         f"checkpoints/{PREVIOUS}.refused12",
         "checkpoints/checkpoint_epoch_0003.pt.later1",
-        f"checkpoints/{BEST}.of_epoch_-1",
+        "checkpoints/best_model.pt.of_epoch_-1",
         "checkpoints/.latest_checkpoint.abcd_123.tmp.pt",
         ".metadata.abcd_123.tmp.json",
         ".heartbeat.abcd_123.tmp",
@@ -222,6 +225,7 @@ def test_all_that_a_run_can_leave_is_removed(
         "ledger.orphans.jsonl",
         "timings.jsonl",
         "timings.orphans.jsonl",
+        "artifacts/best_model.pt",
         "artifacts/history.csv",
         "artifacts/params_before_001.yaml",
         "logs/attempt_001.log",

@@ -19,7 +19,6 @@ from mlops.checkpoint import (
     PREVIOUS,
     CheckpointManager,
     epoch_checkpoints,
-    load_best,
     load_newest,
 )
 from mlops.files import atomic
@@ -36,7 +35,7 @@ from mlops.checkpoint import CheckpointManager
 manager = CheckpointManager(Path(sys.argv[1]), keep_epochs=2, every_sec=0)
 for step in range(10**9):
     state = {"step": step, "weights": torch.full((200_000,), float(step))}
-    manager.save(state, best=lambda copied: {"model": copied["weights"], "epoch": step}, epoch=step)
+    manager.save(state, epoch=step)
     print(step, flush=True)
 """
 
@@ -61,17 +60,13 @@ directory = Path(sys.argv[1])
 manager = CheckpointManager(directory, keep_epochs=3, every_sec=0)
 def save(step):
     state = {"step": step, "weights": torch.full((100_000,), float(step))}
-    manager.save(
-        state, best=lambda copied: {"model": copied["weights"][:9], "epoch": step}, epoch=step
-    )
+    manager.save(state, epoch=step)
     manager.wait()
 def show(moment):
     latest = load_checkpoint(directory / "latest_checkpoint.pt")
-    best = load_checkpoint(directory / "best_model.pt")
     assert bool((latest["weights"] == latest["step"]).all())
-    assert bool((best["model"] == best["epoch"]).all())
     epochs = [int(path.stem[-4:]) for path in epoch_checkpoints(directory)]
-    print(moment, latest["step"], best["epoch"], epochs)
+    print(moment, latest["step"], epochs)
 for step in range(6):
     save(step)
 show("roomy")
@@ -171,19 +166,6 @@ def test_a_state_of_another_shape_or_type_gets_buffers_of_its_own(
     manager.close()
 
 
-def test_the_best_model_is_made_of_the_copied_state(
-    tmp_path: Path, manager: CheckpointManager
-) -> None:
-    changing = state(5)
-    manager.save(changing, best=lambda copied: {"model": copied["weights"], "epoch": 5})
-    changing["weights"].zero_()
-    manager.close()
-    best = load_best(tmp_path)
-    assert best is not None
-    assert best["epoch"] == 5
-    assert torch.equal(best["model"], torch.full((1000,), 5.0))
-
-
 def test_of_epochs_the_newest_few_are_kept(tmp_path: Path, manager: CheckpointManager) -> None:
     for epoch in range(1, 13):
         manager.save(state(epoch), epoch=epoch)
@@ -281,9 +263,6 @@ def test_kill_9_at_any_moment_leaves_a_sound_state(tmp_path: Path, said: list[st
         # The last one that `save` returned from may still be in memory; the one before is written.
         assert loaded["step"] >= acknowledged - 1
         assert torch.equal(loaded["weights"], torch.full((200_000,), float(loaded["step"])))
-        best = load_best(directory, log=said.append)
-        assert best is not None
-        assert best["epoch"] >= loaded["step"]
         atomic.remove_half_written(directory)
         assert not list(directory.glob(".*"))
     assert said == []
@@ -430,13 +409,11 @@ def test_a_full_disk_costs_old_epochs_first_and_never_the_last_state(tmp_path: P
     warnings = [line for line in lines if "expected to write a checkpoint, got: No space" in line]
     assert warnings
     assert all(line.endswith(": make room, or mend that") for line in warnings)
-    shown = [line.split(maxsplit=3) for line in lines if line not in warnings]
-    states = {moment: [int(step) for m, step, *_ in shown if m == moment] for moment in MOMENTS}
+    shown = [line.split(maxsplit=2) for line in lines if line not in warnings]
+    states = {moment: [int(step) for m, step, _ in shown if m == moment] for moment in MOMENTS}
     assert states["roomy"] == [5, 10]
     # Old epochs made room for some; then the last state that was written stayed.
     assert states["full"] == [6, 6, 6]
-    # The best model is never older than the state that counts it as the best.
-    assert all(int(best) >= int(step) for _, step, best, _ in shown)
     assert [epochs for *_, epochs in shown] == ["[3, 4, 5]", "[4, 5, 6]", "[]", "[]", "[10]"]
 
 

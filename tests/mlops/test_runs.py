@@ -280,9 +280,9 @@ def test_a_run_that_is_not_there_is_told_with_the_newest_that_is(tmp_path: Path)
 
 def test_new_entries_of_the_metadata_keep_the_others(tmp_path: Path) -> None:
     write_metadata(tmp_path, run_id="a", status="running")
-    write_metadata(tmp_path, status="finished", best_epoch=3)
+    write_metadata(tmp_path, status="finished", published_epoch=3)
     assert json.loads((tmp_path / "metadata.json").read_text()) == {
         "run_id": "a",
         "status": "finished",
-        "best_epoch": 3,
+        "published_epoch": 3,
     }

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlops.checkpoint import BEST, LATEST, PREVIOUS
+from mlops.checkpoint import LATEST, PREVIOUS
 from mlops.errors import PipelineError
 from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
 from mlops.metrics.ledger import Ledger, read_ledger
@@ -77,9 +77,7 @@ def logged(run_dir: Path) -> tuple[list[int], list[int]]:
     return log, read_ledger(run_dir / "ledger.jsonl")["step"].to_list()
 
 
-def left(
-    base: Path, fingerprint: dict[str, Any] = FINGERPRINT, *, best_epoch: int = 1, **place: Any
-) -> Path:
+def left(base: Path, fingerprint: dict[str, Any] = FINGERPRINT, **place: Any) -> Path:
     """Make the directory of a run that was killed at `PLACE`, a step after its last state."""
     run_dir = new_run(base)
     write_metadata(run_dir, fingerprint=fingerprint)
@@ -88,7 +86,7 @@ def left(
     session.learner.load_state_dict({"values": torch.tensor([1.0, 2.0, 3.0])})
     for step in (7, 8):
         record(session, step)
-    save_checkpoint(run_dir / "checkpoints" / BEST, {"epoch": best_epoch})
+    session.best_weights = {"values": torch.tensor([4.0, 5.0, 6.0])}
     save_checkpoint(run_dir / "checkpoints" / LATEST, session.state_dict())
     record(session, 9)
     close(session)
@@ -119,6 +117,12 @@ def values(session: Session) -> list[float]:
     return found
 
 
+def best_weights(session: Session) -> list[float]:
+    assert session.best_weights is not None
+    found: list[float] = session.best_weights["values"].tolist()
+    return found
+
+
 def other(part: str) -> Any:
     """Return another value of a part of the fingerprint."""
     return {"torch": "other"} if isinstance(FINGERPRINT[part], dict) else "other"
@@ -132,6 +136,7 @@ def test_all_of_the_place_comes_back(tmp_path: Path) -> None:
     session, said = restored(left(tmp_path))
     assert vars(session.progress) == PLACE
     assert values(session) == [1.0, 2.0, 3.0]
+    assert best_weights(session) == [4.0, 5.0, 6.0]
     assert said == ["small3d fold 0 seed 0: goes on with epoch 3, step 8"]
 
 
@@ -206,33 +211,13 @@ def test_a_state_whose_fingerprint_differs_in_one_part_is_refused(
     assert "expected the state of this run, got that of another fingerprint; kept as" in message
 
 
-@pytest.mark.parametrize(("best_epoch", "taken"), [(0, False), (1, True), (2, True)])
-def test_a_state_is_taken_with_its_best_model_or_a_later_one(
-    best_epoch: int, taken: bool, tmp_path: Path
-) -> None:
-    session, said = restored(left(tmp_path, best_epoch=best_epoch))
-    assert (session.progress != Progress()) == taken
-    assert ("expected the best model of epoch 1 beside it; kept as" in said[0]) != taken
-
-
-def test_a_state_before_the_first_best_model_needs_none(tmp_path: Path) -> None:
-    run_dir = left(tmp_path, best_epoch=-1, epoch=0)
-    path = run_dir / "checkpoints" / LATEST
-    state = load_checkpoint(path)
-    state["progress"] |= {"best_epoch": -1, "best_metrics": {}}
-    save_checkpoint(path, state)
-    (run_dir / "checkpoints" / BEST).unlink()
-    session, _ = restored(run_dir)
-    assert (session.progress.step, session.progress.best_epoch) == (8, -1)
-
-
 def test_a_state_that_is_refused_gives_way_to_the_one_before(tmp_path: Path) -> None:
     run_dir = left(tmp_path)
     checkpoints = run_dir / "checkpoints"
     state = load_checkpoint(checkpoints / LATEST)
     save_checkpoint(checkpoints / PREVIOUS, state)
-    state["progress"] |= {"best_epoch": 2, "step": 99}
-    save_checkpoint(checkpoints / LATEST, state)
+    state["progress"] |= {"step": 99}
+    save_checkpoint(checkpoints / LATEST, state | {"fingerprint": {}})
     session, said = restored(run_dir)
     assert session.progress.step == 8
     assert len(said) == 2
@@ -246,7 +231,7 @@ def test_another_runs_state_is_taken_with_its_log_up_to_there(tmp_path: Path) ->
     assert vars(session.progress) == PLACE
     assert values(session) == [1.0, 2.0, 3.0]
     assert logged(run_dir) == ([7, 8], [7, 8])
-    assert load_checkpoint(run_dir / "checkpoints" / BEST)["epoch"] == 1
+    assert best_weights(session) == [4.0, 5.0, 6.0]
     assert read_metadata(run_dir)["goes_on_from"] == {
         "run": source.name,
         "exact": True,
@@ -285,29 +270,11 @@ def test_another_runs_state_of_too_many_epochs_is_refused(
     assert (session.progress != Progress()) == taken
 
 
-@pytest.mark.parametrize(
-    ("best_epoch", "is_exact", "taken"),
-    [(0, True, False), (2, True, True), (0, False, False), (2, False, False), (1, False, True)],
-)
-def test_another_runs_state_needs_the_best_model_it_counts_on(
-    best_epoch: int, is_exact: bool, taken: bool, tmp_path: Path
-) -> None:
-    # Exact steps will come to a later one; others may not.
-    run_dir = new_run(tmp_path)
-    source = left(tmp_path, best_epoch=best_epoch)
-    session, said = restored(run_dir, source, is_exact=is_exact)
-    assert (session.progress != Progress()) == taken
-    if not taken:
-        reason = "expected the best model of epoch 1 beside it; left there, and not used"
-        assert said[0].endswith(reason)
-        assert not (run_dir / "checkpoints" / BEST).exists()
-
-
 def test_a_file_of_another_kind_gives_way_to_the_one_before(tmp_path: Path) -> None:
     run_dir = left(tmp_path)
     checkpoints = run_dir / "checkpoints"
     (checkpoints / LATEST).rename(checkpoints / PREVIOUS)
-    shutil.copy(checkpoints / BEST, checkpoints / LATEST)
+    save_checkpoint(checkpoints / LATEST, {"model": {}, "epoch": 1})
     session, said = restored(run_dir)
     assert session.progress.step == 8
     assert "expected the state of this run, got that of another fingerprint" in said[0]
@@ -328,10 +295,10 @@ def test_states_of_later_epochs_are_set_aside(tmp_path: Path) -> None:
 
 def test_a_damaged_file_of_another_run_stays_where_it_is(tmp_path: Path) -> None:
     source = left(tmp_path)
-    for name in (LATEST, BEST):
+    for name in (LATEST, PREVIOUS):
         (source / "checkpoints" / name).write_bytes(b"")
     restored(new_run(tmp_path), source)
-    assert sorted(path.name for path in (source / "checkpoints").iterdir()) == [BEST, LATEST]
+    assert sorted(path.name for path in (source / "checkpoints").iterdir()) == [LATEST, PREVIOUS]
 
 
 def lose(path: Path) -> None:
@@ -417,7 +384,7 @@ def a_link_to_nothing(path: Path) -> None:
     path.symlink_to("elsewhere.pt")
 
 
-@pytest.mark.parametrize("name", [BEST, LATEST, PREVIOUS, "checkpoint_epoch_0002.pt"])
+@pytest.mark.parametrize("name", [LATEST, PREVIOUS, "checkpoint_epoch_0002.pt"])
 @pytest.mark.parametrize("put", [a_directory, a_link_to_nothing], ids=lambda put: put.__name__)
 def test_what_is_no_file_in_a_checkpoints_place_is_told_and_kept(
     put: Callable[[Path], None], name: str, tmp_path: Path

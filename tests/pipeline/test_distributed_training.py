@@ -129,7 +129,7 @@ def test_two_machines_come_to_the_same_bytes_and_stop_together(
 
 
 def test_a_killed_stage_leaves_no_process(root: Path) -> None:
-    set_params(root, {"train": {"epochs": 10_000, "patience_epochs": 10_000}})
+    set_params(root, {"train": {"epochs": 10_000}})
     trainer = Trainer(root)
     trainer.wait_for_step(2)
     ranks = [process_of_rank(root, rank) for rank in range(2)]

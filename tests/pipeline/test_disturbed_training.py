@@ -287,7 +287,7 @@ def test_a_record_that_is_damaged_while_it_trains_is_told(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["latest_checkpoint.pt", "previous_checkpoint.pt", "best_model.pt", "checkpoint_epoch_0002.pt"],
+    ["latest_checkpoint.pt", "previous_checkpoint.pt", "checkpoint_epoch_0002.pt"],
 )
 @pytest.mark.parametrize("put", ["a directory", "a link to nothing"])
 def test_what_is_no_file_in_a_checkpoints_place_is_told_and_training_goes_on(

@@ -94,7 +94,7 @@ def results(root: Path) -> dict[str, str]:
 @pytest.fixture
 def longer(workspace: Path) -> Path:
     """Return a finished clone that is to train again, long enough to be held meanwhile."""
-    set_params(workspace, {"train": {"epochs": 12, "patience_epochs": 12}})
+    set_params(workspace, {"train": {"epochs": 12}})
     return workspace
 
 

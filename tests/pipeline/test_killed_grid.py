@@ -177,7 +177,7 @@ def tasks(root: Path) -> dict[str, str]:
 def test_a_queued_task_whose_trainer_was_killed_goes_on_when_it_is_queued_again(
     workspace: Path,
 ) -> None:
-    changes = {"train": {"patience_epochs": 40}, "runtime": {"checkpoint_every_sec": 0.1}}
+    changes = {"runtime": {"checkpoint_every_sec": 0.1}}
     set_params(workspace, changes)
     commit(workspace, "saves often")
     known = set(workspace.glob("runs/sample/run_*"))

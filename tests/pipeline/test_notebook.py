@@ -28,7 +28,6 @@ config = RunConfig(
     project_root="..",
     experiment_name="long",
     num_epochs=10**6,
-    early_stopping_patience=10**6,
     set_params=["train.schedule=constant"],
 )
 pipeline = build_mlops_pipeline(config, ExperimentTracker(run_dir, run_id))

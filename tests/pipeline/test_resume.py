@@ -218,29 +218,6 @@ def test_without_any_sound_state_training_begins_again(root: Path, whole: dict[s
     assert results(root) == whole
 
 
-def test_a_lost_best_model_is_trained_again(root: Path, whole: dict[str, Any]) -> None:
-    Trainer(root, hold=f"epoch {EPOCHS - 1}: train").held().signal(signal.SIGKILL)
-    run_dir = the_run(root)
-    (run_dir / "checkpoints/best_model.pt").unlink()
-    output = train(root)
-    assert "expected the best model of epoch" in output
-    assert results(root) == whole
-
-
-def test_a_best_model_of_another_epoch_is_not_published(root: Path, whole: dict[str, Any]) -> None:
-    train(root)
-    (root / MODEL).unlink()
-    path = the_run(root) / "checkpoints/best_model.pt"
-    best = load_checkpoint(path)
-    save_checkpoint(path, best | {"epoch": EPOCHS})
-    trainer = Trainer(root)
-    assert trainer.end() == 1
-    assert f"expected the best model, of epoch {best['epoch']}, got another" in trainer.output
-    assert not (root / MODEL).exists()
-    train(root)
-    assert results(root) == whole
-
-
 def test_a_state_of_another_fingerprint_is_never_taken(root: Path, whole: dict[str, Any]) -> None:
     run_dir = stopped_run(root, 20, signal.SIGTERM)
     for path in (run_dir / "checkpoints").glob("*checkpoint*.pt"):

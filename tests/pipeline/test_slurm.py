@@ -31,7 +31,7 @@ def slurm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BatchSyste
 @pytest.fixture
 def cells(workspace: Path) -> Path:
     """Return a clone with its data, and two cells that are not trained."""
-    train = {"epochs": EPOCHS, "patience_epochs": EPOCHS}
+    train = {"epochs": EPOCHS}
     set_params(workspace, {"folds": [0, 1], "train": train})
     return workspace
 

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from mlops.files.atomic import content_hash
 from mlops.files.checkpoint_file import load_checkpoint
 from mlops.files.yaml_text import load_yaml
 from mlops.metrics.ledger import read_ledger
@@ -25,6 +26,7 @@ TRAIN: dict[str, Any] = {
     "schedule": "constant",
     "learning_rate": 0.05,
     "monitor": "loss",
+    "publish": "best",
     "patience_epochs": PATIENCE,
 }
 
@@ -41,6 +43,25 @@ def test_patience_ends_a_training_whose_best_epoch_is_published(workspace: Path)
     after = load_checkpoint(the_run(workspace) / "checkpoints/latest_checkpoint.pt")
     weights = after["learner"]["model"]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in published["model"].items())
+
+
+def test_the_last_epoch_is_published_unless_the_best_one_is_asked_for(workspace: Path) -> None:
+    swinging = {name: TRAIN[name] for name in ("schedule", "learning_rate", "monitor")}
+    set_params(workspace, {"train": swinging | {"epochs": 8}})
+    published, losses = trained(workspace)
+    assert len(losses) == 8
+    assert losses.index(min(losses)) != 7, "no difference could be seen"
+    assert (published["epoch"], published["num_candidates"]) == (7, 1)
+    run_dir = the_run(workspace)
+    after = load_checkpoint(run_dir / "checkpoints/latest_checkpoint.pt")
+    weights = after["learner"]["model"]
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in published["model"].items())
+    assert after["best_weights"] is None
+    assert content_hash(run_dir / "artifacts/best_model.pt") == content_hash(workspace / MODEL)
+
+    set_params(workspace, {"train": {"publish": "best"}})
+    published, losses = trained(workspace)
+    assert (published["epoch"], published["num_candidates"]) == (losses.index(min(losses)), 8)
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_its_clips(workspace: Path) -> None:

@@ -17,7 +17,7 @@ ROUNDING = 1e-5
 def assert_scores_are_those_of_training(root: Path) -> None:
     evaluation = json.loads((root / CELL.evaluation).read_text())
     history = pl.read_csv(root / CELL.history)
-    (best,) = history.filter(pl.col("epoch") == evaluation["best_epoch"]).to_dicts()
+    (best,) = history.filter(pl.col("epoch") == evaluation["epoch"]).to_dicts()
     expected = {name: best[f"val_{name}"] for name in SUMMARY}
     found = {name: evaluation["val"][name] for name in SUMMARY}
     assert found == pytest.approx(expected, rel=ROUNDING, abs=0)
@@ -40,6 +40,18 @@ def assert_predictions_are_the_most_probable_classes(root: Path) -> pl.Series:
 def test_the_published_model_scores_as_in_training(finished: Path) -> None:
     assert_scores_are_those_of_training(finished)
     assert_predictions_are_the_most_probable_classes(finished)
+
+
+def test_the_val_metrics_of_a_best_epoch_are_called_a_maximum(workspace: Path) -> None:
+    changes = {"publish": "best", "epochs": 6, "learning_rate": 0.05, "schedule": "constant"}
+    set_params(workspace, {"train": changes})
+    dvc("repro", "report", cwd=workspace)
+    assert_scores_are_those_of_training(workspace)
+    words = json.loads((workspace / "metrics.json").read_text())["val_is"]
+    assert words.startswith("a maximum over 6 epochs, so it and its interval are better")
+    assert f"Val is {words}." in (workspace / "report.html").read_text()
+    shown = json.loads(dvc("metrics", "show", "--json", cwd=workspace))
+    assert shown[""]["data"]["metrics.json"]["data"]["val_is"] == words
 
 
 def test_published_averaged_weights_score_as_in_training(workspace: Path) -> None:

@@ -49,5 +49,7 @@ def finished_run(
     run_dir = make_run(base, experiment, wanted(config(**train), inputs))
     with recorded_attempt(run_dir, start="new", environment=environment(["numpy"])):
         log(run_dir, scores)
-        write_metadata(run_dir, published=published or {}, best_epoch=scores.index(max(scores)))
+        write_metadata(
+            run_dir, published=published or {}, published_epoch=scores.index(max(scores))
+        )
     return run_dir

@@ -81,7 +81,8 @@ def cell(
         seed=seed,
         name=f"{model} fold {fold} seed {seed}",
         num_train_videos=240,
-        evaluation={"best_epoch": 3, "val": scores(), "test": scores()} | split_scores,
+        evaluation={"epoch": 3, "num_candidates": 8, "val": scores(), "test": scores()}
+        | split_scores,
         history=history(),
         predictions=pl.DataFrame(),
     )
@@ -125,6 +126,7 @@ def page_of(*cells: Outcome, **changes: object) -> ReportPage:
         seed_stds={},
         comparisons=(),
         monitor="val_balanced_accuracy",
+        val_words="that of the last epoch",
         examples=(
             Example(
                 frames=frames_of(),
@@ -489,7 +491,7 @@ def test_confusion_matrices_of_any_number_of_classes_keep_every_count(num: int) 
 
 
 def test_a_diverging_run_does_not_flatten_the_others() -> None:
-    curve = figures.Curve(part="val", epochs=[1, 2], values=[0.5, 1e6], best_epoch=1, tag="")
+    curve = figures.Curve(part="val", epochs=[1, 2], values=[0.5, 1e6], marked_epoch=1, tag="")
     limits = figures.shared_limits([curve])
     assert limits == (0.5, 1e6)
     # Powers of ten at the axis: the scale is logarithmic.
@@ -497,7 +499,7 @@ def test_a_diverging_run_does_not_flatten_the_others() -> None:
 
 
 def test_a_single_epoch_is_drawn_as_a_point() -> None:
-    curve = figures.Curve(part="train", epochs=[1], values=[0.5], best_epoch=None, tag="")
+    curve = figures.Curve(part="train", epochs=[1], values=[0.5], marked_epoch=None, tag="")
     svg = figures.curves_svg([curve], y_limits=(0.5, 0.5), description="")
     assert "<use" in svg
 

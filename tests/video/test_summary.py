@@ -1,8 +1,10 @@
 """One answer from many cells, chosen by validation, with what looks wrong named."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -17,6 +19,7 @@ from video.scoring.summary import (
     metrics_document,
     non_finite_metrics,
     score_lines,
+    val_words,
 )
 
 # Five groups of two videos, of which the model gets one wrong.
@@ -49,6 +52,7 @@ def cell(
         name=f"{model} fold {fold} seed {seed}",
         num_train_videos=80,
         evaluation={
+            "num_candidates": 1,
             "val": metrics(val) | {"num_videos": 20},
             "test": metrics(test),
             "baseline": {"majority": {"val": metrics(0.5), "test": metrics(0.4 + fold / 10)}},
@@ -98,6 +102,77 @@ def test_cells_are_gathered_by_model() -> None:
         "small": [0, 1],
         "large": [0, 1],
     }
+
+
+# --- epochs chosen by validation ---------------------------------------------------------------
+
+
+def of_best_epoch(one: Outcome, curve: list[float]) -> Outcome:
+    """Return the cell with the metrics of its best epoch, as `train.publish: best` has them."""
+    values = {f"val_{name}": curve for name in SUMMARY}
+    val = one.evaluation["val"] | metrics(max(curve))
+    return replace(
+        one,
+        evaluation={**one.evaluation, "val": val, "num_candidates": len(curve)},
+        history=pl.DataFrame({"epoch": range(len(curve)), **values}),
+    )
+
+
+STEADY, SWINGING = [0.7, 0.75, 0.75], [0.5, 0.9, 0.6]
+
+
+def test_a_model_is_chosen_by_an_epoch_that_its_score_did_not_choose() -> None:
+    cells = [
+        of_best_epoch(cell("swinging", 0), SWINGING),
+        of_best_epoch(cell("steady", 0), STEADY),
+    ]
+    assert best_model(cells, "balanced_accuracy") == "steady"
+
+
+def test_what_chose_its_own_epoch_is_called_a_maximum_and_compares_no_models() -> None:
+    cells = [
+        of_best_epoch(cell(model, fold), [value - fold / 10 for value in curve])
+        for model, curve in (("swinging", SWINGING), ("steady", STEADY))
+        for fold in (0, 1)
+    ]
+    document = metrics_document(cells, "steady", {})
+    assert document["val"]["balanced_accuracy"] == pytest.approx(0.7)  # of the published weights
+    (compared,) = comparisons(cells)
+    assert compared.val.mean == pytest.approx(0.6 - 0.75)
+    assert document["val_is"] == (
+        "a maximum over 3 epochs, so it and its interval are better than on new videos; the choice "
+        "of a model and comparisons take the last epoch; that of the chosen model is the best of 2 "
+        "models"
+    )
+
+
+def test_of_the_last_epoch_val_is_called_so() -> None:
+    assert val_words([cell("small", 0)]) == "that of the last epoch"
+
+
+def test_models_that_are_equally_good_seldom_differ_significantly() -> None:
+    """Their scores swing about one mean, as in training; 78 % differ by their maxima.
+
+    With independent folds the test itself finds less than the 5 % that it allows for, because it
+    corrects for training videos that folds share.
+    """
+    generator = np.random.default_rng(0)
+    found = {"last epoch": 0, "maximum": 0}
+    for _ in range(500):
+        cells = [
+            of_best_epoch(cell(model, fold), generator.normal(0.7, std, 20).tolist())
+            for model, std in (("steady", 0.02), ("swinging", 0.06))
+            for fold in range(5)
+        ]
+        as_estimates = [
+            replace(one, evaluation={**one.evaluation, "num_candidates": 1}) for one in cells
+        ]
+        for name, own in (("last epoch", cells), ("maximum", as_estimates)):
+            (compared,) = comparisons(own)
+            assert compared.val.p is not None
+            found[name] += compared.val.p < 0.05
+    assert found["last epoch"] <= 0.05 * 500
+    assert found["maximum"] >= 0.5 * 500
 
 
 # --- the document ------------------------------------------------------------------------------

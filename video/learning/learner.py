@@ -109,6 +109,11 @@ class Learner:
         """The model for validation and export: the moving average if there is one."""
         return self._average.model if self._average else self.model
 
+    def evaluated_weights(self) -> dict[str, torch.Tensor]:
+        """Return a copy of the state dict of `evaluated`, on the CPU."""
+        weights = self.evaluated.state_dict().items()
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights}
+
     @property
     def epoch_metrics(self) -> dict[str, float]:
         """What the steps of this epoch took: the learning rate of the last one, and with float16
@@ -388,9 +393,3 @@ def _compiled(model: nn.Module, batch_size: int) -> Callable[[torch.Tensor], tor
         return logits
 
     return forward
-
-
-def evaluated_weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the weights of `Learner.evaluated` from a learner's state."""
-    weights: dict[str, torch.Tensor] = state["average"] or state["model"]
-    return weights

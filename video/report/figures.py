@@ -52,12 +52,12 @@ class Curve:
     part: Literal["train", "val"]
     epochs: Sequence[int]
     values: Sequence[float]  # as many as epochs; NaN leaves a gap in the line
-    best_epoch: int | None  # gets a marker when it is among the epochs
+    marked_epoch: int | None  # gets a marker when it is among the epochs
     tag: str  # written inside that marker, one or two characters; "" for none
 
 
 def curves_svg(curves: Sequence[Curve], *, y_limits: Limits | None, description: str) -> str:
-    """Draw a line chart: train dashed, val solid, a marker on each best epoch.
+    """Draw a line chart: train dashed, val solid, a marker on each marked epoch.
 
     y_limits come from `shared_limits`, so that charts side by side can be compared; the axis is
     logarithmic if their ratio is large. Without a finite value a note replaces the empty axis.
@@ -138,9 +138,9 @@ def _has_gap(curve: Curve) -> bool:
 
 def _draw_best(axes: Axes, curve: Curve) -> None:
     at = dict(zip(curve.epochs, curve.values, strict=True))
-    if curve.best_epoch is None or not math.isfinite(at.get(curve.best_epoch, math.nan)):
+    if curve.marked_epoch is None or not math.isfinite(at.get(curve.marked_epoch, math.nan)):
         return
-    x, y = curve.best_epoch, at[curve.best_epoch]
+    x, y = curve.marked_epoch, at[curve.marked_epoch]
     color = _COLOR_OF[curve.part]
     size = 12 if curve.tag else 8
     axes.plot(

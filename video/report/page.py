@@ -177,7 +177,7 @@ def _curves(cells: Sequence[Outcome], *columns: str) -> list[figures.Curve]:
             part="train" if column.startswith("train") else "val",
             epochs=cell.history["epoch"].to_list(),
             values=_column(cell.history, column),
-            best_epoch=None if column == "train_loss" else cell.evaluation.get("best_epoch"),
+            marked_epoch=None if column == "train_loss" else cell.evaluation.get("epoch"),
             # There is room for one number: the fold if there are several, else the seed.
             tag=str(cell.fold if several_folds else cell.seed) if len(cells) > 1 else "",
         )
@@ -193,7 +193,7 @@ def _column(history: pl.DataFrame, name: str) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class _EpochRow:
-    """The numbers of a run at its best epoch."""
+    """The numbers of a run at the epoch whose weights were published."""
 
     cell: Outcome
     train_loss: float | None
@@ -208,7 +208,7 @@ class _EpochRow:
 
 
 def _epoch_row(cell: Outcome, monitor: str) -> _EpochRow:
-    at = cell.history.filter(pl.col("epoch") == cell.evaluation.get("best_epoch", -1))
+    at = cell.history.filter(pl.col("epoch") == cell.evaluation.get("epoch", -1))
 
     def value(column: str) -> float | None:
         return _column(at, column)[0] if column in at.columns and len(at) == 1 else None

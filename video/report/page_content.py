@@ -94,7 +94,8 @@ class ReportPage:
     estimates: Mapping[str, Mapping[str, Mapping[str, Estimate]]]  # by name, split and metric
     seed_stds: Mapping[str, Mapping[str, float]]  # balanced accuracy over seeds within folds
     comparisons: Sequence[Comparison]  # of every two models on the same folds
-    monitor: str  # the column of the histories that chose the best epoch
+    monitor: str  # the column of the histories that is drawn and compares epochs
+    val_words: str  # of which epoch the metrics of val are
     examples: Sequence[Example]  # shown by true label, and within it in this order
     examples_note: str  # their model, fold and split
     counts: Sequence[SplitCount]

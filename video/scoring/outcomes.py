@@ -12,9 +12,11 @@ class Outcome:
     """The results of a cell: a model trained on a fold with a seed.
 
     name: for display, with its seed if there are several; evaluation: "val" and "test" by
-    `metrics.classification_metrics`, and "baseline" with the same by name; history: one row per
-    epoch; predictions: one row per video, with its group, its label and the `predicted` one, that
-    of each baseline (`predicted_<name>`), and `probability_<label>` per class.
+    `metrics.classification_metrics`, "baseline" with the same by name, the "epoch" of the weights,
+    and "num_candidates", the epochs among which val chose it: 1 if it is the last one anyway;
+    history: one row per epoch; predictions: one row per video, with its group, its label and the
+    `predicted` one, that of each baseline (`predicted_<name>`), and `probability_<label>` per
+    class.
     """
 
     model: str

@@ -4,7 +4,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from video.scoring.comparison import Difference, difference_over_folds, std_over_seeds
@@ -45,12 +45,13 @@ def _all_metrics(cell: Outcome) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def best_model(cells: Sequence[Outcome], monitor: str) -> str:
     """Return the model with the best mean of the validation metric over folds; the first of equals.
 
-    The test set has no part in it: a choice by test score would bias that score.
+    The test set has no part in it: a choice by test score would bias that score. Of the validation
+    metrics, those that have chosen their epoch have none either.
     """
     sign = -1.0 if monitor == "loss" else 1.0
     means = {
         model: statistics.fmean(fold_means(own, "val", monitor).values())
-        for model, own in by_model(cells).items()
+        for model, own in by_model(_at_last_epoch(cells)).items()
     }
     return max(means, key=lambda model: sign * means[model])
 
@@ -61,6 +62,37 @@ def fold_means(cells: Sequence[Outcome], split: str, metric: str) -> dict[int, f
         fold: statistics.fmean(cell.evaluation[split][metric] for cell in own)
         for fold, own in by_fold(cells).items()
     }
+
+
+def _at_last_epoch(cells: Sequence[Outcome]) -> list[Outcome]:
+    """Return the cells with the val metrics of an epoch that these have not chosen: the last one.
+
+    A maximum over epochs is larger for a model whose metrics swing more, so that equally good
+    models would differ "significantly".
+    """
+    found = []
+    for cell in cells:
+        if cell.evaluation["num_candidates"] > 1:
+            last = cell.history.sort("epoch").row(-1, named=True)
+            val = cell.metrics("val") | {name: last[f"val_{name}"] for name in SUMMARY}
+            cell = replace(cell, evaluation={**cell.evaluation, "val": val})
+        found.append(cell)
+    return found
+
+
+def val_words(cells: Sequence[Outcome]) -> str:
+    """Say which epoch the val metrics of the cells are of, and what was chosen by them."""
+    found = sorted({cell.evaluation["num_candidates"] for cell in cells})
+    words = "that of the last epoch"
+    if found[-1] > 1:
+        epochs = "–".join(map(str, dict.fromkeys((found[0], found[-1]))))
+        words = (
+            f"a maximum over {epochs} epochs, so it and its interval are better than on new videos;"
+            " the choice of a model and comparisons take the last epoch"
+        )
+    if len(models := by_model(cells)) > 1:
+        words += f"; that of the chosen model is the best of {len(models)} models"
+    return words
 
 
 def seed_stds(cells: Sequence[Outcome]) -> dict[str, dict[str, float]]:
@@ -89,7 +121,7 @@ def comparisons(cells: Sequence[Outcome]) -> list[Comparison]:
     The means over the seeds of each fold are compared, even if the seeds differ.
     """
     found = []
-    for first, second in itertools.combinations(by_model(cells).values(), 2):
+    for first, second in itertools.combinations(by_model(_at_last_epoch(cells)).values(), 2):
         shared = by_fold(first).keys() & by_fold(second).keys()
         if len(shared) > 1:
             own = [cell for cell in first if cell.fold in shared]
@@ -156,15 +188,16 @@ def metrics_document(
     """Return the content of metrics.json.
 
     `val` and `test` are the metrics of `model`, means over its folds and seeds (all models have the
-    same ones), with their intervals; `baseline` are those of the baselines on the same test sets,
-    and the lead of `model` over them. With more than one cell, `models` has the mean of each model
-    and its interval; with more than one fold also the sample standard deviation over folds (of the
-    means over seeds); with more than one seed also the standard deviation over seeds within folds,
-    pooled. With more than one fold, `comparisons` has every two models on the same folds. (DVC
-    shows every number as a column, but not a list.)
+    same ones), with their intervals; `val_is` says of which epoch those of val are; `baseline` are
+    those of the baselines on the same test sets, and the lead of `model` over them. With more than
+    one cell, `models` has the mean of each model and its interval; with more than one fold also the
+    sample standard deviation over folds (of the means over seeds); with more than one seed also the
+    standard deviation over seeds within folds, pooled. With more than one fold, `comparisons` has
+    every two models on the same folds. (DVC shows every number as a column, but not a list.)
     """
     own = by_model(cells)[model]
     document: dict[str, Any] = {split: _scores(own, split) for split in ("val", "test")}
+    document["val_is"] = val_words(cells)
     document["baseline"] = {
         name: _scores(own, "test", name)
         | {"lead": rival.lead.value, "lead_interval": rival.lead.interval}
