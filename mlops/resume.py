@@ -9,8 +9,8 @@ from no other, except where another run's state is known to be the same trajecto
 | one that is finished | republish: its result is published again, in seconds |
 | a damaged record of a run of the same fingerprint, and no sound one | none: it stops and says so |
 | one that differs in the number of epochs alone, which nothing but the end depends on | extend |
-| with `runtime.resume: compatible`, one not finished that differs in versions or device alone | \
-adopt |
+| with `runtime.resume: compatible`, one not finished that differs in code, versions or device \
+alone | adopt |
 | anything else | new, and says what differs from the run that is closest |
 
 With `runtime.resume: never` every start is new, and trains a finished run again. The damaged
@@ -33,8 +33,8 @@ FINISHED = "finished"
 Mode = Literal["exact", "compatible", "never"]
 How = Literal["new", "resume", "republish", "extend", "adopt"]
 
-# What may differ for `compatible`: the same mathematics, rounded elsewhere.
-INEXACT = ("versions", "device")
+# What may differ for `compatible`: whoever asks for it says that a state still has its meaning.
+INEXACT = ("code", "versions", "device")
 
 _MAX_SHOWN = 3
 
@@ -61,7 +61,7 @@ class _Run:
 
     @property
     def is_exact(self) -> bool:
-        """True if it used no state of other versions or of another device."""
+        """True if it used no state of other code, of other versions or of another device."""
         return bool((self.metadata.get("goes_on_from") or {}).get("exact", True))
 
     @property
@@ -93,28 +93,23 @@ def choose_start(
     _check_damaged(damaged, wanted, log, has_sound=bool(own))
     if own and own[0].metadata.get("status") != FINISHED:
         # The other run counts only if no state of this one is sound.
-        source = other[1] if other else None
-        return Start(
-            how="resume",
-            run_dir=own[0].path,
-            source=source.path if source else None,
-            is_exact=other is None or _stays_exact(*other),
-        )
+        return Start(how="resume", run_dir=own[0].path, **_going_on_from(other, wanted))
     if own:
         return Start(how="republish", run_dir=own[0].path)
     if other is None:
         return Start(how="new", differs=_closest(runs, wanted))
+    return Start(how=other[0], **_going_on_from(other, wanted))
+
+
+def _going_on_from(other: tuple[How, _Run] | None, wanted: TrainingIdentity) -> dict[str, Any]:
+    if other is None:
+        return {}
     how, run = other
-    return Start(
-        how=how,
-        source=run.path,
-        differs=differences(run.config, run.metadata, wanted),
-        is_exact=_stays_exact(how, run),
-    )
-
-
-def _stays_exact(how: How, run: _Run) -> bool:
-    return how == "extend" and run.is_exact
+    return {
+        "source": run.path,
+        "differs": differences(run.config, run.metadata, wanted),
+        "is_exact": how == "extend" and run.is_exact,
+    }
 
 
 def differences(

@@ -34,6 +34,10 @@ REMEDY = (
 )
 
 
+# What a state of other code shows as when it is loaded.
+_OF_OTHER_CODE = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
+
 class Stateful(Protocol):
     device: torch.device
 
@@ -70,6 +74,7 @@ class Session:
     ledger: Ledger
     progress: Progress = field(default_factory=Progress)
     best_weights: State | None = None  # of the best epoch, where these are to be published
+    exact_up_to_step: int | None = None  # then came other code, versions or another device
     started: float = field(default_factory=time.monotonic)  # less what earlier attempts took
 
     def state_dict(self) -> State:
@@ -78,6 +83,7 @@ class Session:
             "learner": self.learner.state_dict(),
             "progress": vars(self.progress),
             "best_weights": self.best_weights,
+            "exact_up_to_step": self.exact_up_to_step,
             "rng": rng_state(self.learner.device),
             "tracker": self.tracker.state_dict(),
             "ledger": self.ledger.state_dict(),
@@ -88,6 +94,7 @@ class Session:
         self.learner.load_state_dict(state["learner"])
         vars(self.progress).update(state["progress"])
         self.best_weights = state["best_weights"]
+        self.exact_up_to_step = state["exact_up_to_step"]
         self.tracker.load_state_dict(state["tracker"])
         self.ledger.load_state_dict(state["ledger"])
         self.started = time.monotonic() - state["wall_sec"]
@@ -186,9 +193,9 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, l
     atomic.remove_half_written(directory)
     set_others_aside(directory, log)
     state = load_newest(directory, _refuse_other_runs(session.fingerprint, run_dir), log=log)
-    if state is None and start.source is not None:
-        state = _adopt(session, start, start.source, run_dir, num_epochs, log)
-    if state is None:
+    if state is not None:
+        session.load_state_dict(state)
+    elif start.source is None or not _adopt(session, start, start.source, run_dir, num_epochs, log):
         session.tracker.load_state_dict(None)
         session.ledger.load_state_dict(None)
         write_metadata(run_dir, goes_on_from=None)
@@ -196,7 +203,6 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, l
         if start.how != "new":
             log(f"{session.cell}: found no state that fits: begins again with epoch 0, step 0")
         return
-    session.load_state_dict(state)
     progress = session.progress
     # What is later refers to a log that will be written anew from here.
     set_later_aside(directory, progress.epoch)
@@ -205,8 +211,8 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, l
 
 def _adopt(
     session: Session, start: Start, source: Path, run_dir: Path, num_epochs: int, log: Log
-) -> State | None:
-    """Return the state of the run that this one goes on from; copy its log.
+) -> bool:
+    """Load a state of the run that this one goes on from, and copy its log; False if none fits.
 
     Nothing there is changed: it may be at work, and it stays the record of what it was.
     """
@@ -214,18 +220,34 @@ def _adopt(
     refuse = _refuse_longer_runs(refuse_other, num_epochs)
     state = load_newest(source / CHECKPOINTS, refuse, log=log, set_aside=False)
     if state is None:
-        return None
+        return False
     session.tracker.adopt(source, state["tracker"])
     session.ledger.adopt(source / LEDGER, state["ledger"])
     place = {name: state["progress"][name] for name in ("epoch", "step")}
-    write_metadata(run_dir, goes_on_from={"run": source.name, "exact": start.is_exact} | place)
-    if not start.is_exact:
-        log(f"exact up to step {place['step']}, and from there on only about so")
-    return state | {
+    exact_up_to_step = state["exact_up_to_step"]
+    if not start.is_exact and exact_up_to_step is None:
+        exact_up_to_step = place["step"]
+    own = {
         "fingerprint": session.fingerprint,
+        "exact_up_to_step": exact_up_to_step,
         "tracker": session.tracker.state_dict(),
         "ledger": session.ledger.state_dict(),
     }
+    try:
+        session.load_state_dict(state | own)
+    except _OF_OTHER_CODE as error:
+        if start.is_exact:
+            raise
+        reason = str(error).partition("\n")[0]
+        raise PipelineError(
+            f"runtime.resume: expected code that can load the state of {source} ({start.differs}), "
+            f"got {type(error).__name__}: {reason}; undo that change, or write exact to train anew"
+        ) from None
+    told = {"run": source.name, "exact": exact_up_to_step is None, "differs": start.differs}
+    write_metadata(run_dir, goes_on_from=told | place, exact_up_to_step=exact_up_to_step)
+    if exact_up_to_step is not None:
+        log(f"exact up to step {exact_up_to_step}, and from there on only about so")
+    return True
 
 
 Refuse = Callable[[State], str | None]  # why a state may not be used, None if it may

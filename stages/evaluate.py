@@ -34,6 +34,8 @@ from video.splitting.splits import TEST, TRAIN, VAL, class_names
 
 SPLIT = (VAL, TEST)
 
+FACTS = ("epoch", "num_candidates", "exact_up_to_step")
+
 
 def main(inputs: StageInputs) -> None:
     cell = Cell(**vars(parse_options(__doc__, model=str, fold=int, seed=int)))
@@ -90,11 +92,11 @@ def main(inputs: StageInputs) -> None:
 
 
 def load_model(cell: Cell) -> tuple[nn.Module, dict[str, Any]]:
-    """Load the published model; return it, its epoch, and among how many val chose that."""
+    """Load the published model; return it, and what is to be known of its training."""
     state = load_checkpoint(cell.best_model)
     model = build_model(cell.model, ModelShape(**state["shape"]))
     model.load_state_dict(state["model"])
-    return model, {name: state[name] for name in ("epoch", "num_candidates")}
+    return model, {name: state[name] for name in FACTS}
 
 
 def all_batches(clips: ClipSet, batch_size: int) -> Iterator[Batch]:

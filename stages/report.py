@@ -39,6 +39,7 @@ from video.scoring.summary import (
     best_model,
     comparisons,
     identical_predictions,
+    inexact_trainings,
     metrics_document,
     non_finite_metrics,
     score_lines,
@@ -81,7 +82,7 @@ def main(inputs: StageInputs) -> None:
     totals = sections.count_totals(counts, tables.splits, tables.quarantine.height)
 
     document = metrics_document(cells, model, totals)
-    warnings = identical_predictions(cells)
+    warnings = identical_predictions(cells) + inexact_trainings(cells)
     page = report_page(params, cells, model, document, tables, counts, warnings)
     rendered = render_page(page)
     inputs.check()

@@ -83,8 +83,8 @@ def train(context: TrainingContext) -> None:
         share_state(session, process)
         fit(session, learner, clips, context, run)
         if process.group.is_main:
-            model = chosen_weights(session, learner, params.train)
-            publish(session, model | {"shape": shape, "labels": clips.labels}, context, run)
+            model = published_model(session, learner, clips, shape, params.train)
+            publish(session, model, context, run)
 
 
 def fit(
@@ -222,16 +222,18 @@ def validate(
     return metrics
 
 
-def chosen_weights(session: Session, learner: Learner, train: Train) -> State:
-    """Return the weights to publish, their epoch, and among how many epochs validation chose it."""
-    progress = session.progress
-    if train.publish == "last":
-        last = progress.epoch - 1
-        return {"model": learner.evaluated_weights(), "epoch": last, "num_candidates": 1}
+def published_model(
+    session: Session, learner: Learner, clips: TrainingClips, shape: dict[str, Any], train: Train
+) -> State:
+    """Return what is published: the weights of an epoch, and what is to be known of them."""
+    progress, is_last = session.progress, train.publish == "last"
     return {
-        "model": session.best_weights,
-        "epoch": progress.best_epoch,
-        "num_candidates": progress.epoch,
+        "model": learner.evaluated_weights() if is_last else session.best_weights,
+        "shape": shape,
+        "labels": clips.labels,
+        "epoch": progress.epoch - 1 if is_last else progress.best_epoch,
+        "num_candidates": 1 if is_last else progress.epoch,  # epochs that validation chose among
+        "exact_up_to_step": session.exact_up_to_step,
     }
 
 

@@ -41,7 +41,7 @@ def summary(record: RunRecord) -> list[str]:
             + (f" in any epoch; published from epoch {at}" if at is not None else "")
         )
     if goes_on := record.metadata.get("goes_on_from"):
-        exact = "" if goes_on.get("exact", True) else ", inexactly"
+        exact = "" if goes_on.get("exact", True) else f", inexactly: {goes_on.get('differs')}"
         place = f"epoch {goes_on['epoch']}, step {goes_on['step']}"
         lines.append(f"goes on from {goes_on['run']}, {place}{exact}")
     return [*lines, f"commit {commit_text(record.environment.get('git'))}", *machine(record)]

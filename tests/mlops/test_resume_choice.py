@@ -121,7 +121,7 @@ def test_every_entry_of_the_fingerprint_changed_alone_starts_afresh_and_is_named
     start = choose(tmp_path, wanted(fingerprint=changed(FINGERPRINT, key, "other")), mode)
     *_, name = key.split("|")
     assert start.differs.endswith(f"{name} {flat(FINGERPRINT)[key]} -> other")
-    if mode == "compatible" and key.startswith(("versions", "device")):
+    if mode == "compatible" and key.startswith(("code", "versions", "device")):
         assert (start.how, start.source, start.is_exact) == ("adopt", run_dir, False)
     else:
         assert (start.how, start.source, start.run_dir) == ("new", None, None)
@@ -234,7 +234,9 @@ def test_a_run_of_its_own_comes_before_one_that_could_be_extended(tmp_path: Path
     shorter = make_run(tmp_path, "demo", wanted(changed(CONFIG, "train|epochs", 2)))
     with_state(shorter)
     own = make_run(tmp_path, "demo", wanted())
-    assert choose(tmp_path, wanted()) == Start(how="resume", run_dir=own, source=shorter)
+    assert choose(tmp_path, wanted()) == Start(
+        how="resume", run_dir=own, source=shorter, differs="train.epochs 2 -> 4"
+    )
 
 
 def test_a_finished_run_of_other_versions_is_not_taken(tmp_path: Path) -> None:

@@ -235,6 +235,7 @@ def test_another_runs_state_is_taken_with_its_log_up_to_there(tmp_path: Path) ->
     assert read_metadata(run_dir)["goes_on_from"] == {
         "run": source.name,
         "exact": True,
+        "differs": "",
         "epoch": 3,
         "step": 8,
     }
@@ -251,15 +252,38 @@ def test_its_own_state_comes_before_that_of_another_run(tmp_path: Path) -> None:
     assert "goes_on_from" not in read_metadata(run_dir)
 
 
-@pytest.mark.parametrize("part", ["versions", "device"])
-def test_of_other_versions_or_another_device_it_is_said_to_be_inexact(
+@pytest.mark.parametrize("part", ["code", "versions", "device"])
+def test_of_other_code_or_versions_or_another_device_it_is_said_to_be_inexact(
     part: str, tmp_path: Path
 ) -> None:
     source = left(tmp_path, FINGERPRINT | {part: other(part)})
     run_dir = new_run(tmp_path)
-    _, said = restored(run_dir, source, is_exact=False)
+    session, said = restored(run_dir, source, is_exact=False)
     assert read_metadata(run_dir)["goes_on_from"]["exact"] is False
+    assert read_metadata(run_dir)["exact_up_to_step"] == session.exact_up_to_step == 8
     assert said[0] == "exact up to step 8, and from there on only about so"
+
+
+def test_what_was_inexact_once_stays_so_from_the_same_step_on(tmp_path: Path) -> None:
+    source = left(tmp_path)
+    path = source / "checkpoints" / LATEST
+    save_checkpoint(path, load_checkpoint(path) | {"exact_up_to_step": 3})
+    for is_exact in (False, True):
+        session, said = restored(new_run(tmp_path), source, is_exact=is_exact)
+        assert session.exact_up_to_step == 3
+        assert said[0] == "exact up to step 3, and from there on only about so"
+
+
+def test_a_state_that_other_code_cannot_load_is_told_and_left(tmp_path: Path) -> None:
+    source = left(tmp_path)
+    path = source / "checkpoints" / LATEST
+    save_checkpoint(path, load_checkpoint(path) | {"learner": {"renamed": torch.zeros(3)}})
+    run_dir = new_run(tmp_path)
+    message = r"expected code that can load the state of .*, got KeyError: 'values'; undo that "
+    with pytest.raises(PipelineError, match=message):
+        restored(run_dir, source, is_exact=False)
+    assert path.exists()
+    assert "goes_on_from" not in read_metadata(run_dir)
 
 
 @pytest.mark.parametrize(("num_epochs", "taken"), [(2, False), (3, True)])

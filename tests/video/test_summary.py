@@ -16,6 +16,7 @@ from video.scoring.summary import (
     best_model,
     comparisons,
     identical_predictions,
+    inexact_trainings,
     metrics_document,
     non_finite_metrics,
     score_lines,
@@ -53,6 +54,7 @@ def cell(
         num_train_videos=80,
         evaluation={
             "num_candidates": 1,
+            "exact_up_to_step": None,
             "val": metrics(val) | {"num_videos": 20},
             "test": metrics(test),
             "baseline": {"majority": {"val": metrics(0.5), "test": metrics(0.4 + fold / 10)}},
@@ -173,6 +175,16 @@ def test_models_that_are_equally_good_seldom_differ_significantly() -> None:
             found[name] += compared.val.p < 0.05
     assert found["last epoch"] <= 0.05 * 500
     assert found["maximum"] >= 0.5 * 500
+
+
+# --- exactness ---------------------------------------------------------------------------------
+
+
+def test_a_training_that_went_on_with_other_code_is_warned_of() -> None:
+    exact, inexact = cell("small", 0), cell("small", 1)
+    inexact = replace(inexact, evaluation={**inexact.evaluation, "exact_up_to_step": 40})
+    (warning,) = inexact_trainings([exact, inexact])
+    assert warning.startswith("small fold 1 seed 0 was trained exactly up to step 40, and went on")
 
 
 # --- the document ------------------------------------------------------------------------------

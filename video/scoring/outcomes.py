@@ -13,7 +13,8 @@ class Outcome:
 
     name: for display, with its seed if there are several; evaluation: "val" and "test" by
     `metrics.classification_metrics`, "baseline" with the same by name, the "epoch" of the weights,
-    and "num_candidates", the epochs among which val chose it: 1 if it is the last one anyway;
+    "num_candidates", the epochs among which val chose it (1 if it is the last one anyway), and
+    "exact_up_to_step", null unless training went on from a state of other code or versions;
     history: one row per epoch; predictions: one row per video, with its group, its label and the
     `predicted` one, that of each baseline (`predicted_<name>`), and `probability_<label>` per
     class.

@@ -260,6 +260,17 @@ def identical_predictions(cells: Sequence[Outcome]) -> list[str]:
     ]
 
 
+def inexact_trainings(cells: Sequence[Outcome]) -> list[str]:
+    """Return a warning for every cell that nobody can train again to the same bytes."""
+    return [
+        f"{cell.name} was trained exactly up to step {step}, and went on from there with other "
+        "code, library versions or device (runtime.resume: compatible); no other training gives "
+        "the same bytes"
+        for cell in cells
+        if (step := cell.evaluation["exact_up_to_step"]) is not None
+    ]
+
+
 def mean_metrics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return the means of the SUMMARY metrics."""
     return {name: statistics.fmean(item[name] for item in metrics) for name in SUMMARY}
