@@ -95,7 +95,7 @@ def set_later_aside(directory: Path, epoch: int) -> None:
     """Rename the states after more than `epoch` epochs: they are of a log that is no more."""
     for path in epoch_checkpoints(directory):
         if _epoch_of(path) > epoch:
-            _set_aside(path, "later")
+            atomic.set_aside(path, "later")
 
 
 def _epoch_of(path: Path) -> int:
@@ -103,16 +103,8 @@ def _epoch_of(path: Path) -> int:
 
 
 def _pass_over(path: Path, why: str, fault: str, log: Log, set_aside: bool = True) -> None:
-    where = f"kept as {_set_aside(path, why)}" if set_aside else "left there"
+    where = f"kept as {atomic.set_aside(path, why)}" if set_aside else "left there"
     log(f"{fault}; {where}, and not used")
-
-
-def _set_aside(path: Path, why: str) -> str:
-    number = 1
-    while os.path.lexists(aside := path.with_name(f"{path.name}.{why}{number}")):
-        number += 1
-    path.rename(aside)
-    return aside.name
 
 
 class CheckpointManager:

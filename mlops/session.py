@@ -19,7 +19,7 @@ from mlops.determinism import rng_state, set_rng_state
 from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.files.checkpoint_file import State
-from mlops.files.journal import fault_of
+from mlops.files.journal import fault_of, intact
 from mlops.metrics.ledger import LEDGER, Ledger
 from mlops.metrics.log import LOG
 from mlops.resume import Start
@@ -259,9 +259,9 @@ def _refuse_other_runs(fingerprint: Fingerprint, run_dir: Path) -> Refuse:
     def refuse(state: State) -> str | None:
         if state.get("fingerprint") != fingerprint:
             return "expected the state of this run, got that of another fingerprint"
-        logs = {"tracker": LOG, "ledger": LEDGER}
-        faults = (fault_of(run_dir / log, state[name]) for name, log in logs.items())
-        return next((f"does not fit {fault}" for fault in faults if fault), None)
+        logs = {"tracker": run_dir / LOG, "ledger": run_dir / LEDGER}
+        lost = (name for name, log in logs.items() if intact(log, state[name]) is None)
+        return next((f"does not fit {fault_of(logs[name], state[name])}" for name in lost), None)
 
     return refuse
 

@@ -100,6 +100,19 @@ def is_regular(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
+def set_aside(path: Path, why: str) -> str:
+    """Rename what lies at `path` to a free name, as NAME.damaged1; return that name."""
+    return path.rename(free_name(path, why)).name
+
+
+def free_name(path: Path, why: str) -> Path:
+    """Return a path that is not taken, for what lies at `path` and is not used any more."""
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.{why}{number}")):
+        number += 1
+    return aside
+
+
 def wait_until_listed(
     directory: Path, names: Collection[str], *, patience_sec: float = LISTING_SEC
 ) -> None:

@@ -4,12 +4,15 @@ A state holds how long the file was, and checksums of what it held: neither a lo
 line passes for what was written.
 
 What `append` has returned from survives a kill of the process, and after `sync` a power cut too.
+`sync` also brings a copy beside the file up to date: where one of the two is lost or damaged, the
+other one is enough to go on.
 Between two appends the file ends with a whole line, whatever happened to the disk or to the
 process that wrote before.
 """
 
 import fcntl
 import os
+import shutil
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
@@ -56,7 +59,9 @@ class Journal:
 
     def __init__(self, path: Path, orphans: Path | None = None) -> None:
         self.path = path
+        self._copy = copy_of(path)
         self._orphans = orphans or path.with_name("orphans.jsonl")
+        _set_others_aside(path)
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         except FileNotFoundError:
@@ -93,10 +98,9 @@ class Journal:
             if error.errno not in atomic.FULL:
                 raise
             if not self._waiting:
-                print(
+                _tell(
                     f"{self.path}: expected room for another line, got: {error.strerror}; the "
-                    "lines wait in memory and in the checkpoints: make room",
-                    file=sys.stderr,
+                    "lines wait in memory and in the checkpoints: make room"
                 )
             self._waiting = block
         else:
@@ -152,8 +156,15 @@ class Journal:
         return fault_of(self.path, self.state_dict())
 
     def sync(self) -> None:
-        """Flush to disk what was appended so far. Any thread may call it."""
+        """Flush to disk what was appended so far, and then its copy. Any thread may call it."""
+        num_bytes = self._checksums.num_bytes
         os.fdatasync(self._descriptor)
+        _set_others_aside(self._copy)
+        with self._copy.open("ab") as copy:
+            for piece in _pieces(self._descriptor, copy.tell(), num_bytes):
+                copy.write(piece)
+            copy.flush()
+            os.fdatasync(copy.fileno())
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Cut the file where the state was saved, so that nothing stands in it twice.
@@ -161,8 +172,16 @@ class Journal:
         `None` stands for a run without a checkpoint.
         """
         if state and (fault := fault_of(self.path, state)):
-            raise PipelineError(f"{fault}; put it back, or remove the checkpoint and run again")
-        self._cut(state["offset_bytes"] if state else 0)
+            if fault_of(self._copy, state):
+                raise PipelineError(f"{fault}; put it back, or remove the checkpoint and run again")
+            self._restore(fault)
+        offset = state["offset_bytes"] if state else 0
+        self._cut(offset)
+        _set_others_aside(self._copy)
+        if state and fault_of(self._copy, state) is None:
+            os.truncate(self._copy, offset)
+        else:  # the next `sync` makes it anew
+            self._copy.unlink(missing_ok=True)
         self._checksums = _checksums_of(self._descriptor, self._size())
         self._waiting = b""
         if state:
@@ -171,13 +190,13 @@ class Journal:
     def adopt(self, path: Path, state: Mapping[str, Any]) -> None:
         """Begin with what another journal holds up to a state of it; that one stays as it is."""
         self.load_state_dict(None)
-        if fault := fault_of(path, state):
+        sound = intact(path, state)
+        if sound is None:
             raise PipelineError(
-                f"{fault}; put it back, or remove that run's checkpoints and run again"
+                f"{fault_of(path, state)}; put it back, or remove that run's checkpoints and run "
+                "again"
             )
-        with path.open("rb") as source:
-            for piece in _pieces(source.fileno(), 0, state["offset_bytes"]):
-                self.append(piece)
+        self._append_file(sound, state["offset_bytes"])
         self.append(state["waiting"].encode())
 
     def close(self) -> None:
@@ -185,6 +204,21 @@ class Journal:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _restore(self, fault: str) -> None:
+        """Write the file anew from its copy; what was there is kept under another name."""
+        kept = atomic.free_name(self.path, "damaged")
+        shutil.copyfile(self.path, kept)
+        os.ftruncate(self._descriptor, 0)
+        self._checksums = Checksums()
+        self._append_file(self._copy, self._copy.stat().st_size)
+        self.flush()
+        _tell(f"{fault}; restored from {self._copy.name}, and kept as {kept.name}")
+
+    def _append_file(self, path: Path, num_bytes: int) -> None:
+        with path.open("rb") as source:
+            for piece in _pieces(source.fileno(), 0, num_bytes):
+                self.append(piece)
 
     def _size(self) -> int:
         return os.fstat(self._descriptor).st_size
@@ -208,13 +242,22 @@ class Journal:
         os.fsync(self._descriptor)
 
 
+def copy_of(path: Path) -> Path:
+    """Return the path of a journal's copy, as metrics.copy.jsonl of metrics.jsonl."""
+    return path.with_name(f"{path.stem}.copy{path.suffix}")
+
+
+def intact(path: Path, state: Mapping[str, Any]) -> Path | None:
+    """Return the journal, or else its copy, if it holds what a state says; None if neither does."""
+    return next((p for p in (path, copy_of(path)) if fault_of(p, state) is None), None)
+
+
 def fault_of(path: Path, state: Mapping[str, Any]) -> str | None:
     """Return how a file differs from what a state says of it, and where; None if it fits."""
     offset = state["offset_bytes"]
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+    if not path.is_file():
         return f"{path}: expected {offset} bytes, as the checkpoint says, found no file"
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         found = _checksums_of(descriptor, offset)
         if found.num_bytes < offset:
@@ -235,6 +278,16 @@ def fault_of(path: Path, state: Mapping[str, Any]) -> str | None:
         return f"{path}: expected what was written in lines {first} to {last}, got a changed line"
     finally:
         os.close(descriptor)
+
+
+def _set_others_aside(path: Path) -> None:
+    """Rename what lies at `path` and is no file."""
+    if os.path.lexists(path) and not path.is_file():
+        _tell(f"{path}: expected a file; kept as {atomic.set_aside(path, 'damaged')}")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _checksums_of(descriptor: int, num_bytes: int) -> Checksums:

@@ -4,7 +4,8 @@
         config.json      the parameters it was given, and their hash; those of all stages beside
         metadata.json    its id, from the first moment; fingerprint, status, and every attempt:
                          when, where, how it ended
-        metrics.jsonl    the log; orphans.jsonl: what was cut off it
+        metrics.jsonl    the log; metrics.copy.jsonl: a copy up to the last state; orphans.jsonl:
+                         what was cut off it
         ledger.jsonl     the samples of every step
         timings.jsonl    how long the epochs took, of which how much was waiting for data
         heartbeat        the process at work; its time of change is when it was last seen

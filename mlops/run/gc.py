@@ -46,7 +46,7 @@ _REMOVED = re.compile(rf"{re.escape(REMOVED)}({RUN_ID.pattern})_\d+", re.ASCII)
 # metrics.summary.json and a best model among the checkpoints.
 _WRITTEN = {
     "": r"(config|metadata|metrics\.summary)\.json|heartbeat|\.metadata\.lock"
-    r"|(metrics|orphans|(ledger|timings)(\.orphans)?)\.jsonl",
+    r"|(orphans|(metrics|ledger)(\.copy)?|timings|(ledger|timings)\.orphans)\.jsonl(\.damaged\d+)?",
     "checkpoints": r"(latest_checkpoint|previous_checkpoint|best_model|checkpoint_epoch_\d{4,})\.pt"
     r"(\.(damaged|refused|later)\d+|\.of_epoch_-?\d+)?",
     "artifacts": r"best_model\.pt|history\.csv|params_before_\d{3,}\.yaml",

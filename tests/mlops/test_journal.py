@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlops.errors import PipelineError
-from mlops.files.journal import Journal
+from mlops.files.journal import Journal, copy_of, intact
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -139,6 +140,112 @@ def test_a_long_tail_is_cut_and_kept_to_the_last_byte(tmp_path: Path) -> None:
     cut(path, state)
     assert path.read_bytes() == b"kept\n"
     assert (tmp_path / "orphans.jsonl").read_bytes() == tail
+
+
+# --- the copy ----------------------------------------------------------------------------------
+
+
+def synced(path: Path) -> dict[str, Any]:
+    """Write lines and sync them, write more, and return the state after the sync."""
+    journal = Journal(path)
+    for number in range(500):
+        journal.append(b'{"step":%d}\n' % number)
+    journal.sync()
+    state = journal.state_dict()
+    journal.append(b"later\n")
+    journal.close()
+    return state
+
+
+def lose(path: Path) -> None:
+    path.unlink()
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def change(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[50] ^= 1
+    path.write_bytes(content)
+
+
+def put_a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def put_a_link_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+HARMS = [lose, shorten, change, put_a_directory, put_a_link_to_nothing]
+
+
+@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize("which", ["the file", "its copy"])
+def test_a_file_or_its_copy_can_be_lost(
+    which: str, harm: Callable[[Path], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "lines.jsonl"
+    state = synced(path)
+    whole = path.read_bytes()[: state["offset_bytes"]]
+    harm(path if which == "the file" else copy_of(path))
+    assert intact(path, state) is not None
+    journal = Journal(path)
+    journal.load_state_dict(state)
+    assert path.read_bytes() == whole
+    journal.append(b"next\n")
+    journal.sync()
+    journal.close()
+    assert path.read_bytes() == copy_of(path).read_bytes() == whole + b"next\n"
+
+
+def test_a_file_that_is_restored_is_kept_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lines.jsonl"
+    state = synced(path)
+    change(path)
+    damaged = path.read_bytes()
+    cut(path, state)
+    assert (tmp_path / "lines.jsonl.damaged1").read_bytes() == damaged
+    assert capsys.readouterr().err == (
+        f"{path}: expected what was written in lines 1 to 324, got a changed line; restored from "
+        "lines.copy.jsonl, and kept as lines.jsonl.damaged1\n"
+    )
+
+
+def test_with_both_lost_it_says_what_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    state = synced(path)
+    path.unlink()
+    copy_of(path).unlink()
+    assert intact(path, state) is None
+    with pytest.raises(PipelineError, match="expected at least 6390 bytes, as the checkpoint says"):
+        cut(path, state)
+
+
+def test_another_journal_is_adopted_by_its_copy(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    state = synced(path)
+    whole = path.read_bytes()[: state["offset_bytes"]]
+    change(path)
+    journal = Journal(tmp_path / "own.jsonl")
+    journal.adopt(path, state)
+    journal.close()
+    assert (tmp_path / "own.jsonl").read_bytes() == whole
+
+
+def test_a_directory_in_the_copys_place_costs_no_sync(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "lines.jsonl")
+    journal.append(b"first\n")
+    copy_of(journal.path).mkdir()
+    journal.sync()
+    journal.close()
+    assert copy_of(journal.path).read_bytes() == b"first\n"
 
 
 def test_orphans_go_where_they_are_told(tmp_path: Path) -> None:

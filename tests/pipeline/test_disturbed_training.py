@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
+from mlops.files.journal import copy_of
 from tests.support.clone import set_params
 from tests.support.trainer import MODEL, Trainer, lines, results, stopped_run, the_run, train
 
@@ -17,7 +18,7 @@ EPOCHS = 4
 LOGS = ["metrics.jsonl", "ledger.jsonl"]
 # Every checkpoint that time asks for.
 SHORT: dict[str, Any] = {
-    "train": {"epochs": EPOCHS, "batch_size": 2, "schedule": "constant"},
+    "train": {"epochs": EPOCHS, "batch_size": 2, "schedule": "constant", "publish": "best"},
     "runtime": {"checkpoint_every_sec": 0.01, "log_every_steps": 1},
 }
 
@@ -75,29 +76,91 @@ def change_digit(path: Path, after: int) -> None:
         file.write(content)
 
 
-# Logs that lost or changed lines
+# Files of a run that was killed, each lost or damaged alone
+
+
+@pytest.fixture(scope="module")
+def killed(
+    short: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """Return a clone whose training was killed in epoch 2, and a run of another training."""
+    root = tmp_path_factory.mktemp("killed") / "clone"
+    shutil.copytree(short[0], root, symlinks=True)
+    (root / MODEL).unlink()
+    set_params(root, {"train": {"learning_rate": 0.003}})
+    other = killed_in_epoch_2(root, short[1]).rename(root.parent / "other")
+    set_params(root, {"train": {"learning_rate": 0.002}})
+    killed_in_epoch_2(root, short[1])
+    return root, other
+
+
+def delete(path: Path, other: Path) -> None:
+    path.unlink()
+
+
+def cut(path: Path, other: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def change_a_byte(path: Path, other: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def take_another_runs(path: Path, other: Path) -> None:
+    shutil.copy(other, path)
+
+
+def make_a_directory(path: Path, other: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+HARMS = [delete, cut, change_a_byte, take_another_runs, make_a_directory]
+COSTS_NOTHING = [
+    *("metrics.jsonl", "ledger.jsonl", "metrics.copy.jsonl", "ledger.copy.jsonl"),
+    *("timings.jsonl", "heartbeat", "logs/attempt_001.log"),
+    *("checkpoints/previous_checkpoint.pt", "checkpoints/checkpoint_epoch_0002.pt"),
+]
+
+
+@pytest.mark.parametrize("name", [*COSTS_NOTHING, "checkpoints/latest_checkpoint.pt"])
+@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
+def test_no_file_of_a_run_costs_more_than_the_time_since_the_state_before(
+    harm: Callable[[Path, Path], None], name: str, killed: tuple[Path, Path], tmp_path: Path,
+    whole: dict[str, Any],
+) -> None:  # fmt: skip
+    root = tmp_path / "killed"
+    shutil.copytree(killed[0], root, symlinks=True)
+    run_dir = the_run(root)
+    newest = "previous" if name.startswith("checkpoints/latest") else "latest"
+    state = load_checkpoint(run_dir / f"checkpoints/{newest}_checkpoint.pt")
+    assert state["best_weights"] is not None
+    harm(run_dir / name, killed[1] / name)
+    output = train(root)
+    assert f"goes on with epoch 2, step {state['progress']['step']}\n" in output
+    assert results(root) == whole
+    shutil.rmtree(root)
+
+
+def test_every_file_of_a_run_is_among_them(killed: tuple[Path, Path]) -> None:
+    """Its record, without which it would not be found, is not: training stops, and says so."""
+    run_dir = the_run(killed[0])
+    found = {path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*") if path.is_file()}
+    record = {"metadata.json", "config.json", ".metadata.lock"}
+    assert found - record == {*COSTS_NOTHING, "checkpoints/latest_checkpoint.pt"}
 
 
 @pytest.mark.parametrize("log", LOGS)
-def test_a_log_that_lost_lines_costs_the_time_since_a_state_that_fits(
+def test_a_log_and_its_copy_that_lost_lines_cost_the_time_since_a_state_that_fits(
     log: str, root: Path, whole: dict[str, Any]
 ) -> None:
     run_dir = killed_in_epoch_2(root, whole)
     os.truncate(run_dir / log, offset(run_dir, "checkpoint_epoch_0002.pt", log) + 10)
+    shutil.copy(run_dir / log, copy_of(run_dir / log))
     output = train(root)
     assert f"latest_checkpoint.pt: does not fit runs/sample/{run_dir.name}/{log}: exp" in output
-    assert "goes on with epoch 2, step" in output
-    assert results(root) == whole
-
-
-@pytest.mark.parametrize("log", LOGS)
-def test_a_changed_line_costs_the_time_since_a_state_before_it(
-    log: str, root: Path, whole: dict[str, Any]
-) -> None:
-    run_dir = killed_in_epoch_2(root, whole)
-    change_digit(run_dir / log, offset(run_dir, "checkpoint_epoch_0002.pt", log))
-    output = train(root)
-    assert f"{log}: expected what was written in lines " in output
     assert "goes on with epoch 2, step" in output
     assert results(root) == whole
 
@@ -108,12 +171,13 @@ def test_where_no_state_fits_training_begins_again_and_says_so(
     harm: str, log: str, root: Path, whole: dict[str, Any]
 ) -> None:
     run_dir = killed_in_epoch_2(root, whole)
-    if harm == "changed":
-        change_digit(run_dir / log, 0)
-    elif harm == "emptied":
-        os.truncate(run_dir / log, 0)
-    else:
-        (run_dir / log).unlink()
+    for path in (run_dir / log, copy_of(run_dir / log)):
+        if harm == "changed":
+            change_digit(path, 0)
+        elif harm == "emptied":
+            os.truncate(path, 0)
+        else:
+            path.unlink()
     output = train(root)
     assert "found no state that fits: begins again with epoch 0, step 0" in output
     assert results(root) == whole
@@ -154,6 +218,7 @@ def test_a_changed_line_of_a_finished_run_is_not_published_again(
     (run_dir / "metrics.jsonl").write_bytes(changed)
     output = train(root)
     assert "metrics.jsonl: expected what was written in lines" in output
+    assert "restored from metrics.copy.jsonl, and kept as metrics.jsonl.damaged1" in output
     assert results(root) == whole
 
 

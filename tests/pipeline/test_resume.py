@@ -18,7 +18,16 @@ from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
 from mlops.metrics.ledger import read_ledger
 from mlops.run.attempts import run_status
 from stages.paths import CLIPS, PACKS, SPLITS
-from tests.support.clone import CELL, commit, dvc, environment, set_params
+from tests.support.clone import (
+    CELL,
+    commit,
+    dvc,
+    environment,
+    options,
+    run,
+    run_stage,
+    set_params,
+)
 from tests.support.trainer import (
     MODEL,
     TRAINED,
@@ -305,8 +314,8 @@ def test_more_epochs_go_on_from_the_shorter_run_and_end_with_the_same_bytes(
     run_dir = the_run(root)
     assert run_dir != shorter
     steps = 3 * len([row for row in whole["samples"] if row[0] == 0])
-    expected = {"run": shorter.name, "exact": True, "epoch": 3, "step": steps}
-    assert metadata(run_dir)["goes_on_from"] == expected
+    place = {"differs": "train.epochs 3 -> 6", "epoch": 3, "step": steps}
+    assert metadata(run_dir)["goes_on_from"] == {"run": shorter.name, "exact": True} | place
     after = {path.name: path.read_bytes() for path in shorter.rglob("*") if path.is_file()}
     assert after == before
 
@@ -381,6 +390,43 @@ def test_other_versions_go_on_only_if_asked_to_and_the_record_says_so(
         assert goes_on_from["run"] == stopped.name
         assert goes_on_from["exact"] is False
         assert goes_on_from["step"] >= 10
+
+
+OPERATOR = "video/learning/losses.py"
+
+
+@pytest.mark.parametrize("resume", ["exact", "compatible"])
+def test_a_change_of_the_code_costs_nothing_if_that_is_asked_for_and_is_recorded(
+    resume: str, root: Path, whole: dict[str, Any]
+) -> None:
+    stopped = stopped_run(root, 30, signal.SIGTERM)
+    source = (root / OPERATOR).read_text()
+    assert source.count("+= 1.0 - label_smoothing") == 1
+    (root / OPERATOR).write_text(source.replace("+= 1.0 - label_", "+= 0.9 - label_"))
+    set_params(root, {"runtime": {"resume": resume}})
+    time.sleep(1.1)
+    code, output = run_stage("train", *options(CELL), cwd=root)
+    assert code == 0, output
+    assert results(root)["model"] != whole["model"], "the change has no effect"
+    model = load_checkpoint(root / MODEL)
+    if resume == "exact":
+        assert f"; beside {stopped.name}: {OPERATOR} " in output
+        assert "goes on with" not in output
+        assert model["exact_up_to_step"] is None
+        return
+    steps = load_checkpoint(stopped / "checkpoints/latest_checkpoint.pt")["progress"]["step"]
+    assert f"goes on from {stopped.name}; {OPERATOR} " in output
+    assert f"train: exact up to step {steps}, and from there on only about so" in output
+    assert model["exact_up_to_step"] == metadata(the_run(root))["exact_up_to_step"] == steps
+    shown = run(sys.executable, "-m", "commands", "runs", "show", the_run(root).name, cwd=root)
+    assert f"inexactly: {OPERATOR} " in shown
+    for stage in ("evaluate", "report"):
+        words = options(CELL) if stage == "evaluate" else []
+        code, text = run_stage(stage, *words, cwd=root)
+        assert code == 0, text
+    told = f"was trained exactly up to step {steps}, and went on from there with other code"
+    assert told in text
+    assert told in (root / "report.html").read_text()
 
 
 # Held after two steps, between which the rows need more than is left of their files' last pages.
