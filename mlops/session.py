@@ -33,7 +33,6 @@ REMEDY = (
     "fits what is there"
 )
 
-
 # What a state of other code shows as when it is loaded.
 _OF_OTHER_CODE = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
@@ -198,7 +197,7 @@ def restore(session: Session, start: Start, run_dir: Path, *, num_epochs: int, l
     elif start.source is None or not _adopt(session, start, start.source, run_dir, num_epochs, log):
         session.tracker.load_state_dict(None)
         session.ledger.load_state_dict(None)
-        write_metadata(run_dir, goes_on_from=None)
+        write_metadata(run_dir, goes_on_from=None, exact_up_to_step=None)
         set_later_aside(directory, 0)
         if start.how != "new":
             log(f"{session.cell}: found no state that fits: begins again with epoch 0, step 0")
