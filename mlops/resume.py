@@ -166,7 +166,7 @@ def _check_damaged(
         )
         is_own = path.name.endswith(own_suffix)
         if is_own and not has_sound:
-            raise PipelineError(f"{fault}; move the directory away and run again")
+            raise PipelineError(f"{fault}; restore it, or move the directory away to train anew")
         if is_own or reason != _NO_FINGERPRINT:  # which the run of a notebook has not either
             log(f"{fault}; it is passed over: restore the file, or move the directory away")
 

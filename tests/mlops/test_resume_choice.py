@@ -304,7 +304,7 @@ def test_a_damaged_record_is_told_and_not_passed_over(
         choose(tmp_path, wanted())
     (fault,) = caught.value.faults
     assert fault.startswith(f"{run_dir}: expected metadata.json and config.json of a run, got a ")
-    assert fault.endswith("; move the directory away and run again")
+    assert fault.endswith("; restore it, or move the directory away to train anew")
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "config.json"])

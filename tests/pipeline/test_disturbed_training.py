@@ -334,7 +334,7 @@ def test_a_damaged_record_stops_its_own_training_with_one_line(
     (line,) = trainer.output.splitlines()
     assert f"{run_dir.name}: expected metadata.json and config.json of a run, got a dam" in line
     assert name in line
-    assert line.endswith("; move the directory away and run again")
+    assert line.endswith("; restore it, or move the directory away to train anew")
     if harm == "a directory":
         (run_dir / name).rmdir()
     (run_dir / name).write_bytes(content)
