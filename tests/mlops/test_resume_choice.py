@@ -331,7 +331,9 @@ def test_a_lost_record_of_a_run_with_a_state_stops_its_own_training_alone(
     own = make_run(tmp_path, "demo", wanted())
     with_state(own)
     (own / name).unlink()
-    with pytest.raises(PipelineError, match=f"got a damaged file .{name}: no such file.; restore it"):
+    with pytest.raises(
+        PipelineError, match=f"got a damaged file .{name}: no such file.; restore it"
+    ):
         choose(tmp_path, wanted())
     other = wanted(changed(CONFIG, "train|learning_rate", 3))
     assert choose(tmp_path, other).how == "new"

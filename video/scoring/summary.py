@@ -74,7 +74,7 @@ def _at_last_epoch(cells: Sequence[Outcome]) -> list[Outcome]:
     for cell in cells:
         if cell.evaluation["num_candidates"] > 1:
             last = cell.history.sort("epoch").row(-1, named=True)
-            val = cell.metrics("val") | {name: last[f"val_{name}"] for name in SUMMARY}
+            val = {**cell.metrics("val"), **{name: last[f"val_{name}"] for name in SUMMARY}}
             cell = replace(cell, evaluation={**cell.evaluation, "val": val})
         found.append(cell)
     return found
