@@ -93,7 +93,7 @@ def test_each_epoch_has_an_order_of_its_own(workspace: Path) -> None:
 def test_the_learning_rate_of_an_epoch_is_its_last_steps_whatever_was_killed(
     workspace: Path,
 ) -> None:
-    changes = {"schedule": "cosine", "epochs": 3, "warmup_steps": 2, "patience_epochs": 3}
+    changes = {"schedule": "cosine", "epochs": 3, "warmup_steps": 2}
     set_params(workspace, {"train": changes})
     shutil.rmtree(workspace / "runs")
     Trainer(workspace, hold="epoch 1: train loss").held().signal(signal.SIGKILL)
