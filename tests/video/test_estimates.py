@@ -109,7 +109,7 @@ def test_folds_that_differ_widen_the_interval_of_their_mean() -> None:
 
     alone = estimate([outcome(VAL, TEST)], "test", "accuracy")
     assert agreeing.interval == pytest.approx(alone.interval)
-    assert agreeing.num_videos == 80
+    assert (agreeing.num_videos, agreeing.num_groups) == (80, NUM_GROUPS)
     assert width(differing) > 1.5 * width(agreeing)
 
 
