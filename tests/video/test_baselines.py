@@ -77,6 +77,25 @@ def test_the_forest_finds_a_difference_in_bytes_a_frame() -> None:
     assert score(marked(train, train_targets), train_targets, marked(test, targets), targets) > 0.95
 
 
+# The timing of ten frames, of class 0 and of class 1.
+TIMINGS = {
+    "key_frame_pts": ([0, 5], [0, 2, 4, 6, 8]),
+    "packet_pts": (list(range(10)), [0, 2, 1, 4, 3, 6, 5, 8, 7, 9]),
+    "frame_pts": (list(range(10)), [0, 1, 2, 3, 4, 9, 10, 11, 12, 13]),
+}
+
+
+@pytest.mark.parametrize("name", TIMINGS)
+def test_the_forest_finds_a_difference_in_timing(name: str) -> None:
+    train_targets, targets = targets_of(200, seed=3), targets_of(200, seed=4)
+
+    def marked(seed: int, drawn: NDArray[np.int64]) -> pl.DataFrame:
+        told = pl.Series([TIMINGS[name][target] for target in drawn], dtype=pl.List(pl.Int64))
+        return videos(200, seed=seed).with_columns(told.alias(name))
+
+    assert score(marked(1, train_targets), train_targets, marked(2, targets), targets) > 0.95
+
+
 # What tells the classes apart, and nothing else does: the files of class 0 and those of class 1.
 PLANTED = {
     "codec": ({"encoder": "libx264"}, {"encoder": "mpeg4"}),

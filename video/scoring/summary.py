@@ -189,18 +189,18 @@ def metrics_document(
 
     `val` and `test` are the metrics of `model`, means over its folds and seeds (all models have the
     same ones), with their intervals; `val_is` says of which epoch those of val are; `baseline` are
-    those of the baselines on the same test sets, and the lead of `model` over them. With more than
-    one cell, `models` has the mean of each model and its interval; with more than one fold also the
-    sample standard deviation over folds (of the means over seeds); with more than one seed also the
-    standard deviation over seeds within folds, pooled. With more than one fold, `comparisons` has
-    every two models on the same folds. (DVC shows every number as a column, but not a list.)
+    those of the baselines on the same test sets, and the interval of the lead of `model` over each.
+    With more than one cell, `models` has the mean of each model and its interval; with more than
+    one fold also the sample standard deviation over folds (of the means over seeds); with more than
+    one seed also the standard deviation over seeds within folds, pooled. With more than one fold,
+    `comparisons` has every two models on the same folds. (DVC shows every number as a column, but
+    not a list.)
     """
     own = by_model(cells)[model]
     document: dict[str, Any] = {split: _scores(own, split) for split in ("val", "test")}
     document["val_is"] = val_words(cells)
     document["baseline"] = {
-        name: _scores(own, "test", name)
-        | {"lead": rival.lead.value, "lead_interval": rival.lead.interval}
+        name: _scores(own, "test", name) | {"lead_interval": rival.lead.interval}
         for name, rival in rivals(own).items()
     }
     document["counts"] = dict(counts)
