@@ -98,7 +98,7 @@ def test_a_fingerprint_of_another_version_is_refused() -> None:
     words = random_words(np.random.default_rng(0), 4)
 
     with pytest.raises(
-        ValueError, match=r"expected 480 words .* got 479 in all; run load_data again"
+        ValueError, match=r"expected 608 words .* got 607 in all; run load_data again"
     ):
         near_duplicates([words, words[: len(words) - 17]], max_distance=DISTANCE)
 

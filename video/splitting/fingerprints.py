@@ -59,7 +59,7 @@ def fingerprint(pictures: NDArray[np.uint8]) -> tuple[int, ...]:
     if len(whole) == 0:
         return ()
     content = without_borders(pictures[evenly(len(pictures), WINDOW_PICTURES)])
-    parts = np.stack([picture_hashes(window(content, place)) for place in WINDOWS.values()])
+    parts = pack_bits(np.stack([_bits(window(content, place)) for place in WINDOWS.values()]))
     return tuple(int(word) for word in np.concatenate([whole.ravel(), parts.ravel()]))
 
 
@@ -88,6 +88,10 @@ def picture_hashes(pictures: NDArray[np.uint8]) -> Words:
 
     Returns uint64 of shape (pictures, WORDS_PER_HASH), 0 for pictures without contrast.
     """
+    return pack_bits(_bits(pictures))
+
+
+def _bits(pictures: NDArray[np.uint8]) -> NDArray[np.bool_]:
     content = pictures.astype(np.float64)
     rows, columns = content.shape[1:]
     wide = _averaged(content, _CELLS, _CELLS + 1)
@@ -97,7 +101,7 @@ def picture_hashes(pictures: NDArray[np.uint8]) -> Words:
     contrast = (wide.max(axis=(1, 2)) - wide.min(axis=(1, 2))) * _MIN_CONTRAST
     masks = np.abs(steps) > contrast.clip(lowest, highest)[:, None, None, None]
     masks &= masks.sum(axis=(1, 2, 3), keepdims=True) >= _MIN_BITS
-    return pack_bits(np.concatenate([(steps > 0) & masks, masks], axis=1))
+    return np.concatenate([(steps > 0) & masks, masks], axis=1)
 
 
 def hash_distances(one: Words, other: Words) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """Parts of pictures in which a copy that was cropped, framed or turned shows the same."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,14 @@ WINDOWS = {
     "top right 80 %": Window(0, 0.8, 0.2, 1),
     "bottom left 80 %": Window(0.2, 1, 0, 0.8),
     "bottom right 80 %": Window(0.2, 1, 0.2, 1),
+    "top middle 80 %": Window(0, 0.8, 0.1, 0.9),
+    "bottom middle 80 %": Window(0.2, 1, 0.1, 0.9),
+    "left middle 80 %": Window(0.1, 0.9, 0, 0.8),
+    "right middle 80 %": Window(0.1, 0.9, 0.2, 1),
+    "top left 90 %": Window(0, 0.9, 0, 0.9),
+    "top right 90 %": Window(0, 0.9, 0.1, 1),
+    "bottom left 90 %": Window(0.1, 1, 0, 0.9),
+    "bottom right 90 %": Window(0.1, 1, 0.1, 1),
     "left nine tenths": Window(0, 1, 0, 0.9),
     "right nine tenths": Window(0, 1, 0.1, 1),
     "top nine tenths": Window(0, 0.9, 0, 1),
@@ -74,8 +83,9 @@ def window(pictures: Pictures, place: Window) -> Pictures:
 
 def without_borders(pictures: Pictures) -> Pictures:
     """Cut off the rows and columns at the edges that are of one color in all pictures."""
-    top, bottom = content_span(_range_within(pictures, axis=2) > _FLAT_LEVELS)
-    left, right = content_span(_range_within(pictures, axis=1) > _FLAT_LEVELS)
+    columns = np.ascontiguousarray(pictures.swapaxes(1, 2))
+    top, bottom = content_span(_largest_range(pictures) > _FLAT_LEVELS)
+    left, right = content_span(_largest_range(columns) > _FLAT_LEVELS)
     return pictures[:, top:bottom, left:right]
 
 
@@ -87,13 +97,14 @@ def content_span(content: NDArray[np.bool_]) -> tuple[int, int]:
     return int(found[0]), int(found[-1]) + 1
 
 
-def _range_within(pictures: Pictures, *, axis: int) -> NDArray[np.int64]:
-    """Return the largest distance over the pictures of the quantiles of each row or column."""
-    levels = np.sort(pictures, axis=axis).astype(np.int64)
-    low = int(_QUANTILE * (levels.shape[axis] - 1))
-    high = levels.shape[axis] - 1 - low
-    spread = levels.take(high, axis) - levels.take(low, axis)
-    return np.asarray(spread.max(axis=0), np.int64)
+def _largest_range(lines: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the distance of the quantiles of each line, the largest over the pictures.
+
+    `lines` are rows or columns, of shape (pictures, lines, pixels).
+    """
+    levels = np.sort(lines).astype(np.int64)
+    low = int(_QUANTILE * (levels.shape[-1] - 1))
+    return np.asarray((levels[..., -1 - low] - levels[..., low]).max(axis=0), np.int64)
 
 
 def _pixels(size: int, first: float, last: float) -> tuple[int, int]:
@@ -105,12 +116,18 @@ def _turned(pictures: Pictures, turn_deg: int) -> Pictures:
     """Turn about the middle, counterclockwise; each pixel takes the nearest one's value."""
     if turn_deg == 0:
         return pictures
-    height, width = pictures.shape[1:]
+    places, inside = _places(pictures.shape[1], pictures.shape[2], turn_deg)
+    flat = pictures.reshape(len(pictures), -1)
+    return np.where(inside, flat.take(places, axis=1), 0).astype(np.uint8)
+
+
+@cache
+def _places(height: int, width: int, turn_deg: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return the place of the pixel that each one takes its value of, and whether there is one."""
     sine = _SIN_8 if turn_deg > 0 else -_SIN_8
     y = np.arange(height)[:, None] - (height - 1) / 2
     x = np.arange(width)[None, :] - (width - 1) / 2
     rows = np.floor(_COS_8 * y + sine * x + height / 2).astype(np.intp)
     columns = np.floor(_COS_8 * x - sine * y + width / 2).astype(np.intp)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    seen = pictures[:, rows.clip(0, height - 1), columns.clip(0, width - 1)]
-    return np.where(inside, seen, 0).astype(np.uint8)
+    return rows.clip(0, height - 1) * width + columns.clip(0, width - 1), inside
