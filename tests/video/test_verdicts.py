@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.clone import ROOT
+from tests.support.encoded import Making, write_video
 from video.source.facts import VideoFacts
 from video.source.inspection import inspect_video
 
@@ -271,6 +272,51 @@ def test_frames_at_uneven_times_or_with_a_late_start_are_sound_and_last_as_shown
         duration_sec, abs=0.06 if times_ms != SCREEN_MS else 1
     )
     assert facts.fps * facts.duration_sec == pytest.approx(facts.num_frames)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "flv"])
+def test_a_last_picture_shown_for_long_is_no_missing_end(tmp_path: Path, suffix: str) -> None:
+    """Containers without durations of frames state it in the header alone."""
+    source = tmp_path / "source.mp4"
+    encoded(source, "mp4", "libx264", {"bf": "0"}, {}, times_ms=SCREEN_MS)
+    path = tmp_path / f"video.{suffix}"
+    with av.open(str(source)) as given, av.open(str(path), "w") as made:
+        copy = made.add_stream_from_template(given.streams.video[0])
+        packets = [packet for packet in given.demux(video=0) if packet.size]
+        packets[-1].duration = round(1 / packets[-1].time_base)
+        for packet in packets:
+            packet.stream = copy
+            made.mux(packet)
+
+    facts = inspect_video(path)
+    shorter = tmp_path / f"cut.{suffix}"
+    shorter.write_bytes(path.read_bytes()[: round(0.9 * path.stat().st_size)])
+
+    assert (facts.verdict, facts.num_frames) == ("ok", len(SCREEN_MS))
+    assert inspect_video(shorter).verdict == "truncated"
+
+
+def test_a_live_recording_with_sound_states_no_duration(tmp_path: Path) -> None:
+    making = Making(suffix="mkv", num_frames=NUM_FRAMES, audio_rate=8000)
+    with av.open(str(write_video(tmp_path / "source", making, seed=0))) as given:
+        path = tmp_path / "live.mkv"
+        with av.open(str(path), "w", options={"live": "1"}) as made:
+            copies = [made.add_stream_from_template(stream) for stream in given.streams]
+            for packet in given.demux():
+                if packet.size:
+                    packet.stream = copies[packet.stream.index]
+                    made.mux(packet)
+
+    facts = inspect_video(path)
+
+    assert (facts.verdict, facts.num_frames, facts.length_known) == ("ok", NUM_FRAMES, False)
+
+
+def test_fragments_of_one_frame_each_out_of_order_are_sound(tmp_path: Path) -> None:
+    movflags = "dash+frag_every_frame+empty_moov"
+    path = encoded(tmp_path / "video.mp4", "mp4", "libx264", GROUPS, {"movflags": movflags})
+
+    assert inspect_video(path).verdict == "ok"
 
 
 @pytest.mark.parametrize("suffix", MUXERS)

@@ -100,13 +100,12 @@ def _decode_fully(
     fingerprint = Fingerprint(expected_frames=stream.frames)
     for frame in record.frames(container, stream):
         fingerprint.add(frame)
-        if record.shown_sec(stream) > max_duration_sec:
+        if record.is_longer(max_duration_sec, stream):
             return None
     first = record.first
     fps, duration_sec = record.rate_and_duration(stream)
     structure = structure_of(path, container.format.name)
-    stated_sec = structure.stated_sec or _stated_duration_sec(container)
-    verdict, reason = _verdict(path, stream, record, structure, stated_sec)
+    verdict, reason = _verdict(path, stream, record, structure)
     proven = verdict == "ok" and record.proves_timing()
     return VideoFacts(
         verdict=verdict,
@@ -115,7 +114,7 @@ def _decode_fully(
         size_bytes=path.stat().st_size,
         num_frames=len(record.frame_pts),
         declared_frames=stream.frames,
-        length_known=structure.has_end or stream.frames > 0 or stated_sec > 0,
+        length_known=structure.has_end or stream.frames > 0 or structure.stated_sec > 0,
         fps=fps,
         duration_sec=duration_sec,
         width=first.width if first else 0,
@@ -139,7 +138,7 @@ def _decode_fully(
 
 
 def _verdict(
-    path: Path, stream: av.VideoStream, record: Record, structure: Structure, stated_sec: float
+    path: Path, stream: av.VideoStream, record: Record, structure: Structure
 ) -> tuple[str, str]:
     num_frames = len(record.frame_pts)
     cause = record.failed.message if record.failed else ""
@@ -149,8 +148,7 @@ def _verdict(
     if _is_missed(expected - num_frames, expected):
         reason = f"{num_frames} of {expected} declared frames decode"
         return "truncated", f"{reason}: {cause}" if cause else reason
-    missing = record.missing_frames(stream, stated_sec)
-    if _is_missed(missing, num_frames):
+    if missing := _missing_by_time(stream, record, structure):
         return (
             "truncated",
             f"{num_frames} frames decode, about {missing:.0f} more are in the duration that the "
@@ -158,9 +156,19 @@ def _verdict(
         )
     if faults := [*_faults(stream, record, structure)]:
         return "damaged", "; ".join(faults)
-    if structure.cut and not stated_sec:
+    if structure.cut and not structure.stated_sec:
         return "truncated", structure.cut
     return "ok", ""
+
+
+def _missing_by_time(stream: av.VideoStream, record: Record, structure: Structure) -> float:
+    """Return how many frames fit between the end and the stated end, 0.0 if it is tolerated."""
+    rate, _ = record.rate_and_duration(stream)
+    missing_sec = record.missing_sec(structure.stated_sec)
+    # How long the last frame is shown, many files say in their header alone.
+    last_sec = 0.0 if structure.cut else 1.1 * record.longest_step() * float(stream.time_base or 0)
+    missed = _is_missed(missing_sec * rate, len(record.frame_pts))
+    return missing_sec * rate if missed and missing_sec > last_sec else 0.0
 
 
 def _is_missed(missing: float, expected: int) -> bool:
@@ -181,8 +189,8 @@ def _faults(stream: av.VideoStream, record: Record, structure: Structure) -> Ite
     lost = record.num_lost(stream.codec_context.name)
     if _is_missed(lost, num_frames):
         yield f"{lost} packets give no frame"
-    if stream.container.format.name in _WITH_LOOSE_FRAMES and (gap := record.gap()):
-        yield f"frames are missing between pts {gap[0]} and {gap[1]}"
+    if stream.container.format.name in _WITH_LOOSE_FRAMES and record.has_gap():
+        yield "frames are missing, by the times of the others"
     hidden = record.num_discarded + record.num_unlisted
     if hidden and (structure.contradiction or num_frames < _LEAST_SHOWN_SHARE * stream.frames):
         why = f": {structure.contradiction}" if structure.contradiction else ""
@@ -230,17 +238,6 @@ def _riff_is_whole(path: Path) -> bool:
             place += 8 + size
             file.seek(place)
     return size > 0 and place <= path.stat().st_size
-
-
-def _stated_duration_sec(container: av.container.InputContainer) -> float:
-    """Return the duration in the header of a Matroska or WebM file, which states no frame count.
-
-    0 for other containers: without a duration in the header, FFmpeg derives one from the content
-    that is left in the file.
-    """
-    if "matroska" not in container.format.name or container.duration is None:
-        return 0.0
-    return container.duration / av.time_base
 
 
 def _message(error: Exception) -> str:

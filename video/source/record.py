@@ -82,10 +82,9 @@ class Record:
     ) -> "Iterator[av.Packet[av.stream.Stream]]":
         for packet in container.demux():
             if packet.pts is not None:
-                start = packet.pts * packet.time_base
-                self.first_sec = min(self.first_sec, float(start))
-                end = start + (packet.duration or 0) * packet.time_base
-                self.end_sec = max(self.end_sec, float(end))
+                unit_sec = float(packet.time_base)
+                self.first_sec = min(self.first_sec, packet.pts * unit_sec)
+                self.end_sec = max(self.end_sec, (packet.pts + (packet.duration or 0)) * unit_sec)
             self.num_corrupt_packets += packet.is_corrupt
             if packet.size and packet.stream.index == stream.index:
                 self._add_packet(packet)
@@ -140,18 +139,24 @@ class Record:
             return None
         return pts[-1] + (self._durations.get(pts[-1]) or median_low(steps or [0]))
 
-    def shown_sec(self, stream: av.VideoStream) -> float:
-        """Return how long the frames so far last: by their pts, or by the rate without them."""
+    def is_longer(self, sec: float, stream: av.VideoStream) -> bool:
+        """Return whether the frames so far last longer, by their pts, else by the stated rate."""
         first, last = self.frame_pts[0], self.frame_pts[-1]
         if first is None or last is None or stream.time_base is None:
-            return float(len(self.frame_pts) / (stream.average_rate or math.inf))
-        return float((last - first) * stream.time_base)
+            return len(self.frame_pts) > sec * float(stream.average_rate or math.inf)
+        return (last - first) * float(stream.time_base) > sec
 
-    def missing_frames(self, stream: av.VideoStream, stated_sec: float) -> float:
-        """Return how many frames fit between the end of all content and the stated end."""
-        rate, _ = self.rate_and_duration(stream)
-        present_sec = max(self.end_sec, self.end_sec - self.first_sec)
-        return (stated_sec - present_sec) * rate
+    def missing_sec(self, stated_sec: float) -> float:
+        """Return the time between the end of all content and the stated end."""
+        return stated_sec - max(self.end_sec, self.end_sec - self.first_sec)
+
+    def longest_step(self) -> int:
+        """Return how long a frame is shown at most, but for the last one, by the packets' pts."""
+        return max(self._steps(), default=0)
+
+    def _steps(self) -> list[int]:
+        pts = sorted({pts for pts in self.packet_pts if pts is not None})
+        return [after - before for before, after in pairwise(pts)]
 
     def rate_and_duration(self, stream: av.VideoStream) -> tuple[float, float]:
         """Return frames per second and seconds, the rate being the mean.
@@ -180,16 +185,16 @@ class Record:
         late = [pts for pts in others if pts is None or first is None or pts > first]
         return 1 + len(late) - self.num_discarded - len(self.frame_pts)
 
-    def gap(self) -> tuple[int, int] | None:
-        """Return two pts between which frames are missing in a stream of constant rate, or None."""
-        pts = sorted({pts for pts in self.packet_pts if pts is not None})
-        steps = [after - before for before, after in pairwise(pts)]
+    def has_gap(self) -> bool:
+        """Return whether frames are missing between others of a stream of constant rate.
+
+        The first frame may stand alone, as some programs write it.
+        """
+        steps = self._steps()[1:]
         if len(steps) < _MIN_STEPS:
-            return None
+            return False
         usual = median_low(steps)
-        wide = [place for place, step in enumerate(steps) if step > 1.5 * usual]
         others = [step for step in steps if step <= 1.5 * usual]
         is_constant = max(others) - min(others) <= max(1, usual // 50)
-        if not wide or not is_constant or len(wide) > max(1, _MAX_GAPS_SHARE * len(steps)):
-            return None
-        return pts[wide[0]], pts[wide[0] + 1]
+        num_wide = len(steps) - len(others)
+        return is_constant and 0 < num_wide <= max(1, _MAX_GAPS_SHARE * len(steps))

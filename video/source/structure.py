@@ -194,7 +194,8 @@ def _ogg(data: mmap.mmap) -> Iterator[Structure]:
     yield Structure(has_end=not open_streams)
 
 
-_EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
+_EBML, _SEGMENT, _CLUSTER, _INFO = 0x1A45DFA3, 0x18538067, 0x1F43B675, 0x1549A966
+_DURATION, _TIMESTAMP_SCALE = 0x4489, 0x2AD7B1
 # SeekHead, Info, Tracks, Cues, Tags, Attachments, Chapters, Void, CRC-32.
 _IN_SEGMENT = frozenset(
     {0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1941A469, 0x1043A770, 0xEC, 0xBF}
@@ -208,18 +209,37 @@ def _matroska(data: mmap.mmap) -> Iterator[Structure]:
     """Follow the elements (RFC 8794, 9559), also those of clusters; a live segment is open."""
     place, end, in_cluster = 0, len(data), False
     while place < min(end, len(data)):
-        name, begin = _vint(data, place)
-        length, begin_content = _vint(data, begin)
-        marker = 1 << 7 * (begin_content - begin)
-        size = length - marker
+        name, begin, size = _element(data, place)
         in_cluster &= name in _IN_CLUSTER
         _expect(name in (_IN_CLUSTER if in_cluster else _IN_SEGMENT), place, "element")
         in_cluster |= name == _CLUSTER
-        if name == _SEGMENT and size < marker - 1:
-            end = begin_content + size
-        place = begin_content + (0 if name in (_SEGMENT, _CLUSTER) else size)
+        if name == _INFO:
+            yield Structure(stated_sec=_duration_in(data, begin, begin + (size or 0)))
+        elif name == _SEGMENT and size is not None:
+            end = begin + size
+        place = begin + (0 if name in (_SEGMENT, _CLUSTER) else size or 0)
     _expect_end(max(place, end), data, "segment")
-    yield Structure()
+
+
+def _element(data: mmap.mmap, place: int) -> tuple[int, int, int | None]:
+    """Return the name of an element, where its content begins, and how long it is, if stated."""
+    name, begin = _vint(data, place)
+    length, content = _vint(data, begin)
+    marker = 1 << 7 * (content - begin)
+    return name, content, None if length == 2 * marker - 1 else length - marker
+
+
+def _duration_in(data: mmap.mmap, place: int, end: int) -> float:
+    """Return the seconds that the information on a segment states, 0.0 if none."""
+    ticks, tick_ns = 0.0, 1_000_000
+    while place < end:
+        name, begin, size = _element(data, place)
+        place = begin + (size or 0)
+        if name == _DURATION:
+            (ticks,) = struct.unpack(">d" if size == 8 else ">f", data[begin:place])
+        elif name == _TIMESTAMP_SCALE:
+            tick_ns = int.from_bytes(data[begin:place], "big")
+    return ticks * tick_ns / 1e9
 
 
 def _vint(data: mmap.mmap, place: int) -> tuple[int, int]:
@@ -298,15 +318,22 @@ def _timescale_and_duration(data: mmap.mmap, place: int) -> tuple[int, int]:
 
 
 def _indexed_span(data: mmap.mmap, place: int) -> tuple[float, float]:
-    """Return the times between which the fragments lie that a `sidx` lists."""
+    """Return the times between which the fragments lie that a `sidx` lists.
+
+    FFmpeg writes negative durations, as of fragments of one frame each that are not in order.
+    """
     wide = 8 if data[place] else 4
-    timescale, earliest = _number(data, place + 8), _number(data, place + 12, wide)
+    timescale, earliest = _number(data, place + 8), _signed(data, place + 12, wide)
     entries = place + 12 + 2 * wide + 4
     count = _number(data, entries - 2, 2)
     # Entries that lead to another `sidx` have the first bit set: that one is counted itself.
     listed = range(entries, entries + 12 * count, 12)
-    ticks = sum(_number(data, entry + 4) for entry in listed if not data[entry] & 0x80)
+    ticks = sum(_signed(data, entry + 4) for entry in listed if not data[entry] & 0x80)
     return earliest / max(1, timescale), (earliest + ticks) / max(1, timescale)
+
+
+def _signed(data: mmap.mmap, place: int, size: int = 4) -> int:
+    return int.from_bytes(data[place : place + size], "big", signed=True)
 
 
 def _contradiction(data: mmap.mmap, begin: int, end: int) -> str:
