@@ -16,7 +16,7 @@ MODEL = CELL.best_model
 
 def test_a_finished_run_has_all_its_results(finished: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert set(metrics) == {"val", "test", "baseline", "counts"}
+    assert set(metrics) == {"val", "val_is", "test", "baseline", "counts"}
     assert metrics["counts"]["quarantined"] == 3
     assert "</html>" in (finished / "report.html").read_text()
     assert (finished / MODEL).stat().st_size > 0

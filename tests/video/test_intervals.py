@@ -7,6 +7,7 @@ from scipy import stats
 from benchmarks.coverage import (
     CELLS,
     CORRELATIONS,
+    LUCK_ACCURACIES,
     LUCK_CELLS,
     RIVALS,
     claims,
@@ -186,6 +187,13 @@ def test_equally_good_classifiers_are_called_different_in_at_most_a_twentieth(
     # too often none is of the kind that fails.
     hardest = (groups, videos, accuracy, rival) == (8, 30, 0.85, "the model's alone clustered")
     assert found <= (0.06 if hardest else 0.05)
+
+
+@pytest.mark.parametrize("accuracy", LUCK_ACCURACIES)
+@pytest.mark.parametrize("sizes", uneven(20, 30).values(), ids=uneven(20, 30))
+def test_so_are_those_in_uneven_groups(sizes: np.ndarray, accuracy: float) -> None:
+    for rival in RIVALS:
+        assert claims(sizes, (accuracy, accuracy), rival, DRAWS) <= 0.05, rival
 
 
 @pytest.mark.parametrize(("groups", "at_least"), [(8, 0.6), (30, 0.99)])
