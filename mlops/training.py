@@ -28,6 +28,7 @@ from mlops.processes.group import LostProcessError, ProcessGroup, is_launched, p
 from mlops.processes.launch import launch, spans_machines
 from mlops.processes.progress import silent_stdout
 from mlops.processes.signals import StopFlag, StoppedError
+from mlops.recorded.git import git_fault
 from mlops.resume import Mode, Start, choose_start
 from mlops.run.attempt_log import attempt_log
 from mlops.run.attempts import recorded_attempt
@@ -221,12 +222,14 @@ def open_run(
         directory = start.run_dir or make_run(
             runs_root(), experiment, wanted, RunConfig.from_params().document()
         )
+        surroundings = environment(libraries, wanted.inputs)
         attempt = held.enter_context(
-            recorded_attempt(
-                directory, start=start.how, environment=environment(libraries, wanted.inputs)
-            )
+            recorded_attempt(directory, start=start.how, environment=surroundings)
         )
         held.enter_context(attempt_log(directory, attempt.number))
+        if surroundings["git"] is None:
+            none = "HEAD names none yet, or git took too long to tell"
+            log(f"warning: no commit is recorded with this run: {git_fault() or none}")
         source = f", which goes on from {start.source.name}" if start.source else ""
         differs = f"; {start.differs}" if start.differs else ""
         log(f"{_VERBS.get(start.how, 'starting')} {directory}{source}{differs}")

@@ -4,6 +4,7 @@ No field has a default: every value that can change a result stands in params.ya
 sees it. What each means stands there too, beside its value and with its unit.
 """
 
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -16,8 +17,11 @@ from pydantic.dataclasses import dataclass
 from mlops.errors import PipelineError
 from mlops.params import STRICT, read_parameters
 from mlops.run.directory import check_experiment_name
-from stages.paths import PARAMS_FILE, WRITTEN, Cell
+from stages.paths import PARAMS_FILE, SAMPLE, WRITTEN, Cell
 from video.models.registry import MODULES
+
+# Rows of the sample that are missing, cut off or no video.
+SAMPLE_FAULTS = 3
 
 Value = TypeVar("Value")
 Count = Annotated[int, Ge(1)]
@@ -131,6 +135,42 @@ def _given_for_dask(address: str, info: ValidationInfo) -> str:
     return address
 
 
+def _of_sample(info: ValidationInfo) -> bool:
+    data = info.data.get("data")
+    return data is not None and Path(data.index).is_relative_to(SAMPLE)
+
+
+def _enough_scenes(sample: "Sample", info: ValidationInfo) -> "Sample":
+    """Check that each part of a split can have both labels: scenes are never divided."""
+    split = info.data.get("split")
+    if split is None or not _of_sample(info):
+        return sample
+    parts = split.num_folds + 1
+    for label, count in sample.scenes_of_labels.items():
+        if count < parts:
+            raise ValueError(
+                f"sample.num_scenes: expected at least {parts} scenes with {label} videos, one for "
+                f"the test set and each of split.num_folds = {split.num_folds} folds, got {count}; "
+                "raise it or sample.mixed_scene_share, or lower split.num_folds"
+            )
+    return sample
+
+
+def _allows_the_sample(load_data: "LoadData", info: ValidationInfo) -> "LoadData":
+    sample = info.data.get("sample")
+    if sample is None or not _of_sample(info):
+        return load_data
+    num_rows = sample.num_scenes * sample.versions_per_scene + SAMPLE_FAULTS + 1  # and a copy
+    share = SAMPLE_FAULTS / num_rows
+    if load_data.max_quarantined < share:
+        raise ValueError(
+            f"load_data.max_quarantined: expected at least {math.ceil(share * 1000) / 1000}, for "
+            f"{SAMPLE_FAULTS} of the {num_rows} rows of the sample are unusable on purpose, got "
+            f"{load_data.max_quarantined}; raise it, or sample.num_scenes"
+        )
+    return load_data
+
+
 def _known_folds(folds: list[int], info: ValidationInfo) -> list[int]:
     split = info.data.get("split")
     beyond = [] if split is None else [fold for fold in folds if fold >= split.num_folds]
@@ -172,6 +212,13 @@ class Sample:
     tampered_time_share: Annotated[float, Interval(gt=0, le=1)]
     region_area_share: Annotated[float, Interval(ge=0.05, le=0.6)]
     noise_sigma: Annotated[float, Interval(ge=0, le=30)]
+
+    @property
+    def scenes_of_labels(self) -> dict[str, int]:
+        """The number of scenes that have videos of each label."""
+        mixed = round(self.num_scenes * self.mixed_scene_share)
+        tampered = round((self.num_scenes - mixed) * self.tampered_share)
+        return {"authentic": self.num_scenes - tampered, "tampered": mixed + tampered}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -299,8 +346,8 @@ class Params:
     seeds: Annotated[list[Number], Len(1), _unique("seeds")]
     experiment: Experiment
     data: Data
-    sample: Sample
-    load_data: LoadData
+    sample: Annotated[Sample, AfterValidator(_enough_scenes)]  # after the split and the data
+    load_data: Annotated[LoadData, AfterValidator(_allows_the_sample)]  # after the sample
     clips: Clips
     augment: Augment
     init_model: InitModel

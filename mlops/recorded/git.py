@@ -3,7 +3,9 @@
 A question is one process of git, for however many commits.
 """
 
+import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -86,6 +88,36 @@ def experiment_commits() -> dict[str, str]:
     return dict(lines)
 
 
+def git_fault() -> str | None:
+    """Return why git answers nothing about the current directory, and the cure; None if it does."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "--git-dir"],
+            env=os.environ | {"LC_ALL": "C"},  # in the words that are looked for below
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return "found no program on PATH; install git"
+    if answer.returncode == 0:
+        return None
+    said = os.fsdecode(answer.stderr).strip()
+    if owned := re.search(r"dubious ownership in repository at '(.*)'", said):
+        # As root in a container, or on a disk of another machine.
+        return (
+            f"{owned[1]} belongs to another user, and git looks into no such repository; run "
+            f"git config --global --add safe.directory {shlex.quote(owned[1])}"
+        )
+    if "not a git repository" in said and Path(".git").exists():
+        return (
+            "found .git, which is no repository (any more); write 'ref: refs/heads/BRANCH' to "
+            ".git/HEAD if that is damaged, or clone anew"
+        )
+    if "not a git repository" in said:
+        return "this is no repository; run from the root of a git repository"
+    return f"{said.partition(chr(10))[0]}; mend that"
+
+
 def _git(*arguments: str, stdin: bytes = b"", may_fail: bool = False) -> bytes:
     try:
         answer = subprocess.run(["git", *arguments], input=stdin, capture_output=True, check=False)
@@ -98,5 +130,5 @@ def _git(*arguments: str, stdin: bytes = b"", may_fail: bool = False) -> bytes:
         return b""
     raise PipelineError(
         f"git {arguments[0]}: expected an answer about the history, got "
-        f"'{said[0] if said else answer.returncode}'; run from the root of a git repository"
+        f"{git_fault() or repr(said[0] if said else answer.returncode)}"
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.doctor import HINT, OK, WRONG, disk_space, file_locks, memory
+from commands.doctor.finding import HINT, OK, WRONG
+from commands.doctor.machine import disk_space, file_locks, memory
 from tests.support.clone import copy_repository, dvc, environment
 
 ROOT = Path(__file__).parents[2]

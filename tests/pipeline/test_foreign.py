@@ -14,7 +14,11 @@ from mlops.files.atomic import content_hash
 from tests.support.clone import copy_repository, dvc, environment, run, run_stage, set_params
 
 SAMPLE = Path("data/generated_sample")
-TINY = {"sample": {"num_scenes": 4, "versions_per_scene": 2, "max_duration_sec": 2.0}}
+TINY = {
+    "sample": {"num_scenes": 4, "versions_per_scene": 2, "max_duration_sec": 2.0},
+    "load_data": {"max_quarantined": 0.25},
+    "split": {"num_folds": 2},
+}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 from mlops.errors import PipelineError
 from mlops.files.yaml_text import load_yaml
 from mlops.params import STRICT, read_parameters, section_as
-from stages.params import Params, read_params
+from stages.params import SAMPLE_FAULTS, Params, Sample, read_params
+from video.synthesis.plan import SampleRecipe, plan_sample
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = load_yaml(ROOT / "params.yaml")
@@ -430,3 +431,47 @@ def test_a_truth_value_of_yaml_1_1_is_told_its_spelling_in_1_2(
     assert str(caught.value) == (
         f"{path}: more: expected true or false, got str '{word}'; write {meant}"
     )
+
+
+def test_a_sample_whose_own_bad_rows_are_too_many_is_told_before_it_is_made(tmp_path: Path) -> None:
+    small = {"sample.num_scenes": 12, "sample.versions_per_scene": 3}
+    assert faults(tmp_path, small) == [
+        "load_data.max_quarantined: expected at least 0.075, for 3 of the 40 rows of the sample "
+        "are unusable on purpose, got 0.05; raise it, or sample.num_scenes"
+    ]
+    assert faults(tmp_path, small | {"load_data.max_quarantined": 0.075}) == []
+    assert faults(tmp_path, small | {"data.index": "data/mine/index.csv"}) == []
+
+
+def test_a_sample_with_too_few_scenes_for_the_parts_is_told(tmp_path: Path) -> None:
+    few = {"sample.num_scenes": 7, "sample.versions_per_scene": 9}
+    assert faults(tmp_path, few | {"sample.mixed_scene_share": 0.0}) == [
+        "sample.num_scenes: expected at least 6 scenes with authentic videos, one for the test set "
+        "and each of split.num_folds = 5 folds, got 4; raise it or sample.mixed_scene_share, or "
+        "lower split.num_folds"
+    ]
+    assert faults(tmp_path, few | {"sample.mixed_scene_share": 1.0}) == []
+    assert faults(tmp_path, {"sample.tampered_share": 0.01, "sample.mixed_scene_share": 0.0})
+
+
+@pytest.mark.parametrize("num_scenes", [2, 3, 7, 40])
+@pytest.mark.parametrize("mixed_scene_share", [0.0, 0.1, 0.5, 0.75, 1.0])
+@pytest.mark.parametrize("tampered_share", [0.01, 0.4, 0.9])
+def test_the_scenes_of_a_label_are_those_of_the_plan(
+    num_scenes: int, mixed_scene_share: float, tampered_share: float
+) -> None:
+    values = SHIPPED["sample"] | {
+        "num_scenes": num_scenes,
+        "mixed_scene_share": mixed_scene_share,
+        "tampered_share": tampered_share,
+    }
+    sample = Sample(**values)
+    plan = plan_sample(0, section_as(sample, SampleRecipe))
+    bad = [video for video in plan if video.fault not in ("none", "copy")]
+    found = {
+        label: len({video.scene for video in plan if video.label == label and video not in bad})
+        for label in ("authentic", "tampered")
+    }
+
+    assert found == sample.scenes_of_labels
+    assert (len(bad), len(plan)) == (SAMPLE_FAULTS, num_scenes * sample.versions_per_scene + 4)
