@@ -425,6 +425,36 @@ def test_a_color_matrix_that_cannot_be_converted_is_read_as_bt_601_and_said(
     np.testing.assert_array_equal(*(shown(path, range(NUM_FRAMES)) for path in paths))
 
 
+# --- variable rate -----------------------------------------------------------------------------
+
+
+def test_the_stages_sample_a_screen_recording_by_time(tmp_path: Path) -> None:
+    """Of 30 frames in the first second and one a second up to 10 s, the gray tells the number."""
+    videos = tmp_path / "data/mine"
+    videos.mkdir(parents=True)
+    times_ms = [*(round(1000 * number / 30) for number in range(30)), *range(1000, 10_001, 1000)]
+    with av.open(str(videos / "screen.mkv"), "w") as container:
+        stream = video_stream(container, "ffv1", "gray")
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for number, pts in enumerate(times_ms):
+            gray = np.full((HEIGHT, WIDTH), 5 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(gray, format="gray")
+            frame.pts, frame.time_base = pts, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert loaded(tmp_path, {"screen.mkv": "authentic"} | two_good(videos))["screen.mkv"][0] == "ok"
+
+    code, output = run_stage("create_dataset", cwd=tmp_path)
+
+    assert code == 0, output
+    clips = pl.read_parquet(tmp_path / "data/clips.parquet")
+    name = clips.filter(pl.col("video_path") == "screen.mkv")["pack"].item()
+    centers = np.load(tmp_path / "data/clips" / name)[0, :, 32, 32, 0]
+    shown_ms = [times_ms[gray // 5] for gray in centers.tolist()]
+    # At 1/16, 3/16, … of 10.0 s and the time of the last frame.
+    assert shown_ms == [600, 1000, 3000, 4000, 5000, 6000, 8000, 9000]
+
+
 # --- errors of the program ---------------------------------------------------------------------
 
 

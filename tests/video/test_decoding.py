@@ -1,5 +1,6 @@
 """Real video files: exact frames, upright pictures, a verdict for every file."""
 
+import struct
 import wave
 from collections.abc import Sequence
 from fractions import Fraction
@@ -208,6 +209,27 @@ def test_colors_follow_the_matrix_and_range_that_the_file_names(name: str) -> No
     assert np.median(np.abs(clip[0] - expected)) < 1.0
 
 
+@pytest.mark.parametrize("encoder", ["libx264", "libx265", "libvpx-vp9"])
+@pytest.mark.parametrize(("color_range", "gray"), [(0, 214.2), (1, 214.2), (2, 200.0)])
+def test_the_range_is_the_one_of_the_tag_also_where_the_pixel_format_names_none(
+    tmp_path: Path, encoder: str, color_range: int, gray: float
+) -> None:
+    path = tmp_path / "video.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(encoder, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.color_range = color_range
+        frame = av.VideoFrame(64, 48, "yuv420p")
+        for plane, value in zip(frame.planes, (200, 128, 128), strict=True):
+            plane.update(bytes([value]) * plane.buffer_size)
+        frame.pts, frame.time_base = 0, Fraction(1, 10)
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+
+    clip = read_frames(path, [0], height=24, width=32, fit="crop", timing=None).clip
+
+    assert np.median(clip) == pytest.approx(gray, abs=1.5)
+
+
 # --- geometry ----------------------------------------------------------------------------------
 
 
@@ -328,6 +350,34 @@ def test_a_mirrored_video_looks_as_in_a_player(tmp_path: Path, turn: int, flip: 
     expected = np.rot90(stored, turn // 90)
     expected = expected[:, ::-1] if flip == "hflip" else expected[::-1]
     assert np.abs(mirrored.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "mov"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_that_exif_states_is_followed(
+    tmp_path: Path, suffix: str, orientation: int
+) -> None:
+    """OpenCV's reader of JPEG files follows it, too."""
+    picture = np.full((48, 64, 3), 40, np.uint8)
+    picture[4:14, 6:50], picture[30:44, 8:16] = (220, 60, 60), (60, 220, 60)
+    jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    entry = struct.pack(">HHHIHHI", 1, 0x112, 3, 1, orientation, 0, 0)
+    exif = b"Exif\0\0MM\0*\0\0\0\x08" + entry
+    jpeg = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+    path = tmp_path / f"video.{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        packet = av.Packet(jpeg)
+        packet.stream, packet.pts, packet.dts, packet.time_base = stream, 0, 0, Fraction(1, 10)
+        container.mux(packet)
+    expected = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    height, width = expected.shape[:2]
+
+    clip = read_frames(path, [0], height=height, width=width, fit="crop", timing=None).clip
+
+    assert inspect_video(path).verdict == "ok"
+    assert np.abs(clip[0].astype(int) - expected).mean() < 2
 
 
 @pytest.mark.parametrize("turn", [0, 90])

@@ -23,6 +23,19 @@ from av.sidedata.sidedata import Type
 from av.video.reformatter import ColorPrimaries, Colorspace
 from numpy.typing import NDArray
 
+
+def _unnamed_type(kinds: type[Type], number: int) -> Type:
+    """Name a kind of side data that PyAV's enumeration lacks: EXIF, or the views of spatial video.
+
+    Without a name, frames that carry one could not be asked for their display matrix.
+    """
+    kind: Any = object.__new__(kinds)
+    kind._name_, kind._value_ = f"NUMBER_{number}", number
+    return cast(Type, kind)
+
+
+cast(Any, Type)._missing_ = classmethod(_unnamed_type)
+
 # As AVColorSpace: RGB, BT.709, unspecified, FCC, BT.470BG, SMPTE 170M, SMPTE 240M, BT.2020.
 _CONVERTIBLE_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
 
