@@ -1,13 +1,13 @@
 """Scores of the last epoch and of the best one, on videos that chose neither.
 
-    python -m benchmarks.publishing [--seeds 5] [--patience 6]
+    python -m benchmarks.publishing [--seeds 5]
 
 Reads the tables and packs of the data stages below the current directory, so run `dvc repro
 generate_augmentations` first. For each seed and fold k, a model trains on the folds other than k
-and k + 1, with one thread and without early stopping; fold k chooses the best epoch, by
-`train.monitor`, with patience and without; and fold k + 1, which had no part in either, scores
-them. So every video outside the test set is scored once per seed, and the test set not at all.
-Prints the tables of docs/defending_a_score.md.
+and k + 1, with one thread; fold k chooses the best epoch, by `train.monitor`, of all or of those
+that `train.publish: best` chooses among; and fold k + 1, which had no part in either, scores them
+and the last epoch. So every video outside the test set is scored once per seed, and the test set
+not at all. Prints the tables of docs/defending_a_score.md.
 """
 
 import argparse
@@ -26,18 +26,19 @@ from mlops.params import section_as
 from mlops.processes.group import ProcessGroup
 from mlops.processes.progress import track
 from mlops.stage import run_command
-from stages.params import Params, read_params
+from stages.params import Params, Train, read_params
 from stages.paths import AUGMENTED, AUGMENTED_PACKS, CLIPS, PACKS, SPLITS
 from video.clips.loading import ClipSet
 from video.learning.building import build_learner
 from video.learning.learner import Learner
 from video.learning.optimizer_config import OptimizerConfig
+from video.learning.schedules import first_candidate
 from video.learning.training_data import TrainingClips
 from video.models.classifiers import build_model
 from video.models.shape import ModelShape
 from video.scoring.monitored import is_better, summary_metrics
 
-RULES = ("last", "best", "best with patience")
+LAST, BEST, BEST_OF_ALL = "last", "best", "best of all epochs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +49,19 @@ class Training:
     scored: list[NDArray[np.float64]]  # of shape (videos, classes), by epoch
     targets: NDArray[np.int64]  # of the scored fold, shape (videos,)
 
-    def chosen(self, rule: str, monitor: str, patience: int) -> int:
+    def chosen(self, rule: str, train: Train) -> int:
         """Return the epoch that a rule publishes."""
-        epoch, metrics = len(self.val) - 1, dict[str, float]()
-        if rule == "last":
-            return epoch
-        for number, found in enumerate(self.val):
-            if rule == "best with patience" and metrics and number - epoch > patience:
-                break
-            if is_better(found, metrics, monitor):
-                epoch, metrics = number, found
-        return epoch
+        chosen, metrics = len(self.val) - 1, dict[str, float]()
+        first = first_candidate(train.schedule, train.epochs) if rule == BEST else 0
+        for epoch, found in enumerate(self.val):
+            if rule != LAST and epoch >= first and is_better(found, metrics, train.monitor):
+                chosen, metrics = epoch, found
+        return chosen
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--seeds", type=int, default=5)
-    arguments.add_argument("--patience", type=int, default=6)
     options = arguments.parse_args()
     params = read_params()
     places = list(itertools.product(range(options.seeds), range(params.split.num_folds)))
@@ -72,13 +69,13 @@ def main() -> None:
         train(params, seed, fold)
         for seed, fold in track(places, total=len(places), task="trainings")
     ]
-    for rule in RULES:
-        report(rule, trainings, params, options.patience)
+    for rule in (LAST, BEST, BEST_OF_ALL):
+        report(rule, trainings, params)
 
 
-def report(rule: str, trainings: Sequence[Training], params: Params, patience: int) -> None:
+def report(rule: str, trainings: Sequence[Training], params: Params) -> None:
     """Print the figures of a rule, by seed and their mean; `trainings`: by seed and fold."""
-    epochs = [training.chosen(rule, params.train.monitor, patience) for training in trainings]
+    epochs = [training.chosen(rule, params.train) for training in trainings]
     print(f"{rule}: epochs {epochs}")
     both = list(zip(trainings, epochs, strict=True))
     folds = params.split.num_folds

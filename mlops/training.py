@@ -136,19 +136,31 @@ class TrainingRun:
             write_metadata(self.directory, **{check: True})
 
     def restore(self, cell: str, learner: Stateful) -> Session:
-        """Return the session at its newest usable checkpoint; in a worker at its beginning."""
+        """Return the session at its newest usable checkpoint, in every process."""
         if self.start is None:
-            return Follower(cell, learner)
-        session = Session(
-            cell=cell,
-            fingerprint=self.fingerprint,
-            learner=learner,
-            tracker=ExperimentTracker(self.directory, self.directory.name),
-            ledger=Ledger(self.directory),
-        )
-        log, num_epochs = self.process.log, self.num_epochs
-        restore(session, self.start, self.directory, num_epochs=num_epochs, log=log)
+            session: Session = Follower(cell, learner)
+        else:
+            session = Session(
+                cell=cell,
+                fingerprint=self.fingerprint,
+                learner=learner,
+                tracker=ExperimentTracker(self.directory, self.directory.name),
+                ledger=Ledger(self.directory),
+            )
+            log, num_epochs = self.process.log, self.num_epochs
+            restore(session, self.start, self.directory, num_epochs=num_epochs, log=log)
+        self._share(session)
         return session
+
+    def _share(self, session: Session) -> None:
+        """Broadcast the state that the main process has restored to all processes."""
+        group, progress = self.process.group, vars(session.progress)
+        if group.size > 1:
+            own = {"learner": session.learner.state_dict(), "progress": progress}
+            state = group.broadcast_state(own if group.is_main else None, self.process.device)
+            if not group.is_main:
+                session.learner.load_state_dict(state["learner"])
+                progress.update(state["progress"])
 
     @contextmanager
     def checkpoints(self, session: Session) -> Iterator[CheckpointManager | NoCheckpoints]:

@@ -33,6 +33,7 @@ from video.learning.building import TRAINING_FAULTS, build_learner
 from video.learning.learner import Learner
 from video.learning.memory import keep_freed_memory
 from video.learning.optimizer_config import OptimizerConfig
+from video.learning.schedules import first_candidate
 from video.learning.training_data import TrainingClips
 from video.scoring.monitored import is_better
 
@@ -80,7 +81,6 @@ def train(context: TrainingContext) -> None:
             clips = load_clips(params, cell.fold, near_duplicate_distance=distance)
         learner, shape = new_learner(context, clips)
         session = run.restore(cell.name, learner)
-        share_state(session, process)
         fit(session, learner, clips, context, run)
         if process.group.is_main:
             model = published_model(session, learner, clips, shape, params.train)
@@ -133,7 +133,9 @@ def fit(
             # An error in validation does not cost the epoch.
             checkpoints.save(session.state_dict())
             metrics = validate(session, learner, clips, context)
-            is_best = is_better(metrics, progress.best_metrics, params.train.monitor)
+            is_best = progress.epoch >= first_candidate(
+                params.train.schedule, params.train.epochs
+            ) and is_better(metrics, progress.best_metrics, params.train.monitor)
             session.record_epoch(learner.epoch_metrics, metrics, is_best=is_best)
             if is_best and params.train.publish == "best":
                 session.best_weights = learner.evaluated_weights()
@@ -170,19 +172,8 @@ def new_learner(context: TrainingContext, clips: TrainingClips) -> tuple[Learner
     return learner, initial["shape"]
 
 
-def share_state(session: Session, process: TrainingProcess) -> None:
-    """Broadcast the state that the main process has restored to all processes."""
-    group, progress = process.group, vars(session.progress)
-    if group.size > 1:
-        own = {"learner": session.learner.state_dict(), "progress": progress}
-        state = group.broadcast_state(own if group.is_main else None, process.device)
-        if not group.is_main:
-            session.learner.load_state_dict(state["learner"])
-            progress.update(state["progress"])
-
-
 def finished(progress: Progress, train: Train) -> bool:
-    waited = progress.epoch - 1 - progress.best_epoch
+    waited = progress.epoch - 1 - progress.best_epoch if progress.best_metrics else 0
     return progress.epoch >= train.epochs or 0 < train.patience_epochs <= waited
 
 
@@ -227,12 +218,13 @@ def published_model(
 ) -> State:
     """Return what is published: the weights of an epoch, and what is to be known of them."""
     progress, is_last = session.progress, train.publish == "last"
+    num_candidates = progress.epoch - first_candidate(train.schedule, train.epochs)
     return {
         "model": learner.evaluated_weights() if is_last else session.best_weights,
         "shape": shape,
         "labels": clips.labels,
         "epoch": progress.epoch - 1 if is_last else progress.best_epoch,
-        "num_candidates": 1 if is_last else progress.epoch,  # epochs that validation chose among
+        "num_candidates": 1 if is_last else num_candidates,  # epochs that validation chose among
         "exact_up_to_step": session.exact_up_to_step,
     }
 
@@ -255,7 +247,8 @@ def publish(session: Session, model: State, context: TrainingContext, run: Train
     stop.check()
     save_checkpoint(cell.best_model, model)
     run.close(session, published=[cell.best_model, cell.history], epoch=epoch)
-    chosen = "the last" if model["num_candidates"] == 1 else f"the best of {session.progress.epoch}"
+    num = model["num_candidates"]
+    chosen = "the last" if num == 1 else f"the best of the last {num}"
     score = history[f"val_{monitor}"][epoch]
     log(f"{session.cell}: publishes epoch {epoch}, {chosen}: val {monitor} {score:.4f}")
 

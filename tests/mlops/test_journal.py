@@ -146,13 +146,13 @@ def test_a_long_tail_is_cut_and_kept_to_the_last_byte(tmp_path: Path) -> None:
 
 
 def synced(path: Path) -> dict[str, Any]:
-    """Write lines and sync them, write more, and return the state after the sync."""
+    """Write lines and sync them, then one more, and return the state before that."""
     journal = Journal(path)
     for number in range(500):
         journal.append(b'{"step":%d}\n' % number)
-    journal.sync()
     state = journal.state_dict()
     journal.append(b"later\n")
+    journal.sync()
     journal.close()
     return state
 

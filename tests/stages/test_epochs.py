@@ -45,9 +45,9 @@ def test_patience_ends_a_training_whose_best_epoch_is_published(workspace: Path)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in published["model"].items())
 
 
-def test_the_last_epoch_is_published_unless_the_best_one_is_asked_for(workspace: Path) -> None:
+def test_the_last_epoch_is_published_if_that_is_asked_for(workspace: Path) -> None:
     swinging = {name: TRAIN[name] for name in ("schedule", "learning_rate", "monitor")}
-    set_params(workspace, {"train": swinging | {"epochs": 8}})
+    set_params(workspace, {"train": swinging | {"epochs": 8, "publish": "last"}})
     published, losses = trained(workspace)
     assert len(losses) == 8
     assert losses.index(min(losses)) != 7, "no difference could be seen"
@@ -59,9 +59,16 @@ def test_the_last_epoch_is_published_unless_the_best_one_is_asked_for(workspace:
     assert after["best_weights"] is None
     assert content_hash(run_dir / "artifacts/best_model.pt") == content_hash(workspace / MODEL)
 
-    set_params(workspace, {"train": {"publish": "best"}})
+
+def test_by_default_the_best_epoch_is_published_once_the_learning_rate_has_come_down(
+    workspace: Path,
+) -> None:
+    set_params(workspace, {"train": {"epochs": 24, "monitor": "loss"}})
     published, losses = trained(workspace)
-    assert (published["epoch"], published["num_candidates"]) == (losses.index(min(losses)), 8)
+    assert len(losses) == 24  # without early stopping
+    assert min(losses[:12]) < min(losses[12:]), "no difference could be seen"
+    best = losses.index(min(losses[12:]))
+    assert (published["epoch"], published["num_candidates"]) == (best, 12)
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_its_clips(workspace: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from video.learning.schedules import Schedule, ScheduleName, depends_on_epochs
+from video.learning.schedules import Schedule, ScheduleName, depends_on_epochs, first_candidate
 
 
 def schedule(name: ScheduleName, *, warmup_steps: int = 0, num_steps: int = 40) -> Schedule:
@@ -74,3 +74,14 @@ def test_a_warm_up_longer_than_the_training_is_no_error() -> None:
 def test_a_schedule_says_whether_it_depends_on_the_number_of_epochs(name: ScheduleName) -> None:
     shorter, longer = (rates(schedule(name, num_steps=steps), 40) for steps in (40, 80))
     assert depends_on_epochs(name) == (shorter != longer)
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(1, 0), (2, 1), (7, 3), (8, 4)])
+def test_of_a_schedule_that_ends_the_second_half_may_be_chosen(epochs: int, first: int) -> None:
+    assert first_candidate("cosine", epochs) == first
+
+
+@pytest.mark.parametrize("name", ["constant", "step"])
+def test_of_another_schedule_every_epoch_may_be_chosen(name: ScheduleName) -> None:
+    """A longer training goes on from a shorter one, which must not have chosen otherwise."""
+    assert first_candidate(name, 8) == 0

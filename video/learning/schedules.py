@@ -33,6 +33,15 @@ class Schedule:
         return self.peak
 
 
+def first_candidate(name: ScheduleName, epochs: int) -> int:
+    """Return the first epoch, from 0, that a validation score may choose.
+
+    With a schedule that ends, it is in the second half: while the learning rate is high, the scores
+    of epochs swing, and the best of them is luck (docs/defending_a_score.md has the figures).
+    """
+    return epochs // 2 if depends_on_epochs(name) else 0
+
+
 def depends_on_epochs(name: ScheduleName) -> bool:
     """Return whether another number of epochs changes the learning rate of earlier steps."""
     return name == "cosine"
