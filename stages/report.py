@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from mlops.errors import PipelineError
+from mlops.errors import PipelineError, grouped
 from mlops.files import atomic
 from mlops.files.canonical import flatten
 from mlops.inputs import StageInputs
@@ -126,8 +126,10 @@ def drop_other_cells(named: Sequence[Cell]) -> None:
         for empty in (directory, *directory.parents[:2]):
             if empty.is_relative_to(RESULTS) and empty.is_dir() and not any(empty.iterdir()):
                 empty.rmdir()
-    for path in sorted(path for path in RESULTS.rglob("*") if path.is_file() and path not in kept):
-        print(f"report: {path} is no result of a cell; DVC records it among them: move it away")
+    others = sorted(path for path in RESULTS.rglob("*") if path.is_file() and path not in kept)
+    remedy = "is no result of a cell; DVC records it among them: move it away"
+    for line in grouped(f"{path} {remedy}" for path in others):
+        print(f"report: {line}")
 
 
 def result_files(cell: Cell) -> tuple[Path, ...]:

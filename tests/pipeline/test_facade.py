@@ -221,15 +221,15 @@ def test_before_it_is_run_only_what_is_up_to_date_is_an_artifact(workspace: Path
 
 
 def test_a_stage_that_fails_is_told_in_its_own_words(workspace: Path) -> None:
-    pipeline = pipeline_of(workspace, set_params=["load_data.max_quarantined=0.0"])
+    pipeline = pipeline_of(workspace, set_params=["data.labels=[authentic, tempered]"])
     with redirect_stdout(io.StringIO()), pytest.raises(StageFailedError) as failure:
         pipeline.run_pipeline("create_splits")
     assert failure.value.stage == "load_data"
     first, *rows = failure.value.faults
     assert first.startswith(
-        "load_data: data/generated_sample/index.csv: expected at most 0.0% of the rows"
+        "load_data: data/generated_sample/index.csv: expected at most 20.0% of the rows"
     )
-    assert len(rows) == 3
+    assert any("label 'tampered' (" in row and "did you mean tempered?" in row for row in rows)
     assert read_record(pipeline.tracker.run_dir).status == "failed"
 
 
