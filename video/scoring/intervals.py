@@ -1,7 +1,7 @@
 """Intervals of a score whose videos come in groups, and of the difference of two such scores.
 
-Videos of a group are right or wrong together, so that a hundred videos of eight groups say little
-more than eight do. The spread of a score is therefore taken between groups. All functions broadcast
+Videos of a group are right or wrong together, and say less than as many independent ones. The spread
+of a score is therefore taken between groups. All functions broadcast
 over leading axes, which simulations use.
 """
 
