@@ -3,13 +3,15 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from mlops.files.atomic import content_hash
-from tests.support.clone import CELL, commit, dvc, git, set_params, stages_run
+from tests.support.clone import CELL, commit, dvc, environment, git, set_params, stages_run
 
 MODEL = CELL.best_model
 
@@ -43,6 +45,25 @@ def test_every_video_outside_the_test_set_has_its_augmented_clips(finished: Path
 def test_what_is_up_to_date_does_not_run_again(workspace: Path) -> None:
     assert stages_run(dvc("repro", cwd=workspace)) == set()
     assert "up to date" in dvc("status", cwd=workspace)
+
+
+def test_every_file_has_the_mode_that_the_umask_gives(workspace: Path) -> None:
+    shutil.rmtree(workspace / "runs")
+    known = set(git("ls-files", cwd=workspace).splitlines())
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", "--force"],
+        cwd=workspace,
+        env=environment(),
+        umask=0o077,
+        check=True,
+        capture_output=True,
+    )
+    paths = [path for path in workspace.rglob("*") if not path.is_dir()]
+    made = [path.relative_to(workspace) for path in paths]
+    others = [path for path in made if path.parts[0] not in (".git", ".dvc")]
+    files = [path for path in others if path.as_posix() not in known]
+    assert {path.parts[0] for path in files} >= {"data", "models", "results", "runs", "report.html"}
+    assert [path for path in files if (workspace / path).stat().st_mode & 0o077] == []
 
 
 def test_a_new_augmentation_decodes_nothing(workspace: Path) -> None:

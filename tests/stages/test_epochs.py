@@ -5,7 +5,8 @@ import math
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -16,8 +17,12 @@ from mlops.files.checkpoint_file import load_checkpoint
 from mlops.files.yaml_text import load_yaml
 from mlops.metrics.ledger import read_ledger
 from mlops.metrics.log import read_metrics
+from mlops.processes.group import ProcessGroup
+from mlops.session import Progress
+from stages.train import take_step
 from tests.support.clone import CELL, run_stage, set_params
 from tests.support.trainer import HISTORY, MODEL, Trainer, the_run, train
+from video.clips.loading import Batch
 
 EPOCHS, PATIENCE = 40, 3
 # Steps so large that the loss of validation goes up and down.
@@ -71,6 +76,18 @@ def test_by_default_the_best_epoch_is_published_once_the_learning_rate_has_come_
     assert (published["epoch"], published["num_candidates"]) == (best, 12)
 
 
+def test_the_best_epoch_is_the_best_by_the_metric_that_is_monitored(workspace: Path) -> None:
+    # Most of the smoothed labels is the same for all classes, so that few mistakes cost little.
+    changes = {"epochs": 6, "monitor": "accuracy", "patience_epochs": 0, "label_smoothing": 0.8}
+    set_params(workspace, {"train": TRAIN | changes})
+    published, losses = trained(workspace)
+    accuracies = pl.read_csv(workspace / HISTORY)["val_accuracy"].to_list()
+    ranks = [(accuracy, -loss) for accuracy, loss in zip(accuracies, losses, strict=True)]
+    best = ranks.index(max(ranks))
+    assert losses[best] > min(losses)
+    assert published["epoch"] == best
+
+
 def test_the_loss_of_an_epoch_is_the_mean_over_its_clips(workspace: Path) -> None:
     # The last batch of an epoch is a smaller one.
     set_params(workspace, {"train": {"batch_size": 5}, "runtime": {"log_every_steps": 1}})
@@ -120,9 +137,10 @@ def test_another_seed_draws_another_order_and_other_weights(workspace: Path) -> 
     for stage, *kinds in (("init_model", "--seed"), ("train", "--fold", "0", "--seed")):
         code, output = run_stage(stage, "--model", "small3d", *kinds, "1", cwd=workspace)
         assert code == 0, output
-    other = read_ledger(the_run(workspace) / "ledger.jsonl")
+    other, drawn = read_ledger(the_run(workspace) / "ledger.jsonl"), generator_of(workspace)
     published, _ = trained(workspace)
     own = read_ledger(the_run(workspace) / "ledger.jsonl")
+    assert not torch.equal(generator_of(workspace), drawn)  # from which dropout draws
     assert own["samples"].to_list() != other["samples"].to_list()
     assert sorted(own["samples"].explode()) == sorted(other["samples"].explode())
     path = workspace / dataclasses.replace(CELL, seed=1).best_model
@@ -130,6 +148,33 @@ def test_another_seed_draws_another_order_and_other_weights(workspace: Path) -> 
     filters = {name: of for name, of in published["model"].items() if of.ndim > 1}
     assert filters
     assert not any(torch.equal(of, weights[name]) for name, of in filters.items())
+
+
+def generator_of(root: Path) -> torch.Tensor:
+    """Return the state of torch's generator at the end of a training."""
+    state = load_checkpoint(the_run(root) / "checkpoints/latest_checkpoint.pt")
+    generator: torch.Tensor = state["rng"]["torch"]
+    return generator
+
+
+def draw_of(rank: int, step: int, *, seed: int = 0) -> float:
+    """Return what one of two ranks draws in a step, as dropout would."""
+    context: Any = SimpleNamespace(
+        cell=dataclasses.replace(CELL, seed=seed),
+        process=SimpleNamespace(group=ProcessGroup(rank=rank, size=2)),
+    )
+    session: Any = SimpleNamespace(progress=Progress(step=step))
+    learner: Any = SimpleNamespace(micro_batch=8, events=[])
+    clips: Any = SimpleNamespace(step=lambda learner, batch: torch.rand(1).item())
+    return take_step(session, learner, clips, cast(Batch, None), context)
+
+
+def test_each_rank_draws_other_numbers_in_each_step_the_same_ones_after_a_kill() -> None:
+    places = [(rank, step) for rank in range(2) for step in range(3)]
+    drawn = [draw_of(*place) for place in places]
+    assert len(set(drawn)) == len(places)
+    assert [draw_of(*place) for place in reversed(places)] == drawn[::-1]
+    assert draw_of(0, 0, seed=1) not in drawn
 
 
 def trained(root: Path) -> tuple[dict[str, Any], list[float]]:

@@ -7,6 +7,7 @@ from typing import cast
 import polars as pl
 import pytest
 
+from mlops.files.checkpoint_file import load_checkpoint
 from tests.support.clone import CELL, dvc, set_params
 from video.scoring.monitored import SUMMARY
 
@@ -28,6 +29,7 @@ def assert_predictions_are_the_most_probable_classes(root: Path) -> pl.Series:
     table = pl.read_parquet(root / CELL.predictions)
     predicted = table["predicted"]
     labels = cast("pl.Enum", predicted.dtype).categories.to_list()
+    assert load_checkpoint(root / CELL.best_model)["labels"] == labels
     probabilities = table.select(f"probability_{label}" for label in labels).to_numpy()
     assert predicted.to_list() == [labels[i] for i in probabilities.argmax(axis=1)]
     evaluation = json.loads((root / CELL.evaluation).read_text())

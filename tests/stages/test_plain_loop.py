@@ -24,7 +24,7 @@ from tests.support.clone import CELL, run_stage, set_params
 from tests.support.trainer import HISTORY, the_run, train
 from video.augmentation.clip import augment_clip
 from video.augmentation.config import AugmentationRecipe
-from video.models.classifiers import Normalize, build_model
+from video.models.classifiers import Normalize, build_model, head_of
 from video.models.shape import ModelShape
 
 SMOOTHING = 0.1
@@ -72,7 +72,10 @@ def losses_of_a_plain_loop(root: Path) -> tuple[list[float], list[float], list[l
     losses, val_losses, classes = [], [], []
     for ledger in read_ledger(the_run(root) / "ledger.jsonl").partition_by("epoch"):
         seen: Counter[int] = Counter()
-        model.train()
+        frozen = len(classes) < params["train"]["frozen_epochs"]
+        model.train(not frozen).requires_grad_(not frozen)
+        for part in head_of(CELL.model, model):
+            part.train().requires_grad_(True)
         for epoch, samples in ledger.select("epoch", "samples").iter_rows():
             batch = [dict(rows[row]) for row in samples]
             for row, clip in zip(samples, batch, strict=True):
@@ -96,6 +99,7 @@ def losses_of_a_plain_loop(root: Path) -> tuple[list[float], list[float], list[l
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
+        assert seen.total() == len(rows)
         classes.append([labels.index(rows[row]["label"]) for row in seen.elements()])
         model.eval()
         with torch.no_grad():
@@ -104,11 +108,11 @@ def losses_of_a_plain_loop(root: Path) -> tuple[list[float], list[float], list[l
 
 
 @pytest.mark.parametrize(
-    ("sampling", "class_weights", "online"),
-    [("shuffled", True, False), ("balanced", False, True)],
+    ("sampling", "class_weights", "online", "frozen_epochs"),
+    [("shuffled", True, False, 0), ("balanced", False, True, 0), ("weighted", False, False, 1)],
 )
 def test_steps_and_validation_are_those_of_a_plain_loop(
-    sampling: str, class_weights: bool, online: bool, workspace: Path
+    sampling: str, class_weights: bool, online: bool, frozen_epochs: int, workspace: Path
 ) -> None:
     set_params(
         workspace,
@@ -120,6 +124,7 @@ def test_steps_and_validation_are_those_of_a_plain_loop(
                 "label_smoothing": SMOOTHING,
                 "sampling": sampling,
                 "class_weights": class_weights,
+                "frozen_epochs": frozen_epochs,
             },
             "runtime": {"log_every_steps": 1},
         },

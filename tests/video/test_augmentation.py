@@ -378,6 +378,16 @@ def test_all_faults_of_a_recipe_are_named_at_once() -> None:
         dataclasses.replace(NOTHING, flip_probability=2, hue_max_turn=1)
 
 
+def test_the_values_of_what_is_switched_on_are_in_effect() -> None:
+    values = dataclasses.asdict(EVERYTHING)
+    noise = {name for name in values if name.startswith("noise_")}
+    assert noise == {"noise_probability", "noise_max_sigma"}
+    assert EVERYTHING.in_effect() == values
+    assert dataclasses.replace(EVERYTHING, noise_probability=0.0).in_effect() == {
+        name: value for name, value in values.items() if name not in noise
+    }
+
+
 def test_no_value_of_a_recipe_has_a_default() -> None:
     with pytest.raises(TypeError, match="missing 27 required"):
         AugmentationRecipe()  # type: ignore[call-arg]
