@@ -1,8 +1,8 @@
 """Intervals of a score whose videos come in groups, and of the difference of two such scores.
 
-Videos of a group are right or wrong together, and say less than as many independent ones. The spread
-of a score is therefore taken between groups. All functions broadcast
-over leading axes, which simulations use.
+Videos of a group are right or wrong together, and say less than as many independent ones. The
+spread of a score is therefore taken between groups. All functions broadcast over leading axes,
+which simulations use.
 """
 
 from collections.abc import Sequence
