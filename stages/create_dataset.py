@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,12 +19,11 @@ from stages.params import Clips, read_params
 from stages.paths import CLIPS, PACKS, VIDEOS
 from video.clips.packs import (
     PACK_NAME,
-    indices_by_time,
     pack_bytes,
     pack_key,
     pack_rows,
     parse_pack,
-    uniform_indices,
+    sampled_frames,
 )
 from video.source.container import FrameTiming, decoder_versions, frame_timing
 from video.source.decoding import DECODING_VERSION, read_frames
@@ -84,13 +82,6 @@ def main(inputs: StageInputs) -> None:
 def pack_name(sha256: str, clips: Clips) -> str:
     recipe = {"decoding": DECODING_VERSION, "decoders": decoder_versions(), **asdict(clips)}
     return f"{pack_key(sha256, recipe)}.npy"
-
-
-def sampled_frames(video: dict[str, Any], count: int) -> list[int]:
-    """Return the frames to sample from a row of the videos: uniformly by time, if it is known."""
-    if video["end_pts"] is None:
-        return uniform_indices(video["num_frames"], count)
-    return indices_by_time(video["frame_pts"], video["end_pts"], count)
 
 
 def reuse_pack(task: Task) -> pl.DataFrame | None:

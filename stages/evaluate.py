@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from torch import nn
 
 from mlops.determinism import derive_seed, make_deterministic
 from mlops.errors import PipelineError
@@ -22,9 +21,7 @@ from stages.paths import CLIPS, PACKS, SPLITS, VIDEOS, Cell
 from video.clips.loading import Batch, ClipSet
 from video.clips.packs import PackError
 from video.learning.memory import TooLittleMemoryError
-from video.learning.predict import predict
-from video.models.classifiers import Normalize, build_model
-from video.models.shape import ModelShape
+from video.learning.trained import TrainedModel
 from video.scoring.baselines import METADATA, majority_probabilities, metadata_probabilities
 from video.scoring.metrics import classification_metrics
 from video.scoring.monitored import NonFinitePredictionsError
@@ -55,24 +52,21 @@ def main(inputs: StageInputs) -> None:
     sets = {split: ClipSet(clips[split], [PACKS] * clips[split].height, labels) for split in SPLIT}
     targets = {split: sets[split].targets for split in SPLIT}
 
-    model, chosen = load_model(cell)
+    state = load_checkpoint(cell.best_model)
     batch_size = params.evaluate.batch_size
     claim = claimed_devices(
         params.runtime.device, work=f"evaluate {cell.name}", log=log, check=stop.check
     )
     with claim as (device,):
-        model.to(device)
-        normalize = Normalize(cell.model).to(device)
+        model = TrainedModel.of_state(state, device)
         probabilities = {
-            split: predict(
-                model, normalize, stop.checked(all_batches(sets[split], batch_size)), device
-            )
+            split: model.probabilities(stop.checked(all_batches(sets[split], batch_size)), device)
             for split in SPLIT
         }
     facts = pl.read_parquet(VIDEOS, columns=["video_path", *METADATA])
     guesses = baseline_probabilities(clips, facts, labels, params.seed)
 
-    document: dict[str, Any] = chosen
+    document: dict[str, Any] = {name: state[name] for name in FACTS}
     for split in SPLIT:
         document[split] = scored(split, targets[split], probabilities[split], labels)
     document["baseline"] = {
@@ -89,14 +83,6 @@ def main(inputs: StageInputs) -> None:
     with atomic.replacing(cell.predictions) as path:
         predictions.write_parquet(path)
     log(summary(cell, document))
-
-
-def load_model(cell: Cell) -> tuple[nn.Module, dict[str, Any]]:
-    """Load the published model; return it, and what is to be known of its training."""
-    state = load_checkpoint(cell.best_model)
-    model = build_model(cell.model, ModelShape(**state["shape"]))
-    model.load_state_dict(state["model"])
-    return model, {name: state[name] for name in FACTS}
 
 
 def all_batches(clips: ClipSet, batch_size: int) -> Iterator[Batch]:

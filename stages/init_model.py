@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,14 @@ def main(inputs: StageInputs) -> None:
         adopt(model, read_weights(options.model, params.init_model.weights))
     inputs.check()
     path = initial_weights(options.model, options.seed)
-    save_checkpoint(path, {"model": model.state_dict(), "shape": vars(shape)})
+    document = {
+        "model": model.state_dict(),
+        "architecture": options.model,
+        "labels": params.data.labels,
+        "shape": vars(shape),
+        "clips": asdict(params.clips),
+    }
+    save_checkpoint(path, document)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
         f"init_model: {options.model} seed {options.seed}, {num_parameters:,} parameters, "

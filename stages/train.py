@@ -34,6 +34,7 @@ from video.learning.learner import Learner
 from video.learning.memory import keep_freed_memory
 from video.learning.optimizer_config import OptimizerConfig
 from video.learning.schedules import first_candidate
+from video.learning.trained import DESCRIPTION
 from video.learning.training_data import TrainingClips
 from video.scoring.monitored import is_better
 
@@ -79,11 +80,11 @@ def train(context: TrainingContext) -> None:
         with run.once("clips_checked") as is_due:
             distance = params.split.near_duplicate_distance if is_due else 0.0
             clips = load_clips(params, cell.fold, near_duplicate_distance=distance)
-        learner, shape = new_learner(context, clips)
+        learner, description = new_learner(context, clips)
         session = run.restore(cell.name, learner)
         fit(session, learner, clips, context, run)
         if process.group.is_main:
-            model = published_model(session, learner, clips, shape, params.train)
+            model = published_model(session, learner, description, params.train)
             publish(session, model, context, run)
 
 
@@ -156,7 +157,7 @@ def load_clips(params: Params, fold: int, *, near_duplicate_distance: float) -> 
 
 
 def new_learner(context: TrainingContext, clips: TrainingClips) -> tuple[Learner, dict[str, Any]]:
-    """Return a learner with the initial weights, and the shape that its model was built for."""
+    """Return a learner with the initial weights, and what their file says of the model."""
     cell, params, process = context.cell, context.params, context.process
     initial = load_checkpoint(cell.initial_weights)
     learner = build_learner(
@@ -169,7 +170,7 @@ def new_learner(context: TrainingContext, clips: TrainingClips) -> tuple[Learner
         device=process.device,
         collective=process.group,
     )
-    return learner, initial["shape"]
+    return learner, {name: initial[name] for name in DESCRIPTION}
 
 
 def finished(progress: Progress, train: Train) -> bool:
@@ -214,15 +215,14 @@ def validate(
 
 
 def published_model(
-    session: Session, learner: Learner, clips: TrainingClips, shape: dict[str, Any], train: Train
+    session: Session, learner: Learner, description: dict[str, Any], train: Train
 ) -> State:
     """Return what is published: the weights of an epoch, and what is to be known of them."""
     progress, is_last = session.progress, train.publish == "last"
     num_candidates = progress.epoch - first_candidate(train.schedule, train.epochs)
     return {
         "model": learner.evaluated_weights() if is_last else session.best_weights,
-        "shape": shape,
-        "labels": clips.labels,
+        **description,
         "epoch": progress.epoch - 1 if is_last else progress.best_epoch,
         "num_candidates": 1 if is_last else num_candidates,  # epochs that validation chose among
         "exact_up_to_step": session.exact_up_to_step,

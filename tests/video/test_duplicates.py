@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tests.support.fingerprints import without_windows
 from video.source.inspection import inspect_video
-from video.splitting.duplicates import Pair, near_duplicates
+from video.splitting.duplicates import Pair, near_duplicates, orientations
 from video.splitting.fingerprints import (
     WORDS_PER_HASH,
     fingerprint,
@@ -181,12 +181,16 @@ def test_a_copy_turned_mirrored_or_negative_is_found(
     copy = copy[:, :, ::-1] if mirrored else copy
     copy = 255 - copy if negative else copy
 
-    (pair,) = near_duplicates([words_of(frames), words_of(copy)], max_distance=DISTANCE)
+    words = words_of(frames), words_of(copy)
+    (pair,) = near_duplicates(words, max_distance=DISTANCE)
 
     assert pair.distance < 0.08
     assert ("negative" in pair.shown) == negative
     assert ("mirrored" in pair.shown) == mirrored
     assert (pair.shown == "as it is") == (not turns and not mirrored and not negative)
+    one, other = (hashes(each).whole for each in words)
+    as_shown = dict(orientations(other))[pair.shown]
+    assert hash_distances(one, as_shown).mean() < 0.08
 
 
 def framed(frames: Frames, level: int) -> Frames:

@@ -57,6 +57,13 @@ def indices_by_time(pts: Sequence[int], end_pts: int, count: int) -> list[int]:
     return [bisect_right(pts, time) - 1 for time in times]
 
 
+def sampled_frames(video: Mapping[str, Any], count: int) -> list[int]:
+    """Return the frames to sample from a row of the videos: uniformly by time, if it is known."""
+    if video["end_pts"] is None:
+        return uniform_indices(video["num_frames"], count)
+    return indices_by_time(video["frame_pts"], video["end_pts"], count)
+
+
 def pack_key(video_sha256: str, recipe: Mapping[str, Any]) -> str:
     """Return 40 hex digits that name the pack which `recipe` (plain values) makes of the video."""
     document = json.dumps([video_sha256, recipe], sort_keys=True, separators=(",", ":"))
