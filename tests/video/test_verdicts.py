@@ -139,8 +139,6 @@ def test_a_file_without_a_tenth_of_its_bytes_in_the_middle_is_not_ok(
 ) -> None:
     facts = damaged(whole[name], tmp_path, begin, 0.1, fill)
 
-    if name == "raw.h264" and facts.num_frames >= 0.8 * NUM_FRAMES and facts.verdict == "ok":
-        pytest.skip("whole pictures are missing, and nothing in the other ones tells so")
     assert facts.verdict != "ok", facts
     assert facts.reason
 
@@ -203,8 +201,8 @@ def test_a_fragment_missing_in_the_middle_shows_in_the_numbers_of_the_others(
     [
         (b"stts", 12, b"\0\0\xff\xff"),  # the duration of a frame
         (b"stts", 8, b"\0\0\0\0"),  # the number of frames that last so long
-        (b"mdhd", 16, b"\0\0\0\0"),  # the duration of the track
-        (b"mdhd", 12, b"\0\0\0\x40"),  # its units per second
+        (b"mdhd", 12, b"\0\0\0\x40"),  # the units per second of the track
+        (b"mdhd", 12, b"\0\0\2\0"),
     ],
 )
 def test_a_damaged_table_of_times_that_hides_most_frames_is_damage(
@@ -217,9 +215,6 @@ def test_a_damaged_table_of_times_that_hides_most_frames_is_damage(
 
     facts = inspect_video(path)
 
-    if facts.num_frames == NUM_FRAMES:
-        assert box == b"mdhd"  # the units per second alone are right again
-        return
     assert facts.verdict == "damaged"
     assert facts.num_hidden_frames > NUM_FRAMES / 2
     assert f"an edit list hides {facts.num_hidden_frames} of" in facts.reason
