@@ -89,20 +89,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def damaged(path: Path, target: Path, begin: float, share: float, fill: str) -> VideoFacts:
-    """Inspect a copy without a part of its bytes, or with zeros or noise in their place.
-
-    A size that was overwritten can ask for more memory than there is, which `load_data` also notes.
-    """
+    """Inspect a copy without a part of its bytes, or with zeros or noise in their place."""
     content = path.read_bytes()
     first, last = int(begin * len(content)), int((begin + share) * len(content))
     noise = np.random.default_rng(1).bytes(last - first)
     patch = {"hole": b"", "zeros": bytes(last - first), "noise": noise}[fill]
     copy = target / path.name
     copy.write_bytes(content[:first] + patch + content[last:])
-    try:
-        return inspect_video(copy)
-    except MemoryError:
-        return VideoFacts(verdict="out_of_memory", reason="a size", sha256="", size_bytes=0)
+    return inspect_video(copy)
 
 
 # --- what is missing ---------------------------------------------------------------------------
@@ -236,6 +230,22 @@ def test_frames_after_one_that_does_not_decode_are_counted(
     assert facts.verdict in ("truncated", "damaged")
     assert facts.num_frames >= NUM_FRAMES - 14  # from the second key frame on
     assert "Invalid data" in facts.reason
+
+
+def test_a_damaged_size_that_no_memory_can_hold_is_damage(
+    whole: dict[str, Path], tmp_path: Path
+) -> None:
+    content = bytearray(whole["vp8.ivf"].read_bytes())
+    first_bytes = int.from_bytes(content[32:36], "little")
+    second = 32 + 12 + first_bytes
+    content[second : second + 4] = b"\xf0\xff\xff\x7f"
+    path = tmp_path / "size.ivf"
+    path.write_bytes(content)
+
+    facts = inspect_video(path)
+
+    assert facts.verdict == "truncated"
+    assert facts.reason.startswith(f"{facts.num_frames} of 50 declared frames decode")
 
 
 # --- what is sound -----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ must choose the same stream and see the same frames.
 
 import ctypes
 import math
+import mmap
 import re
 import struct
 import zlib
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, cast
 
 import av
@@ -89,7 +91,7 @@ def _main(container: av.container.InputContainer, streams: list[av.VideoStream])
     """Choose the first stream that is no preview, by its number of frames and of pixels."""
     counts = Counter({stream.index: 0 for stream in streams})
     with av.open(container.name, metadata_errors="replace") as again, suppress(av.FFmpegError):
-        for packet in again.demux(*(again.streams[index] for index in counts)):
+        for packet in demuxed(again, *(again.streams[index] for index in counts)):
             counts[packet.stream.index] += packet.size > 0
     long = [stream for stream in streams if 2 * counts[stream.index] >= max(counts.values())]
     sizes = [stream.width * stream.height for stream in long]
@@ -128,6 +130,35 @@ def _moving_pictures(container: av.container.InputContainer) -> list[av.VideoStr
 def _has_decoder(stream: av.VideoStream) -> bool:
     context: Any = stream.codec_context  # None, whatever PyAV's types say
     return context is not None
+
+
+def lacks_memory_for(path: Path) -> bool:
+    """Return whether there is no memory for a file like this one, if its sizes are as they should.
+
+    If there is, the demuxer that has run out of it took a damaged size at its word.
+    """
+    try:
+        mmap.mmap(-1, 8 * path.stat().st_size + (1 << 28)).close()
+    except (OSError, MemoryError):
+        return True
+    return False
+
+
+def demuxed(
+    container: av.container.InputContainer, *streams: av.stream.Stream
+) -> "Iterator[av.Packet[Any]]":
+    """Read the packets of `streams`, by default of all, without PyAV's faults.
+
+    Raises `av.FFmpegError` for a fault of the file.
+    """
+    try:
+        yield from container.demux(*streams)
+    except IndexError:
+        return  # at the end of a file in which a stream began late
+    except MemoryError:
+        if lacks_memory_for(Path(container.name)):
+            raise
+        raise av.InvalidDataError(0, "a packet is larger than all memory, it says") from None
 
 
 class DecodingError(ValueError):

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from video.source.container import (
     FrameTiming,
     decoded_frames,
+    demuxed,
     frame_crc32,
     make_convertible,
     picture_stream,
@@ -89,7 +90,7 @@ def read_frames(
     clip = np.zeros((len(indices), height, width, 3), np.uint8)
     filled = 0
     with _opened(path) as (container, stream):
-        for number, frame in enumerate(decoded_frames(container.demux(stream), stream)):
+        for number, frame in enumerate(decoded_frames(demuxed(container, stream), stream)):
             if number == indices[filled]:
                 clip[filled] = _fitted(frame, pixel_aspect(stream), height, width, fit)
                 filled += 1
@@ -168,7 +169,7 @@ def _sparsely_decoded(
     if next_start() > passed:
         begin_at = key_pts[next_start()]
     place_of = {pts: place for place, pts in enumerate(key_pts)}
-    for packet in container.demux(stream):
+    for packet in demuxed(container, stream):
         if not packet.size:
             continue  # as `decoded_frames` does
         if begin_at is not None:

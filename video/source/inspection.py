@@ -11,7 +11,12 @@ from pathlib import Path
 
 import av
 
-from video.source.container import picture_stream, rotation, undecodable_codecs
+from video.source.container import (
+    lacks_memory_for,
+    picture_stream,
+    rotation,
+    undecodable_codecs,
+)
 from video.source.facts import VideoFacts
 from video.source.fingerprint import Fingerprint
 from video.source.header import header_facts
@@ -52,9 +57,9 @@ def inspect_video(path: Path, max_duration_sec: float = math.inf) -> VideoFacts:
         return rejected("unreadable", "the file is empty")
     try:
         container = av.open(str(path), metadata_errors="replace")
-    except MemoryError:
-        raise
     except av.FFmpegError as error:
+        if isinstance(error, MemoryError) and lacks_memory_for(path):
+            raise
         return rejected("unreadable", f"no video file: {_message(error)}{_likely_cause(path)}")
     with container:
         if container.format.name in _PLAYLISTS:

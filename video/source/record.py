@@ -12,6 +12,7 @@ import av
 from video.source.container import (
     DecodingError,
     decoded_frames,
+    demuxed,
     frame_crc32,
     make_convertible,
 )
@@ -80,7 +81,7 @@ class Record:
     def _packets(
         self, container: av.container.InputContainer, stream: av.VideoStream
     ) -> "Iterator[av.Packet[av.stream.Stream]]":
-        for packet in container.demux():
+        for packet in demuxed(container):
             if packet.pts is not None:
                 unit_sec = float(packet.time_base)
                 self.first_sec = min(self.first_sec, packet.pts * unit_sec)
