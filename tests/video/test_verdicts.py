@@ -317,6 +317,33 @@ def test_a_live_recording_with_sound_states_no_duration(tmp_path: Path) -> None:
     assert (facts.verdict, facts.num_frames, facts.length_known) == ("ok", NUM_FRAMES, False)
 
 
+def test_sound_that_begins_late_is_read_past(tmp_path: Path) -> None:
+    """FFmpeg looks for streams in the first 5 MB."""
+    path = tmp_path / "late.mpg"
+    generator = np.random.default_rng(0)
+    with av.open(str(path), "w", format="mpeg") as container:
+        options = {"qmin": "1", "qmax": "2"}
+        stream = container.add_stream("mpeg2video", rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        stream.bit_rate = 60_000_000
+        for number in range(90):
+            noise = generator.integers(0, 256, (240, 320, 3), np.uint8)
+            picture = av.VideoFrame.from_ndarray(noise)
+            picture.pts, picture.time_base = number, Fraction(1, FPS)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    sound = b"\0\0\1\xc0\0\x6c\x80\x80\x05\x21\0\1\0\1\xff\xfd\x10\4" + bytes(96)
+    content = path.read_bytes()
+    place = content.index(b"\0\0\1\xba", 5_600_000)
+    path.write_bytes(content[:place] + 4 * sound + content[place:])
+    with av.open(str(path)) as container:
+        assert len(container.streams) == 1
+
+    facts = inspect_video(path)
+
+    assert (facts.verdict, facts.num_frames) == ("ok", 90)
+
+
 def test_fragments_of_one_frame_each_out_of_order_are_sound(tmp_path: Path) -> None:
     movflags = "dash+frag_every_frame+empty_moov"
     path = encoded(tmp_path / "video.mp4", "mp4", "libx264", GROUPS, {"movflags": movflags})

@@ -43,9 +43,8 @@ def missing_number(data: mmap) -> int | None:
             continue
         if not width or kind not in (_NON_IDR, _IDR):
             continue
-        # After a reset by the encoder numbers begin at 0 again.
-        allowed = {previous, (previous + 1) % (1 << width), 0, 1}
-        if kind == _NON_IDR and previous >= 0 and number not in allowed:
+        step = (number - previous) % (1 << width)
+        if kind == _NON_IDR and previous >= 0 and step > 1:
             return place
         if is_reference:
             previous = number
