@@ -35,6 +35,14 @@ def test_faults_of_other_files_names_and_hashes_are_of_one_kind(fault: str) -> N
     assert grouped(faults) == [*faults[:3], "and 997 more like this"]
 
 
+def test_only_the_first_row_that_a_fault_names_is_its_own() -> None:
+    faults = [f"row {number}: the label differs from row 7 of the same file" for number in (2, 9)]
+    assert grouped([*faults, "row 9: the label differs from row 8 of the same file"]) == [
+        "rows 2, 9: the label differs from row 7 of the same file",
+        "row 9: the label differs from row 8 of the same file",
+    ]
+
+
 def test_at_most_so_many_kinds_are_shown() -> None:
     words = [f"{chr(97 + i // 26)}{chr(97 + i % 26)}: wrong" for i in range(MAX_KINDS + 7)]
     assert grouped(words) == [*words[:MAX_KINDS], "and 7 other faults"]
