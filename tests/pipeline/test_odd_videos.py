@@ -57,6 +57,7 @@ TOLD_APART = {
     "mediabunny/no-aud.ts": ("damaged", "blocks of its last frame do not decode"),
     # Matroska states no number of frames but a duration, of which most is missing.
     "fate/1242-small.mkv": ("truncated", "12 of some 31,900 frames"),
+    "fate/rv30.mp4": ("truncated", "109 of some 40,400 frames"),
     "fate/RRSF49-short.mp4": ("truncated", "107 of some 27,400 frames"),
     "fate/direct-bff.mkv": ("truncated", "11 of some 250 frames"),
 }

@@ -380,6 +380,13 @@ def _h264(data: mmap.mmap) -> Iterator[Structure]:
         raise _HoleError(f"pictures before byte {place} are missing")
 
 
+def _realmedia(data: mmap.mmap) -> Iterator[Structure]:
+    """Read the duration, in ms, in the properties, which stand behind the file's header."""
+    place = data.find(b"PROP", 0, 1 << 10)
+    if place >= 0:
+        yield Structure(stated_sec=struct.unpack_from(">I", data, place + 30)[0] / 1000)
+
+
 _READERS: dict[str, Callable[[mmap.mmap], Iterator[Structure]]] = {
     "asf": _asf,
     "avi": _avi,
@@ -391,4 +398,5 @@ _READERS: dict[str, Callable[[mmap.mmap], Iterator[Structure]]] = {
     "mpeg": _mpeg,
     "mpegts": _mpegts,
     "ogg": _ogg,
+    "rm": _realmedia,
 }
