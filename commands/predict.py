@@ -212,7 +212,8 @@ def prediction_table(
         orient="row",
     )
     values = np.full((len(rows), len(labels)), np.nan)
-    values[[row.verdict == USABLE for row in rows]] = np.concatenate(parts) if parts else []
+    if parts:
+        values[[row.verdict == USABLE for row in rows]] = np.concatenate(parts)
     probabilities = [
         pl.Series(f"probability_{label}", values[:, i]).fill_nan(None)
         for i, label in enumerate(labels)

@@ -712,7 +712,10 @@ def test_digits_that_begin_several_names_are_refused(own: Path, project: Project
 def test_without_git_that_is_said(own: Path) -> None:
     shutil.rmtree(".git")
     says = fails("data")
-    assert "data: git rev-list: expected an answer about the history, got 'fatal: not" in says
+    assert (
+        "data: git rev-list: expected an answer about the history, got this is no repository"
+        in says
+    )
 
 
 def test_without_any_lock_that_is_said(own: Path) -> None:

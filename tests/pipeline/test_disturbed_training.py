@@ -1,5 +1,6 @@
 """A training whose files are lost, changed or damaged says so, and ends with the same bytes."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -125,8 +126,18 @@ COSTS_NOTHING = [
 ]
 
 
-@pytest.mark.parametrize("name", [*COSTS_NOTHING, "checkpoints/latest_checkpoint.pt"])
-@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
+# Each harm to the files that a state needs, and one to each other file.
+NEEDED = ("checkpoints/latest_checkpoint.pt", "metrics.jsonl", "ledger.jsonl")
+OTHERS = [name for name in COSTS_NOTHING if name not in NEEDED]
+HARMED = [
+    *itertools.product(NEEDED, HARMS),
+    *zip(OTHERS, itertools.cycle(HARMS), strict=False),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"), HARMED, ids=lambda each: each if isinstance(each, str) else each.__name__
+)
 def test_no_file_of_a_run_costs_more_than_the_time_since_the_state_before(
     harm: Callable[[Path, Path], None], name: str, killed: tuple[Path, Path], tmp_path: Path,
     whole: dict[str, Any],
