@@ -71,7 +71,6 @@ def main(inputs: StageInputs) -> None:
     unknown = unknown_labels(index, params.data.labels)
     for line in grouped(f"warning: {params.data.index}: {label}" for label in unknown):
         print(f"load_data: {line}")
-    write_quarantine(rejections)
     # Before hours of decoding, too.
     check_loss(index, rows, rejections, params.data, params.load_data)
     limits = section_as(params.load_data, InspectionLimits)
@@ -286,6 +285,7 @@ def check_loss(
             f"{listed(empty, 20)}; mend the rows or remove the class from data.labels"
         )
     if faults:
+        write_quarantine(rejections)
         unknown = [f"{data.index}: {label}" for label in unknown_labels(index, data.labels)]
         told = set(index.filter(~pl.col("label").is_in(data.labels))["row"])
         shown = [
