@@ -136,7 +136,13 @@ def test_what_a_spot_machine_has_trained_is_collected_through_the_remote(cells: 
     machine, remote = cells.with_name("machine"), cells.with_name("remote")
     remote.mkdir()
     dvc("remote", "add", "--local", "--default", "spot", str(remote), cwd=cells)
-    prepared = ("create_dataset", "create_splits", "generate_augmentations", "init_model")
+    prepared = (
+        "data/videos.parquet",
+        "create_dataset",
+        "create_splits",
+        "generate_augmentations",
+        "init_model",
+    )
     dvc("push", *prepared, cwd=cells)
     git("clone", "--quiet", str(cells), str(machine), cwd=cells.parent)
     cell = dvc("stage", "list", "--name-only", "train", cwd=cells).splitlines()[1]
