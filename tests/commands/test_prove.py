@@ -325,7 +325,11 @@ def test_an_orphan_stays_below_and_can_be_frozen_and_killed() -> None:
     with adopting_orphans():
         subprocess.run([sys.executable, "-c", orphan], stdin=reader, check=True)
         os.close(reader)
-        (process,) = (process for process in descendants() if process.command[-1:] == ("input()",))
+        found: list[Process] = []
+        until = time.monotonic() + 30
+        while not found and time.monotonic() < until:
+            found = [each for each in descendants() if each.command[-1:] == ("input()",)]
+        (process,) = found
         assert process.handle.ppid() == os.getpid()
         process.freeze()
         os.write(writer, b"\n")

@@ -15,7 +15,7 @@ import torch
 from mlops.processes.group import ProcessGroup
 from mlops.processes.signals import StopFlag
 from mlops.run.identity import TrainingIdentity
-from mlops.training import TrainingProcess, TrainingRuntime, open_run
+from mlops.training import TrainingProcess, TrainingRun, TrainingRuntime, open_run
 from tests.support.learners import Weights
 
 CPU = torch.device("cpu")
@@ -133,6 +133,8 @@ def test_a_rank_beside_the_first_writes_no_file(
         runtime=runtime,
         log=print,
     )
+    # There is no first rank here to broadcast its state.
+    monkeypatch.setattr(TrainingRun, "_share", lambda *_: None)
     with open_run(unasked, process, "demo", []) as run:
         session = run.restore("cell", Weights())
         with run.checkpoints(session) as checkpoints:
