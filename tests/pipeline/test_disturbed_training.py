@@ -126,11 +126,11 @@ COSTS_NOTHING = [
 ]
 
 
-# Each harm to one of the files that a state needs, and one to each other file.
+# Each harm to the files that a state needs, and one to each other file.
 NEEDED = ("checkpoints/latest_checkpoint.pt", "metrics.jsonl", "ledger.jsonl")
 OTHERS = [name for name in COSTS_NOTHING if name not in NEEDED]
 HARMED = [
-    *zip(itertools.cycle(NEEDED), HARMS, strict=False),
+    *itertools.product(NEEDED, HARMS),
     *zip(OTHERS, itertools.cycle(HARMS), strict=False),
 ]
 

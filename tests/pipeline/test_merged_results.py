@@ -51,7 +51,7 @@ def cure(root: Path) -> str:
     return command
 
 
-@pytest.mark.parametrize("way", ["rebase"])
+@pytest.mark.parametrize("way", ["merge", "rebase"])
 def test_a_conflict_of_results_is_cured_by_the_command_that_doctor_prints(
     branches: Path, way: str
 ) -> None:

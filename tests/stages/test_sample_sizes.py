@@ -22,10 +22,11 @@ SHORT = {"min_duration_sec": 1.0, "max_duration_sec": 1.0}
             | {"tampered_share": 0.99, "region_area_share": 0.6, "tampered_time_share": 0.001},
             0.3,
         ),
+        (SMALLEST | {"min_duration_sec": 10.0, "max_duration_sec": 10.0, "noise_sigma": 30.0}, 0.3),
         (SHORT | {"num_scenes": 12, "versions_per_scene": 3}, 0.075),
         (SHORT | {"num_scenes": 7, "versions_per_scene": 8, "mixed_scene_share": 0.0}, 0.05),
     ],
-    ids=["tampered_little", "tampered_much", "small", "unmixed"],
+    ids=["tampered_little", "tampered_much", "long", "small", "unmixed"],
 )
 def test_the_data_stages_take_it(
     tmp_path: Path, sample: dict[str, Any], max_quarantined: float
