@@ -29,7 +29,7 @@ CELLS = [
     for videos in (6, 30)
     for accuracy in (0.7, 0.9)
 ]
-LUCK_ACCURACIES = (0.5, 0.7, 0.85)
+LUCK_ACCURACIES = (0.5, 0.7, 0.85, 0.95)
 LUCK_CELLS = [
     (groups, videos, accuracy)
     for groups in (5, 8, 30)
@@ -163,7 +163,7 @@ def claims(sizes: Sizes, accuracies: tuple[float, float], rival: str, draws: int
         score(generator.binomial(sizes, chance[..., None]), sizes)
         for chance in (own, own if together else other)
     )
-    low, _ = difference_interval(model - baseline)
+    low, _ = difference_interval(model, baseline)
     return float(np.mean(low > 0))
 
 

@@ -43,7 +43,7 @@ LAST, BEST, BEST_OF_ALL = "last", "best", "best of all epochs"
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What one training predicts after each epoch: for the choosing fold, and for the scored."""
+    """The predictions of one training after each epoch, for the choosing and the scored fold."""
 
     val: list[dict[str, float]]  # metrics of the choosing fold, by epoch
     scored: list[NDArray[np.float64]]  # of shape (videos, classes), by epoch

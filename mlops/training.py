@@ -68,7 +68,7 @@ class TrainingProcess:
 
     @property
     def devices(self) -> str:
-        """What can change a result: the device, and how many processes add, in another order."""
+        """Name what can change a result: the device, and the number of processes that reduce."""
         size = self.group.size
         return device_kind(self.device) + (f", {size} processes" if size > 1 else "")
 

@@ -4,7 +4,6 @@ No field has a default: every value that can change a result stands in params.ya
 sees it. What each means stands there too, beside its value and with its unit.
 """
 
-import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -19,9 +18,6 @@ from mlops.params import STRICT, read_parameters
 from mlops.run.directory import check_experiment_name
 from stages.paths import PARAMS_FILE, SAMPLE, WRITTEN, Cell
 from video.models.registry import MODULES
-
-# Rows of the sample that are missing, cut off or no video.
-SAMPLE_FAULTS = 3
 
 Value = TypeVar("Value")
 Count = Annotated[int, Ge(1)]
@@ -154,21 +150,6 @@ def _enough_scenes(sample: "Sample", info: ValidationInfo) -> "Sample":
                 "raise it or sample.mixed_scene_share, or lower split.num_folds"
             )
     return sample
-
-
-def _allows_the_sample(load_data: "LoadData", info: ValidationInfo) -> "LoadData":
-    sample = info.data.get("sample")
-    if sample is None or not _of_sample(info):
-        return load_data
-    num_rows = sample.num_scenes * sample.versions_per_scene + SAMPLE_FAULTS + 1  # and a copy
-    share = SAMPLE_FAULTS / num_rows
-    if load_data.max_quarantined < share:
-        raise ValueError(
-            f"load_data.max_quarantined: expected at least {math.ceil(share * 1000) / 1000}, for "
-            f"{SAMPLE_FAULTS} of the {num_rows} rows of the sample are unusable on purpose, got "
-            f"{load_data.max_quarantined}; raise it, or sample.num_scenes"
-        )
-    return load_data
 
 
 def _known_folds(folds: list[int], info: ValidationInfo) -> list[int]:
@@ -347,7 +328,7 @@ class Params:
     experiment: Experiment
     data: Data
     sample: Annotated[Sample, AfterValidator(_enough_scenes)]  # after the split and the data
-    load_data: Annotated[LoadData, AfterValidator(_allows_the_sample)]  # after the sample
+    load_data: LoadData
     clips: Clips
     augment: Augment
     init_model: InitModel

@@ -9,6 +9,7 @@
 """
 
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,8 +59,9 @@ class Lazy(Mapping[str, T]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self)})"
 
+    @abstractmethod
     def _make(self, name: str) -> T:
-        raise NotImplementedError
+        """Load the value of a name."""
 
     def _check(self, name: str) -> None:
         if name not in self._made:

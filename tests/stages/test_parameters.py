@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from mlops.errors import PipelineError
 from mlops.files.yaml_text import load_yaml
 from mlops.params import STRICT, read_parameters, section_as
-from stages.params import SAMPLE_FAULTS, Params, Sample, read_params
+from stages.params import Params, Sample, read_params
 from video.synthesis.plan import SampleRecipe, plan_sample
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -433,16 +433,6 @@ def test_a_truth_value_of_yaml_1_1_is_told_its_spelling_in_1_2(
     )
 
 
-def test_a_sample_whose_own_bad_rows_are_too_many_is_told_before_it_is_made(tmp_path: Path) -> None:
-    small = {"sample.num_scenes": 12, "sample.versions_per_scene": 3}
-    assert faults(tmp_path, small) == [
-        "load_data.max_quarantined: expected at least 0.075, for 3 of the 40 rows of the sample "
-        "are unusable on purpose, got 0.05; raise it, or sample.num_scenes"
-    ]
-    assert faults(tmp_path, small | {"load_data.max_quarantined": 0.075}) == []
-    assert faults(tmp_path, small | {"data.index": "data/mine/index.csv"}) == []
-
-
 def test_a_sample_with_too_few_scenes_for_the_parts_is_told(tmp_path: Path) -> None:
     few = {"sample.num_scenes": 7, "sample.versions_per_scene": 9}
     assert faults(tmp_path, few | {"sample.mixed_scene_share": 0.0}) == [
@@ -474,4 +464,6 @@ def test_the_scenes_of_a_label_are_those_of_the_plan(
     }
 
     assert found == sample.scenes_of_labels
-    assert (len(bad), len(plan)) == (SAMPLE_FAULTS, num_scenes * sample.versions_per_scene + 4)
+    videos = num_scenes * sample.versions_per_scene
+    assert (len(bad), len(plan)) == (min(3, videos // 20), videos + 1 + len(bad))
+    assert len(bad) / len(plan) < SHIPPED["load_data"]["max_quarantined"]

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from mlops.files.yaml_text import load_yaml
 from tests.support.clone import ROOT, run_stage, set_params
 
 SMALLEST = {"num_scenes": 3, "versions_per_scene": 2, "mixed_scene_share": 1.0}
@@ -13,30 +14,24 @@ SHORT = {"min_duration_sec": 1.0, "max_duration_sec": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("sample", "max_quarantined"),
+    "sample",
     [
-        (SMALLEST | SHORT | {"tampered_share": 0.01, "region_area_share": 0.05}, 0.3),
-        (
-            SMALLEST
-            | SHORT
-            | {"tampered_share": 0.99, "region_area_share": 0.6, "tampered_time_share": 0.001},
-            0.3,
-        ),
-        (SMALLEST | {"min_duration_sec": 10.0, "max_duration_sec": 10.0, "noise_sigma": 30.0}, 0.3),
-        (SHORT | {"num_scenes": 12, "versions_per_scene": 3}, 0.075),
-        (SHORT | {"num_scenes": 7, "versions_per_scene": 8, "mixed_scene_share": 0.0}, 0.05),
+        SMALLEST | SHORT | {"tampered_share": 0.01, "region_area_share": 0.05},
+        SMALLEST
+        | SHORT
+        | {"tampered_share": 0.99, "region_area_share": 0.6, "tampered_time_share": 0.001},
+        SMALLEST | {"min_duration_sec": 10.0, "max_duration_sec": 10.0, "noise_sigma": 30.0},
+        SHORT | {"num_scenes": 12, "versions_per_scene": 3},
+        SHORT | {"num_scenes": 7, "versions_per_scene": 8, "mixed_scene_share": 0.0},
     ],
     ids=["tampered_little", "tampered_much", "long", "small", "unmixed"],
 )
-def test_the_data_stages_take_it(
-    tmp_path: Path, sample: dict[str, Any], max_quarantined: float
-) -> None:
+def test_the_data_stages_take_it(tmp_path: Path, sample: dict[str, Any]) -> None:
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     set_params(
         tmp_path,
         {
             "sample": sample,
-            "load_data": {"max_quarantined": max_quarantined},
             "split": {"num_folds": 2, "rebalance": "auto"},
             "clips": {"height": 16, "width": 16},
         },
@@ -45,5 +40,6 @@ def test_the_data_stages_take_it(
         code, output = run_stage(stage, cwd=tmp_path)
         assert code == 0, output
     videos = pl.read_parquet(tmp_path / "data/splits.parquet")
-    rows = pl.read_csv(tmp_path / "data/generated_sample/index.csv").height
-    assert (videos.height, videos["fold"].n_unique()) == (rows - 3, 3)
+    recipe = load_yaml(tmp_path / "params.yaml")["sample"]
+    planned = recipe["num_scenes"] * recipe["versions_per_scene"]
+    assert (videos.height, videos["fold"].n_unique()) == (planned + 1, 3)  # and a copy

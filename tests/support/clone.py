@@ -21,7 +21,6 @@ CELL = Cell(model="small3d", fold=0, seed=0)
 
 SMALL: dict[str, Any] = {
     "sample": {"num_scenes": 12, "versions_per_scene": 3, "max_duration_sec": 2.0},
-    "load_data": {"max_quarantined": 0.2},
     "split": {"test_share": 0.25, "num_folds": 2, "rebalance": "auto"},
     "clips": {"height": 32, "width": 32},
     "augment": {"copies": 1},

@@ -146,7 +146,7 @@ def test_names_and_columns_of_the_index_are_unique_and_keep_the_tampering_secret
 
 
 def test_one_file_is_missing_one_cut_off_one_no_video_and_one_a_copy(tmp_path):
-    planned = plan_sample(0, SMALL_RECIPE)
+    planned = plan_sample(0, replace(SMALL_RECIPE, num_scenes=15))
     assert Counter(video.fault for video in planned if video.fault != "none") == dict.fromkeys(
         ("missing", "truncated", "not_a_video", "copy"), 1
     )

@@ -116,8 +116,11 @@ class Learner:
 
     @property
     def epoch_metrics(self) -> dict[str, float]:
-        """What the steps of this epoch took: the learning rate of the last one, and with float16
-        the scale of the loss after it and the number of steps that were skipped."""
+        """Return metrics of the steps of this epoch.
+
+        The learning rate of the last one, and with float16 the scale of the loss after it and the
+        number of steps that were skipped.
+        """
         metrics = {"learning_rate": float(self._optimizer.param_groups[0]["lr"])}
         if self._scaler.is_enabled():
             metrics |= {"loss_scale": self._scaler.get_scale(), "skipped_steps": self._num_skipped}

@@ -58,11 +58,11 @@ def estimate(
 def lead(cells: Sequence[Outcome], baseline: str) -> Estimate:
     """Return the test balanced accuracy of a model less that of a baseline, video by video."""
     tables, metric = _tables(cells, "test"), "balanced_accuracy"
-    score = _score(tables, metric) - _score(tables, metric, baseline)
+    own, other = _score(tables, metric), _score(tables, metric, baseline)
     more = _of_training(
         cells, lambda cell: cell.metrics("test")[metric] - cell.metrics("test", baseline)[metric]
     )
-    return _estimate(tables, score, difference_interval(score, *more))
+    return _estimate(tables, own - other, difference_interval(own, other, *more))
 
 
 def _of_training(cells: Sequence[Outcome], value: Callable[[Outcome], float]) -> list[Variance]:

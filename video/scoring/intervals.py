@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtri, stdtrit
 
 CONFIDENCE = 0.95
-# Of the difference from a baseline: differences of few groups are skewed, and at 0.95 Student's
-# interval leaves out 0 in up to an eighth of the draws where both are equally good.
+# Of the difference from a baseline: differences of few groups are skewed, and at 0.95 intervals
+# leave out 0 in up to an eighth of the draws where both are equally good.
 CLAIM = 0.99
 # Below it, between-group spreads are guesses.
 MIN_GROUPS = 5
@@ -75,8 +75,10 @@ def grouped_score(right: Array, of: Array, *, num_videos: float) -> GroupedScore
     )
 
 
-def score_interval(score: GroupedScore, *more: Variance) -> tuple[Array, Array]:
-    """Return the ends of the CONFIDENCE interval of a score in [0, 1].
+def score_interval(
+    score: GroupedScore, *more: Variance, confidence: float = CONFIDENCE
+) -> tuple[Array, Array]:
+    """Return the ends of the interval of a score in [0, 1].
 
     Korn and Graubard, "Confidence intervals for proportions with small expected number of positive
     counts estimated from survey data", Survey Methodology 24, 1998: the interval of a share of as
@@ -86,20 +88,50 @@ def score_interval(score: GroupedScore, *more: Variance) -> tuple[Array, Array]:
     """
     room = score.value * (1 - score.value)
     floor = np.where(room > 0, room, 1) / score.num_videos
-    squared = _squared_half_width(score, floor, CONFIDENCE, more)
+    squared = _squared_half_width(score, floor, confidence, more)
     # Of a score of 0 or 1, the videos there are alone count.
-    num = ndtri((1 + CONFIDENCE) / 2) ** 2 * np.where(room > 0, room, 1) / squared
+    num = ndtri((1 + confidence) / 2) ** 2 * np.where(room > 0, room, 1) / squared
     right, wrong = score.value * num + 0.5, (1 - score.value) * num + 0.5
-    low, high = (betaincinv(right, wrong, (1 + sign * CONFIDENCE) / 2) for sign in (-1, 1))
+    low, high = (betaincinv(right, wrong, (1 + sign * confidence) / 2) for sign in (-1, 1))
     return np.minimum(low, score.value), np.maximum(high, score.value)
 
 
-def difference_interval(difference: GroupedScore, *more: Variance) -> tuple[Array, Array]:
-    """Return the ends of the CLAIM interval of a difference in [-1, 1]: Student's, over groups."""
+def difference_interval(
+    first: GroupedScore, second: GroupedScore, *more: Variance
+) -> tuple[Array, Array]:
+    """Return the ends of the CLAIM interval of `first` less `second`, in [-1, 1].
+
+    The wider of two at each end: Student's, over groups, and the one that has the skewness of the
+    intervals of both scores: each distance from a score to the end of its interval stands for a
+    standard error (Zou and Donner, "Construction of confidence limits about effect measures",
+    Statistics in Medicine 27, 2008, eq. 6), with the correlation of their errors over groups.
+    Student's alone takes a model for certain that fails on whole groups, of which none is there.
+    `more` are variances of the difference for other reasons.
+    """
+    difference = first - second
     size = np.abs(difference.value)
     floor = size * (1 - size) / difference.num_videos
     half = np.sqrt(_squared_half_width(difference, floor, CLAIM, more))
-    return np.maximum(difference.value - half, -1), np.minimum(difference.value + half, 1)
+    ends = [score_interval(score, confidence=CLAIM) for score in (first, second)]
+    below, above = (
+        [np.abs(end[side] - score.value) for end, score in zip(ends, (first, second), strict=True)]
+        for side in (0, 1)
+    )
+    correlation = _correlation(first.errors, second.errors)
+    low = difference.value - np.maximum(half, _third_side(below[0], above[1], correlation))
+    high = difference.value + np.maximum(half, _third_side(above[0], below[1], correlation))
+    return np.maximum(low, -1), np.minimum(high, 1)
+
+
+def _correlation(first: Array, second: Array) -> Array:
+    """Return the correlation of errors over groups, 0 if a score has none."""
+    scale = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
+    known = scale > 0  # not so of NaN
+    return np.where(known, (first * second).sum(axis=-1) / np.where(known, scale, 1), 0.0)
+
+
+def _third_side(first: Array, second: Array, cosine: Array) -> Array:
+    return np.sqrt(np.maximum(first**2 + second**2 - 2 * cosine * first * second, 0))
 
 
 def _squared_half_width(

@@ -1,4 +1,4 @@
-"""What a file says of itself beside its pictures: container, colors, sound, the program behind it.
+"""Metadata of a file beside its pictures: container, colors, sound, the program that wrote it.
 
 No decision of the pipeline depends on it. The metadata baseline learns from it, so that a class
 that a file's making gives away is noticed.

@@ -17,7 +17,7 @@ from video.source.h264_numbers import missing_number
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """What the parts of a file say about it.
+    """Findings about a file from its parts.
 
     hole: where the chain of parts is broken, "" if nowhere.
     cut: how the file ends too early, "" if it does not.

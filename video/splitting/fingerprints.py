@@ -38,7 +38,7 @@ _PRIOR_BITS = 8
 
 
 class Hashes(NamedTuple):
-    """What a fingerprint holds.
+    """The hashes that a fingerprint holds.
 
     whole: the hashes of pictures with contrast, uint64 of shape (pictures, WORDS_PER_HASH).
     windows: of shape (len(WINDOWS), WINDOW_PICTURES, WORDS_PER_HASH); all 0 without contrast.

@@ -75,11 +75,11 @@ class PlannedVideo:
 
 
 def plan_sample(seed: int, recipe: SampleRecipe) -> list[PlannedVideo]:
-    """Plan every row of the index, ordered by `video_id`, the four faulty ones included.
+    """Plan every row of the index, ordered by `video_id`, the faulty ones included.
 
-    One file will be missing, one truncated, one no video, and one the exact copy of another under
-    another name (same group, same label). Codec, size, rate, duration and quality are drawn
-    without regard to the label.
+    One file will be the exact copy of another under another name (same group, same label), one
+    missing, one truncated and one no video; of fewer than 60 videos, the first of these, at most
+    one for every 20. Codec, size, rate, duration and quality are drawn without regard to the label.
     """
     _check_recipe(recipe)
     planned = [
@@ -189,10 +189,11 @@ def _plan_faults(
     seed: int, recipe: SampleRecipe, planned: list[PlannedVideo]
 ) -> list[PlannedVideo]:
     stream = RandomStream(seed, "faults")
-    copied, *hosts = stream.shuffled(planned)[:4]
+    copied, *hosts = stream.shuffled(planned)
     faults: list[Fault] = ["missing", "truncated", "not_a_video"]
     rows = [_named(replace(copied, fault="copy"), "copy")]
-    for fault, host in zip(faults, hosts, strict=True):
+    # A small sample stays below the default of load_data.max_quarantined.
+    for fault, host in zip(faults[: len(planned) // 20], hosts, strict=False):
         version = recipe.versions_per_scene + len(rows)
         video = _plan_video(seed, recipe, host.scene, version, host.label, fault)
         if fault != "missing":
