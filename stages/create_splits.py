@@ -3,19 +3,31 @@
 Links that the index does not know go to data/duplicates.csv, for a person to check.
 """
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import polars as pl
+from ruamel.yaml import YAML
 
-from mlops.errors import PipelineError
+from mlops.errors import PipelineError, grouped
 from mlops.files import atomic
 from mlops.files.tables import listed
+from mlops.files.yaml_text import load_yaml
 from mlops.inputs import StageInputs
 from mlops.processes.progress import counted
 from mlops.stage import run_stage
 from stages.params import Split, read_params
-from stages.paths import DUPLICATES, SPLITS, VIDEOS
+from stages.paths import DUPLICATES, REBALANCE, SPLITS, VIDEOS
 from video.splitting.duplicates import AS_IT_IS, Pair, near_duplicates
+from video.splitting.given import (
+    ALWAYS_TRAINS,
+    GIVEN,
+    assign_given,
+    divided_groups,
+    free_videos,
+    gives_validation,
+)
 from video.splitting.groups import effective_groups
 from video.splitting.splits import Deviation, assign_splits, best_rebalance, class_names, deviations
 
@@ -25,6 +37,18 @@ LARGE_GROUP_SHARE = 0.5
 MAX_PAIRS_SHOWN = 3
 
 NOT_COMPARED = "not compared"
+
+REBALANCE_HEAD = """\
+# The numbers that `split.rebalance: auto` stands for, by data.index: each is the best one for the
+# videos of the first split. Remove a line to choose anew, which moves videos between the parts.
+"""
+
+
+class Shares(TypedDict):
+    """The sizes of the parts that hashes divide videos into."""
+
+    test_share: float
+    num_folds: int
 
 
 def main(inputs: StageInputs) -> None:
@@ -42,16 +66,27 @@ def main(inputs: StageInputs) -> None:
     inputs.check()
     atomic.write_text(DUPLICATES, duplicates.write_csv(float_precision=4))
     check_joined(given, videos, duplicates)
-    best = find_best(videos, params.split)
-    chosen = best if params.split.rebalance == "auto" else params.split.rebalance
-    splits = divide(videos, params.split, chosen)
+    if GIVEN in videos.columns:
+        check_given(videos, duplicates, accept=params.split.accept_given_leaks)
+    kept = read_rebalances()
+    shares = shares_of(videos, params.split)
+    best = find_best(free_videos(videos), shares, params.split.stratify)
+    chosen = params.split.rebalance
+    if chosen == "auto":
+        chosen = kept.get(params.data.index, best)
+    splits = divide(videos, shares, chosen)
     check_classes(splits, params.split.num_folds, chosen, best)
     inputs.check()
     with atomic.replacing(SPLITS) as path:
         splits.select("video_path", "sha256", "label", "group", "split", "fold").write_parquet(path)
     report_parts(splits)
-    report_deviations(splits, params.split)
-    report_rebalance(splits, divide(videos, params.split, best), params.split, best)
+    if not free_videos(splits).is_empty():
+        closest = divide(videos, shares, best)
+        report_deviations(deviations_of(splits, shares, params.split.stratify))
+        report_rebalance(splits, closest, shares, params.split.stratify, best)
+        if params.split.rebalance == "auto":
+            kept = keep_rebalance(kept, params.data.index, best)
+    write_rebalances(kept)
 
 
 def check_columns(videos: pl.DataFrame, stratify: Sequence[str]) -> None:
@@ -174,32 +209,83 @@ def largest_group(groups: pl.Series) -> tuple[str | None, int]:
     return sizes.row(0) if sizes.height else (None, 1)
 
 
-def find_best(videos: pl.DataFrame, split: Split) -> int:
-    return best_rebalance(
-        videos,
-        test_share=split.test_share,
-        num_folds=split.num_folds,
-        stratify=split.stratify,
-    )
+def check_given(videos: pl.DataFrame, duplicates: pl.DataFrame, *, accept: bool) -> None:
+    """Refuse given parts that share content, or warn of them."""
+    divided = divided_groups(videos, GIVEN)
+    if divided.is_empty():
+        return
+    part_of = dict(videos.select("video_path", GIVEN).iter_rows())
+    columns = ("video_path", "other_video_path", "distance")
+    pairs = duplicates.filter(pl.col("kind") != NOT_COMPARED).sort("distance").select(columns)
+    faults = [
+        f"'{one}' ({part_of[one]}) and '{other}' ({part_of[other]}) show the same, at a distance "
+        f"of {distance:.3f}"
+        for one, other, distance in pairs.iter_rows()
+        if part_of[one] != part_of[other]
+    ]
+    faults += [
+        f"group '{group}': its {size} videos are in {' and '.join(parts)}"
+        for group, size, parts in divided.iter_rows()
+    ]
+    if not accept:
+        raise PipelineError(
+            f"expected given parts that share nothing, got {counted(divided.height, 'group')} in "
+            "several parts; give each group one part, leave data.split_column empty, or accept "
+            "a score that is too good: split.accept_given_leaks: true",
+            *grouped(faults),
+        )
+    for line in grouped(f"warning: {fault}" for fault in faults):
+        print(f"create_splits: {line}")
 
 
-def divide(videos: pl.DataFrame, split: Split, rebalance: int) -> pl.DataFrame:
-    return assign_splits(
-        videos,
-        test_share=split.test_share,
-        num_folds=split.num_folds,
-        rebalance=rebalance,
-    )
+def shares_of(videos: pl.DataFrame, split: Split) -> Shares:
+    test_share = 0.0 if GIVEN in videos.columns else split.test_share
+    return {"test_share": test_share, "num_folds": split.num_folds}
+
+
+def find_best(free: pl.DataFrame, shares: Shares, stratify: Sequence[str]) -> int:
+    return best_rebalance(free, **shares, stratify=stratify) if free.height else 0
+
+
+def divide(videos: pl.DataFrame, shares: Shares, rebalance: int) -> pl.DataFrame:
+    if GIVEN in videos.columns:
+        return assign_given(videos, num_folds=shares["num_folds"], rebalance=rebalance)
+    return assign_splits(videos, **shares, rebalance=rebalance)
+
+
+def read_rebalances() -> dict[str, int]:
+    """Return the numbers that `auto` stands for, by index."""
+    kept = load_yaml(REBALANCE) if REBALANCE.exists() else None
+    kept = {} if kept is None else kept
+    if not isinstance(kept, dict) or not all(
+        isinstance(name, str) and type(number) is int and number >= 0
+        for name, number in kept.items()
+    ):
+        raise PipelineError(
+            f"{REBALANCE}: expected lines as in data/mine/index.csv: 412, got {kept!r}; mend them, "
+            "or remove the file to choose anew"
+        )
+    return kept
+
+
+def write_rebalances(kept: Mapping[str, int]) -> None:
+    lines = io.StringIO()
+    YAML().dump(dict(sorted(kept.items())), lines)
+    atomic.write_text(REBALANCE, REBALANCE_HEAD + lines.getvalue() * bool(kept))
 
 
 def check_classes(splits: pl.DataFrame, num_folds: int, chosen: int, best: int) -> None:
     """Raise if a part lacks a class: it can neither be trained on nor scored."""
     found = set(splits.select("fold", "label").iter_rows())
-    advice = "" if chosen == best else f"set split.rebalance to {best}, "
+    if GIVEN in splits.columns and gives_validation(splits):
+        parts, remedy = (None, 0, ALWAYS_TRAINS), "give some of its videos this part"
+    else:
+        advice = "" if chosen == best else f"set split.rebalance to {best}, "
+        parts = (None, *range(num_folds))
+        remedy = f"there are too few groups with it: {advice}add videos or lower split.num_folds"
     faults = [
-        f"{part_name(fold)}: expected videos of every class, got none of '{label}'; there are too "
-        f"few groups with it: {advice}add videos or lower split.num_folds"
-        for fold in (None, *range(num_folds))
+        f"{part_name(fold)}: expected videos of every class, got none of '{label}'; {remedy}"
+        for fold in parts
         for label in class_names(splits)
         if (fold, label) not in found
     ]
@@ -208,7 +294,7 @@ def check_classes(splits: pl.DataFrame, num_folds: int, chosen: int, best: int) 
 
 
 def part_name(fold: int | None) -> str:
-    return "test" if fold is None else f"fold {fold}"
+    return {None: "test", ALWAYS_TRAINS: "train"}.get(fold, f"fold {fold}")
 
 
 def report_parts(splits: pl.DataFrame) -> None:
@@ -223,17 +309,12 @@ def report_parts(splits: pl.DataFrame) -> None:
         print(f"create_splits: {part_name(fold)}: {counts}")
 
 
-def deviations_of(splits: pl.DataFrame, split: Split) -> list[Deviation]:
-    return deviations(
-        splits,
-        test_share=split.test_share,
-        num_folds=split.num_folds,
-        stratify=split.stratify,
-    )
+def deviations_of(splits: pl.DataFrame, shares: Shares, stratify: Sequence[str]) -> list[Deviation]:
+    return deviations(free_videos(splits), **shares, stratify=stratify)
 
 
-def report_deviations(splits: pl.DataFrame, split: Split) -> None:
-    for item in deviations_of(splits, split):
+def report_deviations(found: Sequence[Deviation]) -> None:
+    for item in found:
         part = part_name(item.part - 1 if item.part else None)
         print(
             f"create_splits: {item.name}: {item.worst:.1%} of its {item.videos} videos too many or "
@@ -241,22 +322,33 @@ def report_deviations(splits: pl.DataFrame, split: Split) -> None:
         )
 
 
-def report_rebalance(splits: pl.DataFrame, closest: pl.DataFrame, split: Split, best: int) -> None:
-    if split.rebalance == "auto":
-        print(
-            f"create_splits: rebalance auto is {best} for these videos; write split.rebalance: "
-            f"{best}, and videos that come or go will move no others"
-        )
-        return
+def report_rebalance(
+    splits: pl.DataFrame,
+    closest: pl.DataFrame,
+    shares: Shares,
+    stratify: Sequence[str],
+    best: int,
+) -> None:
     present, possible = (
-        max(item.worst for item in deviations_of(table, split)) for table in (splits, closest)
+        max(item.worst for item in deviations_of(table, shares, stratify))
+        for table in (splits, closest)
     )
     if possible < present:
         print(
             f"create_splits: rebalance {best} would bring the largest deviation from {present:.1%} "
             f"to {possible:.1%}, and move {(splits['fold'].ne_missing(closest['fold'])).sum()} of "
-            f"{splits.height} videos"
+            f"{splits.height} videos; write it to split.rebalance or {REBALANCE}"
         )
+
+
+def keep_rebalance(kept: Mapping[str, int], index: str, best: int) -> dict[str, int]:
+    """Return the numbers with one for the index, which is chosen once."""
+    if index not in kept:
+        print(
+            f"create_splits: split.rebalance auto is {best} for {index} from now on: videos that "
+            f"come or go will move no others; kept in {REBALANCE}, which belongs in git"
+        )
+    return {index: best} | dict(kept)
 
 
 if __name__ == "__main__":

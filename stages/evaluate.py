@@ -47,6 +47,7 @@ def main(inputs: StageInputs) -> None:
         pl.read_parquet(CLIPS),
         cell.fold,
         near_duplicate_distance=params.split.near_duplicate_distance,
+        accept_given_leaks=params.split.accept_given_leaks,
     )
     labels = class_names(clips[TEST])
     sets = {split: ClipSet(clips[split], [PACKS] * clips[split].height, labels) for split in SPLIT}

@@ -47,7 +47,11 @@ def training_identity(cell: Cell, params: Params, devices: str) -> TrainingIdent
         "train": vars(params.train),
         # Copies that were made before training are an input, whatever made them.
         "augment": {"online": online} | (recipe.in_effect() if online else {}),
-        "split": {"near_duplicate_distance": params.split.near_duplicate_distance},
+        "split": {
+            "near_duplicate_distance": params.split.near_duplicate_distance,
+            # Only where it is so: the fingerprints of other trainings stay what they are.
+            **({"accept_given_leaks": True} if params.split.accept_given_leaks else {}),
+        },
         "model": cell.model,
         "fold": cell.fold,
         "seed": cell.seed,

@@ -103,7 +103,12 @@ def main(inputs: StageInputs) -> None:
 
 
 def index_rows(data: Data) -> pl.DataFrame:
-    columns = Columns(path=data.path_column, label=data.label_column, group=data.group_column)
+    columns = Columns(
+        path=data.path_column,
+        label=data.label_column,
+        group=data.group_column,
+        split=data.split_column,
+    )
     path = Path(data.index)
     if not path.is_file():
         raise PipelineError(
@@ -114,14 +119,12 @@ def index_rows(data: Data) -> pl.DataFrame:
             f"{data.root}: expected the directory of the videos, found none; see data.root"
         )
     try:
-        table = read_table(path.read_bytes(), list(vars(columns).values()))
+        table = read_table(path.read_bytes(), [name for name in vars(columns).values() if name])
         index = read_index(table, columns)
     except IndexFileError as error:
         raise PipelineError(*(f"{path}: {fault}" for fault in error.faults)) from None
-    print(
-        f"load_data: {path}: {counted(index.height, 'row')}, {table.form}; path '{columns.path}', "
-        f"label '{columns.label}', group '{columns.group}'"
-    )
+    taken = ", ".join(f"{key} '{name}'" for key, name in vars(columns).items() if name)
+    print(f"load_data: {path}: {counted(index.height, 'row')}, {table.form}; {taken}")
     return settle_paths(index, Path(data.root))
 
 

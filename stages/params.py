@@ -177,6 +177,7 @@ class Data:
     path_column: Text
     label_column: Text
     group_column: Text
+    split_column: str
     labels: Annotated[list[Label], Len(2), _unique("data.labels")]
 
 
@@ -218,6 +219,7 @@ class Split:
     rebalance: Annotated[int | Literal["auto"], PlainValidator(_auto_or_number)]
     stratify: Annotated[list[Text], _unique("split.stratify")]
     near_duplicate_distance: Annotated[float, Interval(ge=0, le=0.4)]
+    accept_given_leaks: bool
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -14,6 +14,7 @@ INSPECTIONS = Path("data/inspections.parquet")
 
 SPLITS = Path("data/splits.parquet")
 DUPLICATES = Path("data/duplicates.csv")
+REBALANCE = Path("data/rebalance.yaml")
 
 CLIPS = Path("data/clips.parquet")
 PACKS = Path("data/clips")

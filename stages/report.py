@@ -12,6 +12,7 @@ from mlops.errors import PipelineError, grouped
 from mlops.files import atomic
 from mlops.files.canonical import flatten
 from mlops.inputs import StageInputs
+from mlops.processes.progress import counted
 from mlops.stage import run_stage
 from stages.params import Params, named_cells, read_params
 from stages.paths import (
@@ -45,6 +46,7 @@ from video.scoring.summary import (
     score_lines,
     seed_stds,
 )
+from video.splitting.given import divided_groups
 from video.splitting.splits import TRAIN, class_names, split_in_fold
 
 PICTURED = QUARANTINED / "rows.csv"
@@ -82,7 +84,13 @@ def main(inputs: StageInputs) -> None:
     totals = sections.count_totals(counts, tables.splits, tables.quarantine.height)
 
     document = metrics_document(cells, model, totals)
-    warnings = identical_predictions(cells) + inexact_trainings(cells)
+    warnings = [
+        *given_leaks(tables.splits),
+        *identical_predictions(cells),
+        *inexact_trainings(cells),
+    ]
+    if warnings:
+        document["warnings"] = warnings
     page = report_page(params, cells, model, document, tables, counts, warnings)
     rendered = render_page(page)
     inputs.check()
@@ -94,6 +102,17 @@ def main(inputs: StageInputs) -> None:
         print(f"report: {line}")
     for line in verdict:
         print(f"report: {model}: {line}")
+
+
+def given_leaks(splits: pl.DataFrame) -> list[str]:
+    """Return a warning if the split that the index gives divides groups, as was accepted."""
+    divided = divided_groups(splits, "fold")
+    if divided.is_empty():
+        return []
+    return [
+        f"the given split divides {counted(divided.height, 'group')} ({divided['videos'].sum()} "
+        "videos) between its parts (split.accept_given_leaks): every score is too good"
+    ]
 
 
 def made_by(named: Sequence[Cell]) -> list[str]:

@@ -1,6 +1,7 @@
 """Sample: a small set of real encoded videos with an index, so that a fresh clone has data."""
 
 import functools
+from pathlib import Path
 
 import polars as pl
 
@@ -19,6 +20,10 @@ from video.synthesis.plan import SampleRecipe, index_row, plan_sample
 
 def main(inputs: StageInputs) -> None:
     params = read_params()
+    if not Path(params.data.index).is_relative_to(SAMPLE):
+        SAMPLE.mkdir(parents=True, exist_ok=True)  # which DVC expects
+        print(f"sample: not needed for {params.data.index}")
+        return
     plan = plan_sample(params.seed, section_as(params.sample, SampleRecipe))
     with replacing_directory(SAMPLE) as directory:
         executor = Executor(executor="processes", workers=params.runtime.workers)

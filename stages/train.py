@@ -148,6 +148,7 @@ def load_clips(params: Params, fold: int, *, near_duplicate_distance: float) -> 
     """Return the clips of the cells of `fold`; training that augments by itself has no copies."""
     return TrainingClips.of_cell(
         fold,
+        accept_given_leaks=params.split.accept_given_leaks,
         splits=pl.read_parquet(SPLITS),
         clips=(pl.read_parquet(CLIPS), PACKS),
         copies=(pl.read_parquet(AUGMENTED), AUGMENTED_PACKS),

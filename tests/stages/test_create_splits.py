@@ -1,5 +1,6 @@
 """The stage joins what shows the same, lists what the index does not know, and says how to mend."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_videos_that_could_not_be_compared_are_named(project: Project) -> None:
 def test_the_number_that_auto_prints_gives_the_same_split(project: Project) -> None:
     _, output = project.run(project.videos, rebalance="auto")
     chosen = project.splits()
-    number = int(output.split("write split.rebalance: ")[1].split(",")[0])
+    number = int(output.split("rebalance auto is ")[1].split()[0])
 
     code, output = project.run(project.videos, rebalance=number)
 
@@ -211,3 +212,87 @@ def test_a_given_group_of_most_videos_is_named_as_what_leaves_little_to_divide(
         "little to divide; leave the field empty for videos of no group"
     ) in output
     assert "group 'unknown'" not in project.run(project.videos, rebalance="auto")[1]
+
+
+def test_what_auto_has_chosen_stays_when_videos_come(project: Project) -> None:
+    project.run(project.videos[:40], rebalance="auto")
+    before, kept = project.splits(), (project.root / "data/rebalance.yaml").read_text()
+
+    code, output = project.run(project.videos, rebalance="auto")
+
+    assert code == 0, output
+    assert project.splits()[:40].equals(before)
+    assert (project.root / "data/rebalance.yaml").read_text() == kept
+    assert re.search(r"\ndata/generated_sample/index.csv: \d+\n$", kept)
+    assert "from now on" not in output
+
+
+def test_a_record_of_auto_that_cannot_be_read_is_refused(project: Project) -> None:
+    (project.root / "data/rebalance.yaml").write_text("data/mine/index.csv: best\n")
+
+    code, output = project.run(project.videos, rebalance="auto")
+
+    assert code == 1
+    assert (
+        "data/rebalance.yaml: expected lines as in data/mine/index.csv: 412, got "
+        "{'data/mine/index.csv': 'best'}; mend them, or remove the file to choose anew"
+    ) in output
+
+
+def given(project: Project) -> pl.DataFrame:
+    """Return the videos in parts by groups, but for the last two, which look alike."""
+    parts = ["train", "train", "train", "val", "test"]
+    groups = [min(i // 2, 30) for i in range(62)]
+    part = [parts[group % 5] for group in groups[:61]] + ["test"]
+    return project.videos.with_columns(given_split=pl.Series(part))
+
+
+def test_what_looks_alike_in_two_given_parts_stops_the_stage_with_the_pair(
+    project: Project,
+) -> None:
+    code, output = project.run(given(project))
+
+    assert code == 1
+    assert (
+        "create_splits: expected given parts that share nothing, got 1 group in several parts; "
+        "give each group one part, leave data.split_column empty, or accept a score that is too "
+        "good: split.accept_given_leaks: true"
+    ) in output
+    assert "'60.mp4' (train) and '61.mp4' (test) show the same, at a distance of 0.037" in output
+    assert project.duplicates()[0][3:5] == ("60.mp4", "61.mp4")
+
+
+def test_leaks_that_are_accepted_are_warned_of_and_each_row_keeps_its_part(
+    project: Project,
+) -> None:
+    videos = given(project)
+
+    code, output = project.run(videos, accept_given_leaks=True)
+
+    assert code == 0, output
+    assert "warning: group 'k': its 2 videos are in test and train" in output
+    assert project.splits()["split"].to_list() == videos["given_split"].to_list()
+    assert "create_splits: train: " in output
+    assert "would bring" not in output
+
+
+def test_folds_are_made_of_what_is_not_given_to_the_test_set(project: Project) -> None:
+    videos = given(project)[:60].with_columns(pl.col("given_split").replace("val", "train"))
+
+    code, output = project.run(videos, rebalance="auto")
+
+    assert code == 0, output
+    assert (project.splits()["split"] == "test").equals(videos["given_split"] == "test")
+    assert set(project.splits()["fold"]) == {None, 0, 1, 2}
+    assert "rebalance auto is" in output
+
+
+def test_a_given_part_without_a_class_is_named(project: Project) -> None:
+    videos = given(project)[:60].filter((pl.col("given_split") != "val") | (pl.col("label") == "a"))
+
+    code, output = project.run(videos)
+
+    assert code == 1
+    assert (
+        "fold 0: expected videos of every class, got none of 'b'; give some of its videos this part"
+    ) in output

@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[2]
 # The one that a finished clone has.
 CELL = Cell(model="small3d", fold=0, seed=0)
 
+# What the first run of a repository writes.
+FIRST_RUN = ("dvc.lock", "metrics.json", "data/rebalance.yaml")
+
 SMALL: dict[str, Any] = {
     "sample": {"num_scenes": 12, "versions_per_scene": 3, "max_duration_sec": 2.0},
     "split": {"test_share": 0.25, "num_folds": 2, "rebalance": "auto"},
@@ -115,7 +118,7 @@ def copy_repository(root: Path) -> None:
     """Copy the repository's files to a new repository at `root`, in which no stage has run."""
     files = git("ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).split()
     for name in files:
-        if (ROOT / name).is_file() and name not in ("dvc.lock", "metrics.json"):
+        if (ROOT / name).is_file() and name not in FIRST_RUN:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
     git("init", "--quiet", "--initial-branch=main", cwd=root)

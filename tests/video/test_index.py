@@ -35,7 +35,8 @@ def rows_of(text: str, columns: Columns = COLUMNS) -> list[dict[str, object]]:
 
 
 def read(content: bytes, columns: Columns = COLUMNS) -> pl.DataFrame:
-    return read_index(read_table(content, list(vars(columns).values())), columns)
+    wanted = [name for name in vars(columns).values() if name]
+    return read_index(read_table(content, wanted), columns)
 
 
 def faults_of(content: str | bytes, columns: Columns = COLUMNS) -> tuple[str, ...]:
@@ -489,3 +490,54 @@ def test_every_row_of_the_surveillance_clips_is_usable() -> None:
 
     assert (usable.height, rejections) == (300, [])
     assert usable.schema["row"] == pl.Int64
+
+
+# --- a given split -----------------------------------------------------------------------------
+
+WITH_SPLIT = dataclasses.replace(COLUMNS, split="split")
+
+
+def test_a_column_that_gives_the_split_is_read_as_train_val_and_test() -> None:
+    names = ["Train", "training", " val", "Validation", "valid", "TEST", "testing"]
+    rows = "".join(f"{i}.mp4,real,,{name}\n" for i, name in enumerate(names))
+
+    index = read(f"video_path,label,group,split\n{rows}".encode(), WITH_SPLIT)
+
+    assert index["given_split"].to_list() == [
+        *("train", "train", "val", "val", "val", "test", "test")
+    ]
+    assert "csv_split" in rows_of("video_path,label,group,split\na,real,,x\n")[0]
+
+
+def test_other_words_for_a_part_are_told_once_each_with_the_first_row() -> None:
+    rows = "a,real,,train\nb,real,,holdout\nc,real,,\nd,real,,holdout\ne,real,,test\n"
+
+    assert faults_of(f"video_path,label,group,split\n{rows}", WITH_SPLIT) == tuple(
+        f"split: expected train, val or test in each row, got '{word}' in {count} of them, the "
+        f"first of which is row {row}; mend them, or leave data.split_column empty: the pipeline "
+        "then splits by itself"
+        for word, count, row in (("holdout", 2, 2), ("", 1, 3))
+    )
+
+
+def test_a_given_split_without_test_videos_is_refused() -> None:
+    rows = "a,real,,train\nb,real,,val\n"
+
+    assert faults_of(f"video_path,label,group,split\n{rows}", WITH_SPLIT) == (
+        "split: expected rows of train and of test, got none of test; val may be missing, for "
+        "folds of train can validate",
+    )
+
+
+def test_a_file_in_two_parts_is_a_contradiction(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    rows = "a,real,,train\n./a,real,,test\nb,real,,test\n"
+    index = read(f"video_path,label,group,split\n{rows}".encode(), WITH_SPLIT)
+
+    _, rejections = check_rows(index, tmp_path, LABELS)
+
+    assert [(item.row, item.verdict) for item in rejections[:2]] == [
+        (1, "contradiction"),
+        (2, "contradiction"),
+    ]
+    assert rejections[0].reason == "the split differs from row 2 of the same file"

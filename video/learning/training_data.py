@@ -43,6 +43,7 @@ class TrainingClips:
         copies: tuple[pl.DataFrame, Path],
         with_copies: bool,
         near_duplicate_distance: float,
+        accept_given_leaks: bool = False,
     ) -> "TrainingClips":
         """Return the clips of the cell that validates on `fold`, past the check for leakage.
 
@@ -54,6 +55,7 @@ class TrainingClips:
             clips[0],
             fold,
             near_duplicate_distance=near_duplicate_distance,
+            accept_given_leaks=accept_given_leaks,
             copies=copies[0],
         )
         labels = class_names(clips[0])

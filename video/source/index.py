@@ -19,13 +19,20 @@ from video.source.table import IndexFileError, Table
 # Columns that later stages add; a user's column of such a name is renamed to `csv_<name>`.
 RESERVED = frozenset(field.name for field in fields(VideoFacts)) | frozenset(
     (
-        *("row", "video_path", "label", "group", "linked_group", "split", "fold"),
+        *("row", "video_path", "label", "group", "linked_group", "given_split", "split", "fold"),
         *("pack", "clip", "offset_bytes", "frames", "dtype", "clip_sha256", "copy"),
     )
 )
 
 # What pandas, R and spreadsheets write for a missing value.
 _NOTHING = frozenset(("nan", "-nan", "na", "n/a", "#n/a", "#na", "<na>", "null", "none", "nat"))
+
+# What data sets call the parts of a split.
+_PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 Fault = tuple[str, str]  # verdict and reason
 # The first of these is the verdict of a row with several faults.
@@ -34,11 +41,12 @@ _GRAVEST_FIRST = ["missing", "contradiction", "duplicate", "invalid"]
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The user's names of the columns."""
+    """The user's names of the columns; without a name, none gives the split."""
 
     path: str
     label: str
     group: str
+    split: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +69,10 @@ def read_index(table: Table, columns: Columns) -> pl.DataFrame:
 
     An empty group is null: such a video is a group of its own. Labels and groups are without white
     space around them and in Unicode's normal form NFC, so that what looks the same is the same.
+    A column that gives the split becomes `given_split`: train, val or test.
     """
     frame = table.frame
-    wanted = {"path": columns.path, "label": columns.label, "group": columns.group}
-    wanted = {key: plain(name) for key, name in wanted.items()}
+    wanted = {key: plain(name) for key, name in vars(columns).items() if name}
     missing = [name for name in wanted.values() if name not in frame.columns]
     if missing:
         # Without the group column, copies of one video could end up in training and test. So the
@@ -99,17 +107,40 @@ def read_index(table: Table, columns: Columns) -> pl.DataFrame:
         pl.col(wanted["path"]).alias("video_path"),
         _plain(wanted["label"]).alias("label"),
         _plain(wanted["group"]).replace("", None).alias("group"),
+        *(_part(name).alias("given_split") for key, name in wanted.items() if key == "split"),
         *(pl.col(name).alias(kept) for name, kept in others.items()),
     ).filter(~frame.select(blank).to_series())
     if index.is_empty():
         raise IndexFileError("expected at least one row below the header, got none; add the videos")
-    if faults := list(_groups_of_nothing(index, wanted["group"])):
+    faults = list(_groups_of_nothing(index, wanted["group"]))
+    if "split" in wanted:
+        faults += _unknown_parts(index, wanted["split"])
+    if faults:
         raise IndexFileError(*faults)
     return index
 
 
 def _plain(column: str) -> pl.Expr:
     return pl.col(column).str.normalize("NFC").str.strip_chars()
+
+
+def _part(column: str) -> pl.Expr:
+    return _plain(column).str.to_lowercase().replace(_PARTS)
+
+
+def _unknown_parts(index: pl.DataFrame, column: str) -> Iterator[str]:
+    unknown = index.filter(~pl.col("given_split").is_in(sorted(set(_PARTS.values()))))
+    for name, rows in unknown.group_by("given_split", maintain_order=True):
+        yield (
+            f"{column}: expected train, val or test in each row, got '{name[0]}' in "
+            f"{rows.height} of them, the first of which is row {rows['row'][0]}; mend them, or "
+            "leave data.split_column empty: the pipeline then splits by itself"
+        )
+    if unknown.is_empty():
+        parts = set(index["given_split"])
+        for part in sorted({"train", "test"} - parts):
+            remedy = "val may be missing, for folds of train can validate"
+            yield f"{column}: expected rows of train and of test, got none of {part}; {remedy}"
 
 
 def _groups_of_nothing(index: pl.DataFrame, column: str) -> Iterator[str]:
@@ -278,8 +309,8 @@ def _label_faults(label: str, labels: Sequence[str]) -> list[Fault]:
 def _repeated(frame: pl.DataFrame) -> dict[int, list[Fault]]:
     """Return the fault of each row whose file another row names too, in whatever spelling.
 
-    If the labels agree, the first row stays; `linked_groups` joins their groups. If they differ,
-    the right label is unknown, so none of the rows is used.
+    If the labels (and given parts) agree, the first row stays; `linked_groups` joins their groups.
+    If they differ, the right one is unknown, so none of the rows is used.
     """
     faults: dict[int, list[Fault]] = {}
     named = frame.filter(pl.col("video_path") != "")
@@ -288,11 +319,14 @@ def _repeated(frame: pl.DataFrame) -> dict[int, list[Fault]]:
     for rows in named.partition_by("file", maintain_order=True):
         if rows.height == 1:
             continue
-        agree = rows["label"].n_unique() == 1
+        told = [name for name in ("label", "given_split") if name in rows.columns]
+        differs = [name for name in told if rows[name].n_unique() > 1]
+        agree = not differs
         numbers = rows["row"].to_list()
         for number in numbers[1 if agree else 0 :]:
             others = _others(numbers, number)
-            contradiction = f"the label differs from row {others} of the same file"
+            word = {"label": "label", "given_split": "split"}[differs[0]] if differs else ""
+            contradiction = f"the {word} differs from row {others} of the same file"
             faults[number] = [
                 ("duplicate", f"row {numbers[0]} names the same file")
                 if agree

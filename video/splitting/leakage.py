@@ -93,7 +93,7 @@ def check_pictures(parts: dict[str, pl.DataFrame], *, max_distance: float) -> No
     faults = [fault for name in parts for fault in _missing(name, parts[name], ("fingerprint",))]
     if faults:
         raise LeakageError("\n".join(faults))
-    if max_distance == 0:
+    if max_distance == 0 or len(parts) < 2:
         return
     table = pl.concat(
         parts[name].select(pl.lit(name).alias("part"), "video_path", "fingerprint")

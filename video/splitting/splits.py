@@ -132,7 +132,8 @@ def best_rebalance(
         counts = _counts(_parts(hashes, tried, test_share, num_folds), sizes, len(expected))
         empty = (counts[:, :, :num_labels] == 0).sum(axis=(1, 2))
         # Rounded, so that the order in which a machine adds cannot decide between equals.
-        strays = np.round(((counts - expected) ** 2 / expected).sum(axis=(1, 2)), 6)
+        # Without a test share, the test part is empty, and adds nothing.
+        strays = np.round(((counts - expected) ** 2 / np.maximum(expected, 1e-9)).sum((1, 2)), 6)
         first = int(np.lexsort((strays, empty))[0])
         best = min(best, (float(empty[first]), float(strays[first]), start + first))
     return best[2]
