@@ -1,8 +1,9 @@
 """Predictions of trained models for videos of your own; needs nothing but the models' files."""
 
+import difflib
 import mimetypes
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from mlops.determinism import make_deterministic
 from mlops.errors import PipelineError
 from mlops.files import atomic
-from mlops.files.checkpoint_file import load_checkpoint
+from mlops.files.checkpoint_file import State, load_checkpoint
 from mlops.files.tables import aligned
 from mlops.processes.progress import counted, track
 from mlops.workers.pool import Executor, Fault, WorkerPool
@@ -24,6 +25,7 @@ from mlops.workers.worker import Limits
 from video.clips.loading import Batch
 from video.clips.packs import sampled_frames
 from video.learning.trained import NoModelError, TrainedModel
+from video.models.registry import MODULES
 from video.source.container import frame_timing
 from video.source.decoding import read_frames
 from video.source.inspection import inspect_video
@@ -119,14 +121,7 @@ def check_arguments(models: Sequence[Path], out: Path | None) -> None:
 
 def load_models(paths: Sequence[Path], device: torch.device) -> list[TrainedModel]:
     """Load models, which must have the same labels and take the same clips."""
-    trained = []
-    for path in paths:
-        if not path.is_file():
-            raise PipelineError(f"{path}: expected the file of a model, found none; see models/")
-        try:
-            trained.append(TrainedModel.of_state(load_checkpoint(path), device))
-        except NoModelError as error:
-            raise PipelineError(f"{path}: {error}") from None
+    trained = [load_model(path, device)[1] for path in paths]
     for path, model in zip(paths, trained, strict=True):
         for name in ("labels", "clips"):
             known, own = getattr(trained[0], name), getattr(model, name)
@@ -136,6 +131,28 @@ def load_models(paths: Sequence[Path], device: torch.device) -> list[TrainedMode
                     "each alone"
                 )
     return trained
+
+
+def load_model(path: Path, device: torch.device) -> tuple[State, TrainedModel]:
+    """Return what the file of a published model holds, and the model that it makes."""
+    if not path.is_file():
+        known = [str(found) for found in sorted(Path().glob("models/*/fold*/seed*/best_model.pt"))]
+        raise PipelineError(
+            f"{path}: expected the file of a model, found none; "
+            + (nearest(str(path), known) or "run dvc repro, which makes models")
+        )
+    state = load_checkpoint(path)
+    try:
+        return state, TrainedModel.of_state(state, device)
+    except NoModelError as error:
+        hint = nearest(str(state.get("architecture")), MODULES)
+        raise PipelineError(f"{path}: {error}{hint and f'; {hint}'}") from None
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Ask whether the known name that is spelled most alike was meant; "" if it is known."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f"did you mean {close[0]}?" if close and name not in known else ""
 
 
 def videos_in(paths: Sequence[Path]) -> list[Path]:

@@ -61,7 +61,7 @@ ROOMS = {
         {"files"},
     ],
     "video": [
-        {"source", "learning", "report", "synthesis"},
+        {"source", "learning", "report", "export", "synthesis"},
         {"splitting", "clips", "augmentation", "scoring", "models"},
     ],
 }
