@@ -1,4 +1,7 @@
-"""Evaluation of one trained model on validation and test, beside two baselines without video."""
+"""Evaluation of one trained model on validation and test, beside two baselines without video.
+
+Its model card says the same beside the model's file, for those who have nothing else.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +20,8 @@ from mlops.processes.parent import stop_flag
 from mlops.processes.progress import track
 from mlops.stage import parse_options, run_stage
 from stages.params import check_cell, read_params
-from stages.paths import CLIPS, PACKS, SPLITS, VIDEOS, Cell
+from stages.paths import CLIPS, PACKS, QUARANTINE, SPLITS, VIDEOS, Cell
+from video.card.model_card import DataFacts, ModelFacts, model_card
 from video.clips.loading import Batch, ClipSet
 from video.clips.packs import PackError
 from video.learning.memory import TooLittleMemoryError
@@ -25,6 +29,7 @@ from video.learning.trained import TrainedModel
 from video.scoring.baselines import METADATA, majority_probabilities, metadata_probabilities
 from video.scoring.metrics import classification_metrics
 from video.scoring.monitored import NonFinitePredictionsError
+from video.scoring.outcomes import Outcome
 from video.splitting.cells import cell_clips
 from video.splitting.leakage import LeakageError
 from video.splitting.splits import TEST, TRAIN, VAL, class_names
@@ -42,8 +47,9 @@ def main(inputs: StageInputs) -> None:
     make_deterministic(
         derive_seed(params.seed, "evaluate"), num_threads=params.evaluate.num_threads
     )
+    splits = pl.read_parquet(SPLITS)
     clips = cell_clips(
-        pl.read_parquet(SPLITS),
+        splits,
         pl.read_parquet(CLIPS),
         cell.fold,
         near_duplicate_distance=params.split.near_duplicate_distance,
@@ -77,12 +83,35 @@ def main(inputs: StageInputs) -> None:
         }
         for name, by_split in guesses.items()
     }
+    predictions = prediction_table(clips, probabilities, guesses, labels)
+    card = model_card(
+        Outcome(
+            **vars(cell),
+            name=cell.name,
+            num_train_videos=clips[TRAIN].height,
+            evaluation=document,
+            history=pl.DataFrame(),  # training's, which is not read here
+            predictions=predictions,
+        ),
+        ModelFacts(
+            path=cell.best_model,
+            md5=atomic.md5(cell.best_model),
+            num_parameters=sum(weights.numel() for weights in model.network.parameters()),
+            clips=model.clips,
+        ),
+        DataFacts(
+            root=params.data.root,
+            splits=splits,
+            splits_sha256=atomic.content_hash(SPLITS),
+            quarantine=pl.read_csv(QUARANTINE, infer_schema=False),
+        ),
+    )
     stop.check()
     inputs.check()
     atomic.write_json(cell.evaluation, document)
-    predictions = prediction_table(clips, probabilities, guesses, labels)
     with atomic.replacing(cell.predictions) as path:
         predictions.write_parquet(path)
+    atomic.write_text(cell.card, card)
     log(summary(cell, document))
 
 

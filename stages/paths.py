@@ -64,6 +64,10 @@ class Cell:
         return Path(f"models/{self._place}/best_model.pt")
 
     @property
+    def card(self) -> Path:
+        return self.best_model.with_name("README.md")
+
+    @property
     def results(self) -> Path:
         return Path(f"results/{self._place}")
 

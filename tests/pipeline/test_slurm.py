@@ -138,6 +138,7 @@ def test_what_a_spot_machine_has_trained_is_collected_through_the_remote(cells: 
     dvc("remote", "add", "--local", "--default", "spot", str(remote), cwd=cells)
     prepared = (
         "data/videos.parquet",
+        "data/quarantine.csv",
         "create_dataset",
         "create_splits",
         "generate_augmentations",
