@@ -37,7 +37,8 @@ $(VENV)/.tested $(VENV)/.tested-all: $(VENV)/.installed $(SOURCES)
 	ruff check
 	ruff format --check
 	mypy
-	pytest -n 2 $(TESTS)
+	@# One more than the two cores of the smallest machine: many tests wait for processes.
+	pytest -n 3 $(TESTS)
 	@touch $@
 
 $(VENV)/.installed: requirements.lock

@@ -31,7 +31,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from video.clips.packs import uniform_indices
+from video.clips.frames import uniform_indices
 from video.source import inspection
 from video.source.container import FrameTiming, frame_timing
 from video.source.decoding import read_frames

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -22,15 +21,15 @@ from mlops.files.tables import aligned
 from mlops.processes.progress import counted, track
 from mlops.workers.pool import Executor, Fault, WorkerPool
 from mlops.workers.worker import Limits
+from video.clips.frames import ClipRecipe, clip_frames
 from video.clips.loading import Batch
-from video.clips.packs import sampled_frames
 from video.learning.trained import NoModelError, TrainedModel
 from video.models.registry import MODULES
 from video.source.container import frame_timing
-from video.source.decoding import read_frames
+from video.source.decoding import read_clips
 from video.source.inspection import inspect_video
 
-BATCH_SIZE = 16  # clips
+BATCH_SIZE = 16  # videos
 USABLE = "ok"
 
 WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], object]] = {
@@ -45,21 +44,21 @@ SOME_FAILED, ALL_FAILED = 3, 1  # exit codes
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A video to read one clip of, as the models take it."""
+    """A video to read the clips of, as the models take them."""
 
     path: Path
-    clips: Mapping[str, Any]
+    recipe: ClipRecipe
     max_duration_sec: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """A clip of a video, uint8 of shape (frames, height, width, 3); without one, the reason."""
+    """Clips, uint8 of shape (clips, frames, height, width, 3); without them, the reason."""
 
     path: Path
     verdict: str
     reason: str
-    clip: NDArray[np.uint8] | None = None
+    clips: NDArray[np.uint8] | None = None
 
 
 @click.command(help=__doc__)
@@ -88,9 +87,9 @@ def command(
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     place = place if device == "auto" else torch.device(device)
     trained = load_models(models, place)
-    clips = trained[0].clips
+    recipe = trained[0].clips
     tasks = [
-        Task(path=path, clips=clips, max_duration_sec=max_duration)
+        Task(path=path, recipe=recipe, max_duration_sec=max_duration)
         for path in videos_in([Path(path) for path in paths if not path.endswith(".pt")])
     ]
     limits = Limits(time_sec=time_limit, memory_mb=memory_limit)
@@ -187,7 +186,7 @@ def read(tasks: Sequence[Task], pool: WorkerPool) -> Iterator[Reading]:
 
 
 def read_video(task: Task) -> Reading:
-    """Decode a video in full, as load_data does, and take the clip that create_dataset takes."""
+    """Decode a video in full, as load_data does, and take the clips that create_dataset takes."""
     if not task.path.is_file():
         return Reading(path=task.path, verdict="missing", reason="there is no such file")
     facts = inspect_video(task.path, max_duration_sec=task.max_duration_sec)
@@ -195,15 +194,8 @@ def read_video(task: Task) -> Reading:
     if facts.verdict != USABLE:
         return found
     video = asdict(facts)
-    reading = read_frames(
-        task.path,
-        sampled_frames(video, task.clips["frames"]),
-        height=task.clips["height"],
-        width=task.clips["width"],
-        fit=task.clips["fit"],
-        timing=frame_timing(video),
-    )
-    return replace(found, clip=reading.clip)
+    frames = clip_frames(video, task.recipe)
+    return replace(found, clips=read_clips(task.path, frames, task.recipe, frame_timing(video)))
 
 
 def prediction_table(
@@ -215,9 +207,9 @@ def prediction_table(
     waiting: list[NDArray[np.uint8]] = []
     parts: list[NDArray[np.float64]] = []
     for reading in readings:
-        rows.append(replace(reading, clip=None))
-        if reading.clip is not None:
-            waiting.append(reading.clip)
+        rows.append(replace(reading, clips=None))
+        if reading.clips is not None:
+            waiting.append(reading.clips)
         if len(waiting) == BATCH_SIZE:
             parts.append(averaged(waiting, trained, device))
             waiting = []
@@ -240,12 +232,18 @@ def prediction_table(
 
 
 def averaged(
-    clips: Sequence[NDArray[np.uint8]], trained: Sequence[TrainedModel], device: torch.device
+    videos: Sequence[NDArray[np.uint8]], trained: Sequence[TrainedModel], device: torch.device
 ) -> NDArray[np.float64]:
-    """Return the mean of the models' probabilities, of shape (clips, classes)."""
-    stacked = np.stack(clips)
-    batch = Batch(clips=stacked, labels=np.zeros(len(clips), np.int64), rows=range(len(clips)))
-    every = [model.probabilities([batch], device) for model in trained]
+    """Return the mean of the models' probabilities, of shape (videos, classes)."""
+    clips = np.concatenate(videos)
+    batch = Batch(clips=clips, labels=np.zeros(len(clips), np.int64), rows=range(len(clips)))
+    every = [
+        # First over the clips of a video, as in evaluation.
+        model.probabilities([batch], device)
+        .reshape(len(videos), -1, len(model.labels))
+        .mean(axis=1)
+        for model in trained
+    ]
     mean: NDArray[np.float64] = np.mean(every, axis=0)
     return mean
 

@@ -1,6 +1,6 @@
 """Packs of sampled frames, one per usable video; packs of earlier runs are reused."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +15,12 @@ from mlops.processes.progress import counted, track
 from mlops.recorded.reuse import EarlierFiles
 from mlops.stage import run_stage
 from mlops.workers.pool import Executor, map_tasks
-from stages.params import Clips, read_params
+from stages.params import read_params
 from stages.paths import CLIPS, PACKS, VIDEOS
-from video.clips.packs import (
-    PACK_NAME,
-    pack_bytes,
-    pack_key,
-    pack_rows,
-    parse_pack,
-    sampled_frames,
-)
+from video.clips.frames import ClipRecipe, clip_frames
+from video.clips.packs import PACK_NAME, pack_bytes, pack_key, pack_rows, parse_pack
 from video.source.container import FrameTiming, decoder_versions, frame_timing
-from video.source.decoding import DECODING_VERSION, read_frames
+from video.source.decoding import DECODING_VERSION, read_clips
 
 EARLIER = EarlierFiles("create_dataset", PACK_NAME)
 
@@ -38,24 +32,25 @@ class Task:
     path: Path
     sha256: str
     num_frames: int
-    indices: list[int]
+    frames: list[list[int]]  # of each clip
     timing: FrameTiming | None
-    clips: Clips
+    recipe: ClipRecipe
     pack: str
 
 
 def main(inputs: StageInputs) -> None:
     params = read_params()
+    recipe = section_as(params.clips, ClipRecipe)
     videos = pl.read_parquet(VIDEOS)
     tasks = [
         Task(
             path=Path(params.data.root) / row["video_path"],
             sha256=row["sha256"],
             num_frames=row["num_frames"],
-            indices=sampled_frames(row, params.clips.frames),
+            frames=clip_frames(row, recipe),
             timing=frame_timing(row),
-            clips=params.clips,
-            pack=pack_name(row["sha256"], params.clips),
+            recipe=recipe,
+            pack=pack_name(row["sha256"], recipe),
         )
         # Exact copies share one pack.
         for row in videos.unique("sha256", maintain_order=True).iter_rows(named=True)
@@ -79,9 +74,9 @@ def main(inputs: StageInputs) -> None:
     )
 
 
-def pack_name(sha256: str, clips: Clips) -> str:
-    recipe = {"decoding": DECODING_VERSION, "decoders": decoder_versions(), **asdict(clips)}
-    return f"{pack_key(sha256, recipe)}.npy"
+def pack_name(sha256: str, recipe: ClipRecipe) -> str:
+    decoding = {"decoding": DECODING_VERSION, "decoders": decoder_versions()}
+    return f"{pack_key(sha256, decoding | recipe.in_effect())}.npy"
 
 
 def reuse_pack(task: Task) -> pl.DataFrame | None:
@@ -89,7 +84,8 @@ def reuse_pack(task: Task) -> pl.DataFrame | None:
     content = EARLIER.find(task.pack)
     if content is None:
         return None
-    shape = (1, task.clips.frames, task.clips.height, task.clips.width, 3)
+    recipe = task.recipe
+    shape = (recipe.per_video, recipe.frames, recipe.height, recipe.width, 3)
     packed = parse_pack(content, shape)
     if packed is None:
         return None
@@ -104,23 +100,16 @@ def make_pack(task: Task) -> pl.DataFrame:
             f"{task.path}: expected the content that load_data verified, got another; run "
             "dvc repro, which verifies it again"
         )
-    packed = read_clip(task)[np.newaxis]
+    packed = read_pack(task)
     atomic.write_bytes(PACKS / task.pack, pack_bytes(packed))
     EARLIER.keep(PACKS / task.pack)
     return pack_rows(task.pack, packed).with_columns(sha256=pl.lit(task.sha256))
 
 
-def read_clip(task: Task) -> NDArray[np.uint8]:
-    """Sample the frames of one video; raise `PipelineError` with its path if that fails."""
+def read_pack(task: Task) -> NDArray[np.uint8]:
+    """Sample the clips of one video; raise `PipelineError` with its path if that fails."""
     try:
-        return read_frames(
-            task.path,
-            task.indices,
-            height=task.clips.height,
-            width=task.clips.width,
-            fit=task.clips.fit,
-            timing=task.timing,
-        ).clip
+        return read_clips(task.path, task.frames, task.recipe, task.timing)
     except MemoryError:
         raise  # of the machine
     except Exception as error:

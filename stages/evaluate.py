@@ -57,7 +57,7 @@ def main(inputs: StageInputs) -> None:
     )
     labels = class_names(clips[TEST])
     sets = {split: ClipSet(clips[split], [PACKS] * clips[split].height, labels) for split in SPLIT}
-    targets = {split: sets[split].targets for split in SPLIT}
+    targets = {split: sets[split].item_targets for split in SPLIT}
 
     state = load_checkpoint(cell.best_model)
     batch_size = params.evaluate.batch_size
@@ -67,11 +67,16 @@ def main(inputs: StageInputs) -> None:
     with claim as (device,):
         model = TrainedModel.of_state(state, device)
         probabilities = {
-            split: model.probabilities(stop.checked(all_batches(sets[split], batch_size)), device)
+            split: sets[split].mean_over_items(
+                model.probabilities(stop.checked(all_batches(sets[split], batch_size)), device)
+            )
             for split in SPLIT
         }
+    videos = {
+        split: table.unique("video_path", maintain_order=True) for split, table in clips.items()
+    }
     facts = pl.read_parquet(VIDEOS, columns=["video_path", *METADATA])
-    guesses = baseline_probabilities(clips, facts, labels, params.seed)
+    guesses = baseline_probabilities(videos, facts, labels, params.seed)
 
     document: dict[str, Any] = {name: state[name] for name in FACTS}
     for split in SPLIT:
@@ -83,12 +88,12 @@ def main(inputs: StageInputs) -> None:
         }
         for name, by_split in guesses.items()
     }
-    predictions = prediction_table(clips, probabilities, guesses, labels)
+    predictions = prediction_table(videos, probabilities, guesses, labels)
     card = model_card(
         Outcome(
             **vars(cell),
             name=cell.name,
-            num_train_videos=clips[TRAIN].height,
+            num_train_videos=videos[TRAIN].height,
             evaluation=document,
             history=pl.DataFrame(),  # training's, which is not read here
             predictions=predictions,
@@ -121,13 +126,13 @@ def all_batches(clips: ClipSet, batch_size: int) -> Iterator[Batch]:
 
 
 def baseline_probabilities(
-    clips: dict[str, pl.DataFrame], facts: pl.DataFrame, labels: list[str], seed: int
+    videos: dict[str, pl.DataFrame], facts: pl.DataFrame, labels: list[str], seed: int
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Fit the baselines on the training split; return their probabilities by name and split."""
-    train_targets = np.array([labels.index(label) for label in clips[TRAIN]["label"]])
+    train_targets = np.array([labels.index(label) for label in videos[TRAIN]["label"]])
     told = {
         split: table.select("video_path").join(facts, on="video_path", maintain_order="left")
-        for split, table in clips.items()
+        for split, table in videos.items()
     }
     by_metadata = metadata_probabilities(
         told[TRAIN],
@@ -138,7 +143,7 @@ def baseline_probabilities(
     )
     return {
         "majority": {
-            split: majority_probabilities(train_targets, clips[split].height, len(labels))
+            split: majority_probabilities(train_targets, videos[split].height, len(labels))
             for split in SPLIT
         },
         "metadata": dict(zip(SPLIT, by_metadata, strict=True)),
@@ -155,18 +160,18 @@ def scored(
 
 
 def prediction_table(
-    clips: dict[str, pl.DataFrame],
+    videos: dict[str, pl.DataFrame],
     probabilities: dict[str, NDArray[np.float64]],
     guesses: dict[str, dict[str, NDArray[np.float64]]],
     labels: list[str],
 ) -> pl.DataFrame:
-    """Return one row per clip: video, split, label, predicted labels, one probability per class."""
+    """Return one row per video: path, split, label, predicted labels, one probability per class."""
 
     def predicted(values: NDArray[np.float64]) -> pl.Series:
         return pl.Series([labels[i] for i in values.argmax(axis=1)], dtype=pl.Enum(labels))
 
     return pl.concat(
-        clips[split]
+        videos[split]
         .select("video_path", "sha256", "group", "label", split=pl.lit(split))
         .with_columns(predicted=predicted(probabilities[split]))
         .with_columns(

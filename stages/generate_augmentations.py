@@ -38,12 +38,12 @@ EARLIER = EarlierFiles("generate_augmentations", PACK_NAME)
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One video's pack, to make augmented copies of its clip."""
+    """One video's pack, to make augmented copies of its clips."""
 
     source: str
-    offset_bytes: int
-    clip_sha256: str
-    shape: tuple[int, ...]  # of the clip
+    offsets_bytes: tuple[int, ...]  # of each clip
+    clip_sha256s: tuple[str, ...]
+    shape: tuple[int, ...]  # of a clip
     sha256: str
     seed: int
     copies: int
@@ -70,16 +70,18 @@ def main(inputs: StageInputs) -> None:
     recipe = section_as(params.augment, AugmentationRecipe)
     tasks = [
         Task(
-            source=row["pack"],
-            offset_bytes=row["offset_bytes"],
-            clip_sha256=row["clip_sha256"],
-            shape=(row["frames"], row["height"], row["width"], 3),
-            sha256=row["sha256"],
+            source=pack,
+            offsets_bytes=tuple(rows["offset_bytes"]),
+            clip_sha256s=tuple(rows["clip_sha256"]),
+            shape=(*rows.select("frames", "height", "width").row(0), 3),
+            sha256=rows["sha256"][0],
             seed=params.seed,
             copies=params.augment.copies,
             recipe=recipe,
         )
-        for row in sources.unique("pack", maintain_order=True).iter_rows(named=True)
+        for (pack,), rows in sources.unique(["pack", "clip"], maintain_order=True).group_by(
+            "pack", maintain_order=True
+        )
         if params.augment.copies
     ]
     AUGMENTED_PACKS.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,7 @@ def main(inputs: StageInputs) -> None:
     packs = [*reused, *track(made, total=len(missing), task="generate_augmentations")]
     atomic.remove_half_written(AUGMENTED_PACKS)  # by a worker that was killed while others went on
     atomic.wait_until_listed(AUGMENTED_PACKS, {task.pack for task in tasks})
-    table = augmented_table(sources, packs)
+    table = augmented_table(sources, packs, params.augment.copies)
     inputs.check()
     with atomic.replacing(AUGMENTED) as path:
         table.write_parquet(path)
@@ -106,14 +108,19 @@ def outside_test(splits: pl.DataFrame) -> pl.DataFrame:
     return splits.filter(pl.col("fold").is_not_null()).select("video_path")
 
 
-def augmented_table(sources: pl.DataFrame, packs: list[pl.DataFrame]) -> pl.DataFrame:
-    """Return one row per augmented clip, with its parent's path, hash, label and group."""
+def augmented_table(
+    sources: pl.DataFrame, packs: list[pl.DataFrame], num_copies: int
+) -> pl.DataFrame:
+    """Return one row per augmented clip, with its parent's path, hash, label and group.
+
+    A pack holds the copies of the first clip of its video, then those of the next.
+    """
     copies = pl.concat(packs) if packs else sources.clear()
-    parents = sources.select("video_path", "sha256", "label", "group")
+    parents = sources.select("video_path", "sha256", "label", "group").unique(maintain_order=True)
     columns = [name for name in copies.columns if name not in parents.columns]
     return parents.join(
         copies.select("sha256", *columns), on="sha256", how="inner", maintain_order="left"
-    ).with_columns(copy=pl.col("clip"))
+    ).with_columns(copy=pl.col("clip") % max(num_copies, 1))
 
 
 def reuse_pack(task: Task) -> pl.DataFrame | None:
@@ -121,7 +128,7 @@ def reuse_pack(task: Task) -> pl.DataFrame | None:
     content = EARLIER.find(task.pack)
     if content is None:
         return None
-    copies = parse_pack(content, (task.copies, *task.shape))
+    copies = parse_pack(content, (len(task.offsets_bytes) * task.copies, *task.shape))
     if copies is None:
         return None
     atomic.write_bytes(AUGMENTED_PACKS / task.pack, content, durable=False)
@@ -131,15 +138,16 @@ def reuse_pack(task: Task) -> pl.DataFrame | None:
 def make_pack(task: Task) -> pl.DataFrame:
     """Write the augmented copies of one video; return where they lie."""
     path = PACKS / task.source
-    clip = np.empty(task.shape, np.uint8)
-    read_clip_into(clip, path, task.offset_bytes)
-    check_clip(clip, path, task.clip_sha256)
-    copies = np.stack(
-        [
+    made = []
+    for offset_bytes, clip_sha256 in zip(task.offsets_bytes, task.clip_sha256s, strict=True):
+        clip = np.empty(task.shape, np.uint8)
+        read_clip_into(clip, path, offset_bytes)
+        check_clip(clip, path, clip_sha256)
+        made += [
             augment_clip(clip, task.recipe, seed=task.seed, video_sha256=task.sha256, copy=copy)
             for copy in range(task.copies)
         ]
-    )
+    copies = np.stack(made)
     atomic.write_bytes(AUGMENTED_PACKS / task.pack, pack_bytes(copies))
     EARLIER.keep(AUGMENTED_PACKS / task.pack)
     return pack_rows(task.pack, copies).with_columns(sha256=pl.lit(task.sha256))

@@ -2,7 +2,6 @@
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ from mlops.errors import PipelineError
 from mlops.files.checkpoint_file import save_checkpoint
 from mlops.files.tables import listed
 from mlops.inputs import StageInputs
+from mlops.params import section_as
 from mlops.stage import parse_options, run_stage
 from stages.params import read_params
 from stages.paths import initial_weights
+from video.clips.frames import ClipRecipe
 from video.models.classifiers import (
     UnsuitableShapeError,
     adopt_weights,
@@ -49,7 +50,7 @@ def main(inputs: StageInputs) -> None:
         "architecture": options.model,
         "labels": params.data.labels,
         "shape": vars(shape),
-        "clips": asdict(params.clips),
+        "clips": section_as(params.clips, ClipRecipe).in_effect(),
     }
     save_checkpoint(path, document)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())

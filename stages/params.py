@@ -228,6 +228,9 @@ class Clips:
     height: Annotated[int, Ge(16)]
     width: Annotated[int, Ge(16)]
     fit: Literal["letterbox", "crop"]
+    sampling: Literal["uniform", "dense"]
+    fps: Positive
+    per_video: Count
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -54,7 +54,7 @@ PICTURED = QUARANTINED / "rows.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """Tables of the data stages."""
+    """Tables of the data stages; of clips and copies, those of the first clip of each video."""
 
     splits: pl.DataFrame
     clips: pl.DataFrame
@@ -72,8 +72,8 @@ def main(inputs: StageInputs) -> None:
         raise PipelineError(*faults)
     tables = Tables(
         splits=pl.read_parquet(SPLITS),
-        clips=pl.read_parquet(CLIPS),
-        augmented=pl.read_parquet(AUGMENTED),
+        clips=pl.read_parquet(CLIPS).filter(clip=0),
+        augmented=pl.read_parquet(AUGMENTED).filter(pl.col("clip") == pl.col("copy")),
         quarantine=pl.read_csv(QUARANTINE, infer_schema=False).cast({"row": pl.Int64}),
     )
     cells = read_cells(named, tables.splits)

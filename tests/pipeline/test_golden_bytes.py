@@ -15,7 +15,8 @@ import polars as pl
 
 from mlops.determinism import derive_seed
 from mlops.files.canonical import config_hash
-from video.clips.packs import pack_bytes, pack_key, uniform_indices
+from video.clips.frames import uniform_indices
+from video.clips.packs import pack_bytes, pack_key
 from video.clips.sampling import balanced_order, epoch_order, weighted_order
 from video.source.decoding import read_frames
 from video.source.inspection import inspect_video

@@ -16,7 +16,7 @@ import pytest
 
 from mlops.files.atomic import content_hash
 from tests.support.clone import ROOT, run_stage, set_params
-from video.clips.packs import uniform_indices
+from video.clips.frames import uniform_indices
 from video.source.container import FrameTiming, frame_timing
 from video.source.decoding import Reading, read_frames
 from video.source.facts import video_table

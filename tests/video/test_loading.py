@@ -41,6 +41,30 @@ def clip_set(tmp_path: Path, table: pl.DataFrame) -> ClipSet:
     return ClipSet(table, [tmp_path] * table.height, LABELS)
 
 
+# --- items -------------------------------------------------------------------------------------
+
+
+def test_the_clips_of_a_video_and_those_of_each_copy_are_an_item(
+    tmp_path: Path, table: pl.DataFrame
+) -> None:
+    several = table.with_columns(
+        pl.Series("video_path", ["a", "a", "b", "b", "a", "a", "b"]),
+        pl.Series("copy", [None, None, None, None, 0, 0, 0]),
+    )
+    clip_set = ClipSet(several, [tmp_path] * 7, LABELS)
+
+    assert clip_set.items == [[0, 1], [2, 3], [4, 5], [6]]
+    assert clip_set.item_targets.tolist() == [1, 0, 0, 0]
+    means = clip_set.mean_over_items(np.arange(14, dtype=float).reshape(7, 2))
+    assert means.tolist() == [[1, 2], [5, 6], [9, 10], [12, 13]]
+
+
+def test_of_single_clips_the_probabilities_stay_what_they_are(clip_set: ClipSet) -> None:
+    probabilities = np.random.default_rng(0).random((7, 2))
+
+    np.testing.assert_array_equal(clip_set.mean_over_items(probabilities), probabilities)
+
+
 # --- batches -----------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from video.clips.sampling import (
     balanced_order,
+    drawn_rows,
     epoch_order,
     group_weights,
     sampling_order,
@@ -164,3 +165,28 @@ def test_a_row_drawn_several_times_comes_up_all_over_the_epoch() -> None:
 
     assert len(places) in (16, 17)  # 81 * 20 / 100
     assert places[-1] - places[0] > 60
+
+
+# --- several clips of a video ------------------------------------------------------------------
+
+CLIPS = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+
+def test_each_video_gives_one_of_its_clips_in_an_epoch_and_each_of_them_in_time() -> None:
+    drawn = [drawn_rows([2, 0, 1], CLIPS, seed=3, epoch=epoch) for epoch in range(40)]
+
+    assert all([row // 3 for row in rows] == [2, 0, 1] for rows in drawn)
+    assert {row for rows in drawn for row in rows} == set(range(9))
+
+
+def test_the_clips_drawn_are_a_function_of_seed_and_epoch() -> None:
+    order = [1, 0, 2] * 5
+
+    assert drawn_rows(order, CLIPS, seed=3, epoch=1) == drawn_rows(order, CLIPS, seed=3, epoch=1)
+    others = [drawn_rows(order, CLIPS, seed=seed, epoch=epoch) for seed, epoch in ((3, 2), (4, 1))]
+    assert drawn_rows(order, CLIPS, seed=3, epoch=1) not in others
+    assert drawn_rows([0, 1, 2], CLIPS, seed=0, epoch=0) == [1, 4, 6]  # of the first release
+
+
+def test_of_single_clips_the_order_stays_what_it_is() -> None:
+    assert drawn_rows([2, 0, 1], [[0], [1], [2]], seed=3, epoch=1) == [2, 0, 1]

@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from video.clips.packs import (
     PackError,
     check_clip,
-    indices_by_time,
     pack_bytes,
     pack_key,
     pack_rows,
     parse_pack,
     read_clip_into,
-    uniform_indices,
 )
 
 SHA256 = "ab" * 32
@@ -41,32 +39,6 @@ def path(tmp_path: Path, clips: NDArray[np.uint8]) -> Path:
     path = tmp_path / "pack.npy"
     path.write_bytes(pack_bytes(clips))
     return path
-
-
-# --- which frames ------------------------------------------------------------------------------
-
-
-def test_of_a_variable_rate_the_frames_shown_at_the_centers_of_equal_times_are_taken() -> None:
-    """A screen recording: 30 frames in a second, then one a second, the last shown to 10.03 s."""
-    pts = [*(round(1000 * number / 30) for number in range(30)), *range(1000, 10_001, 1000)]
-
-    taken = indices_by_time(pts, 10_033, 8)
-
-    centers = [(2 * number + 1) / 16 * 10_033 for number in range(8)]
-    assert [pts[index] for index in taken] == [600, 1000, 3000, 4000, 5000, 6000, 8000, 9000]
-    assert all(pts[i] <= time < pts[i + 1] for i, time in zip(taken, centers, strict=True))
-
-
-@pytest.mark.parametrize("num_frames", [1, 5, 24, 37, 300])
-@pytest.mark.parametrize("unit", [1, 512, 1000 / 30, 1001 / 24])
-def test_of_a_constant_rate_the_frames_are_those_by_number_however_times_are_rounded(
-    num_frames: int, unit: float
-) -> None:
-    pts = [77 + round(number * unit) for number in range(num_frames)]
-
-    for count in (1, 8, 16):
-        by_time = indices_by_time(pts, 77 + round(num_frames * unit), count)
-        assert by_time == uniform_indices(num_frames, count)
 
 
 # --- keys --------------------------------------------------------------------------------------
@@ -199,31 +171,3 @@ def test_content_of_another_shape_is_no_pack(
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", pack_bytes(np.zeros((1, 2), np.uint8))])
 def test_content_that_is_no_pack_is_none(content: bytes) -> None:
     assert parse_pack(content, (3, 4, 5, 6, 3)) is None
-
-
-# --- sampling ----------------------------------------------------------------------------------
-
-
-def test_uniform_indices_are_the_centers_of_equal_segments() -> None:
-    assert uniform_indices(16, 4) == [2, 6, 10, 14]
-
-
-def test_a_short_video_repeats_frames() -> None:
-    assert uniform_indices(2, 5) == [0, 0, 1, 1, 1]
-
-
-@pytest.mark.parametrize("num_frames", [1, 2, 3, 7, 16, 17, 1000])
-@pytest.mark.parametrize("count", [1, 2, 8, 16])
-def test_uniform_indices_ascend_within_the_video(num_frames: int, count: int) -> None:
-    indices = uniform_indices(num_frames, count)
-
-    assert len(indices) == count
-    assert indices == sorted(indices)
-    assert 0 <= indices[0] <= indices[-1] < num_frames
-
-
-@pytest.mark.parametrize("num_frames", [8, 16, 31, 100])
-def test_uniform_indices_leave_as_much_before_as_after(num_frames: int) -> None:
-    indices = uniform_indices(num_frames, 8)
-
-    assert abs(indices[0] - (num_frames - 1 - indices[-1])) <= 1

@@ -6,7 +6,9 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -87,6 +89,23 @@ class ClipSet:
 
     def __len__(self) -> int:
         return len(self._files)
+
+    @cached_property
+    def items(self) -> list[list[int]]:
+        """The rows of each video, and of each augmented copy of one, in the order of the table."""
+        names = [name for name in ("video_path", "copy") if name in self.table.columns]
+        rows = self.table.select(names).with_row_index("row")
+        found = rows.group_by(names, maintain_order=True).agg("row")["row"]
+        return cast(list[list[int]], found.to_list())
+
+    @property
+    def item_targets(self) -> NDArray[np.int64]:
+        """The class numbers of the items."""
+        return self.targets[[rows[0] for rows in self.items]]
+
+    def mean_over_items(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the means of probabilities over the rows of each item, shape (items, classes)."""
+        return np.stack([probabilities[rows].mean(axis=0) for rows in self.items])
 
     def batches(
         self,

@@ -10,7 +10,6 @@ import io
 import json
 import math
 import os
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,36 +31,6 @@ MAKE_AGAIN = (
 
 class PackError(ValueError):
     """A pack, or the table of its clips, is not what its stage wrote."""
-
-
-def uniform_indices(num_frames: int, count: int) -> list[int]:
-    """Return the frames at the centers of `count` equal segments of `num_frames` frames.
-
-    Ascending, in [0, num_frames); a video shorter than `count` repeats frames.
-    """
-    return [(2 * i + 1) * num_frames // (2 * count) for i in range(count)]
-
-
-def indices_by_time(pts: Sequence[int], end_pts: int, count: int) -> list[int]:
-    """Return the frames shown at the centers of `count` equal segments of a video's time.
-
-    `pts` are the times at which the frames begin, ascending, and the last one ends at `end_pts`.
-    Ascending, in [0, len(pts)). If the frames are evenly spaced, to less than one, these are the
-    `uniform_indices`, whatever rounding their times have suffered.
-    """
-    span, num_frames = end_pts - pts[0], len(pts)
-    drift = max(abs((time - pts[0]) * num_frames - i * span) for i, time in enumerate(pts))
-    if drift < span:
-        return uniform_indices(num_frames, count)
-    times = [pts[0] + (2 * i + 1) * span // (2 * count) for i in range(count)]
-    return [bisect_right(pts, time) - 1 for time in times]
-
-
-def sampled_frames(video: Mapping[str, Any], count: int) -> list[int]:
-    """Return the frames to sample from a row of the videos: uniformly by time, if it is known."""
-    if video["end_pts"] is None:
-        return uniform_indices(video["num_frames"], count)
-    return indices_by_time(video["frame_pts"], video["end_pts"], count)
 
 
 def pack_key(video_sha256: str, recipe: Mapping[str, Any]) -> str:

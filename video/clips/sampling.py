@@ -84,6 +84,19 @@ def group_weights(groups: Sequence[str]) -> NDArray[np.float64]:
     return np.array([1.0 / sizes[group] for group in groups])
 
 
-def _generator(seed: int, epoch: int) -> np.random.Generator:
-    key = hashlib.blake2b(f"order|{seed}|{epoch}".encode(), digest_size=16).digest()
+def drawn_rows(
+    order: Sequence[int], rows: Sequence[Sequence[int]], *, seed: int, epoch: int
+) -> list[int]:
+    """Return one row of each item in an order, drawn by seed, epoch and place in the order.
+
+    rows: those of each item, for example the clips of a video.
+    """
+    draws = _generator(seed, epoch, "clip").random(len(order))
+    return [
+        rows[item][int(draw * len(rows[item]))] for item, draw in zip(order, draws, strict=True)
+    ]
+
+
+def _generator(seed: int, epoch: int, purpose: str = "order") -> np.random.Generator:
+    key = hashlib.blake2b(f"{purpose}|{seed}|{epoch}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from video.clips.frames import ClipRecipe
 from video.clips.loading import Batch
 from video.learning.predict import predict
 from video.models.classifiers import Normalize, build_model
@@ -29,13 +30,13 @@ class TrainedModel:
     """A network, and what it takes and gives.
 
     labels: the classes, in the order of the outputs.
-    clips: the section `clips` of params.yaml: frames, height, width and fit.
+    clips: how the clips are made that it takes; the mean of its probabilities is that of a video.
     """
 
     network: nn.Module
     normalize: nn.Module
     labels: Sequence[str]
-    clips: Mapping[str, Any]
+    clips: ClipRecipe
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any], device: torch.device) -> "TrainedModel":
@@ -50,7 +51,8 @@ class TrainedModel:
             raise NoModelError(f"expected one of {', '.join(MODULES)}, got a model '{name}'")
         network = build_model(name, ModelShape(**state["shape"]))
         network.load_state_dict(state["model"])
-        return cls(network.to(device), Normalize(name).to(device), state["labels"], state["clips"])
+        clips = ClipRecipe(**state["clips"])
+        return cls(network.to(device), Normalize(name).to(device), state["labels"], clips)
 
     def probabilities(self, batches: Iterable[Batch], device: torch.device) -> NDArray[np.float64]:
         """Return probabilities of shape (clips, classes), in order."""

@@ -14,7 +14,7 @@ from video.augmentation.config import AugmentationRecipe
 from video.augmentation.pixels import Clip
 from video.clips.loading import Augment, Batch, ClipSet, batch_rows
 from video.clips.prefetch import Prefetched
-from video.clips.sampling import Sampling, sampling_order
+from video.clips.sampling import Sampling, drawn_rows, sampling_order
 from video.learning.learner import Learner, NonFiniteLossError
 from video.learning.losses import WeightedCrossEntropy, class_weights
 from video.learning.predict import batch_memory
@@ -59,7 +59,8 @@ class TrainingClips:
             copies=copies[0],
         )
         labels = class_names(clips[0])
-        train, val = tables[TRAIN], tables[VAL]
+        train = tables[TRAIN].with_columns(copy=pl.lit(None, pl.Int64))
+        val = tables[VAL]
         copied = tables[COPIES] if with_copies else tables[COPIES].clear()
         directories = [clips[1]] * train.height + [copies[1]] * copied.height
         return cls(
@@ -69,13 +70,21 @@ class TrainingClips:
         )
 
     def batch_sizes(self, batch_size: int) -> list[int]:
-        """Return the number of clips of each batch of a training epoch."""
-        return [len(rows) for rows in batch_rows(range(len(self.train)), batch_size)]
+        """Return the number of clips of each batch of a training epoch: one of each item."""
+        return [len(rows) for rows in batch_rows(range(len(self.train.items)), batch_size)]
 
     def order(self, sampling: Sampling, *, seed: int, epoch: int) -> list[int]:
-        """Return the rows of `train` in the order of an epoch."""
+        """Return the rows of `train` in the order of an epoch: one clip of each item is drawn."""
+        rows = self.train.items
         groups = self.train.table["group"].to_list()
-        return sampling_order(sampling, self.train.targets, groups, seed=seed, epoch=epoch)
+        order = sampling_order(
+            sampling,
+            self.train.item_targets,
+            [groups[clips[0]] for clips in rows],
+            seed=seed,
+            epoch=epoch,
+        )
+        return drawn_rows(order, rows, seed=seed, epoch=epoch)
 
     def training_batches(
         self,
@@ -126,9 +135,10 @@ class TrainingClips:
         return Prefetched(self.val.batches(rows, batch_size, allocate=batch_memory(learner.device)))
 
     def validation_metrics(self, probabilities: NDArray[np.float64]) -> dict[str, float]:
-        """Return the metrics of predictions of the whole of `val`."""
+        """Return the metrics of predictions of the clips of `val`, as means by video."""
+        probabilities = self.val.mean_over_items(probabilities)
         try:
-            return summary_metrics(self.val.targets, probabilities, len(self.labels))
+            return summary_metrics(self.val.item_targets, probabilities, len(self.labels))
         except NonFinitePredictionsError as error:
             raise NonFinitePredictionsError(f"validation: {error}") from None
 
@@ -136,7 +146,7 @@ class TrainingClips:
         """Return the loss; `balanced` weighs classes inversely to their frequency in `train`."""
         weights = torch.ones(len(self.labels))
         if balanced:
-            weights = class_weights(self.train.targets, len(self.labels))
+            weights = class_weights(self.train.item_targets, len(self.labels))
         return WeightedCrossEntropy(weights, label_smoothing)
 
     def paths(self, rows: Sequence[int]) -> list[str]:

@@ -19,6 +19,7 @@ import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 from numpy.typing import NDArray
 
+from video.clips.frames import ClipRecipe
 from video.source.container import (
     FrameTiming,
     decoded_frames,
@@ -63,6 +64,25 @@ class Reading:
 
 class _TimingDoubtError(Exception):
     """A file does not decode as recorded."""
+
+
+def read_clips(
+    path: Path, frames: Sequence[Sequence[int]], recipe: ClipRecipe, timing: FrameTiming | None
+) -> NDArray[np.uint8]:
+    """Decode the frames of several clips in one pass: see `clip_frames` and `read_frames`.
+
+    Shape (clips, frames, height, width, 3).
+    """
+    indices = sorted({index for clip in frames for index in clip})
+    reading = read_frames(
+        path,
+        indices,
+        height=recipe.height,
+        width=recipe.width,
+        fit=recipe.fit,
+        timing=timing,
+    )
+    return reading.clip[np.searchsorted(indices, frames)]
 
 
 def read_frames(

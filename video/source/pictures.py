@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from video.clips.packs import pack_bytes, pack_key, uniform_indices
+from video.clips.frames import uniform_indices
+from video.clips.packs import pack_bytes, pack_key
 from video.source.container import decoder_versions
 from video.source.decoding import DECODING_VERSION, read_frames
 

@@ -96,7 +96,9 @@ def check_pictures(parts: dict[str, pl.DataFrame], *, max_distance: float) -> No
     if max_distance == 0 or len(parts) < 2:
         return
     table = pl.concat(
-        parts[name].select(pl.lit(name).alias("part"), "video_path", "fingerprint")
+        parts[name]
+        .unique("video_path", maintain_order=True)  # of several clips
+        .select(pl.lit(name).alias("part"), "video_path", "fingerprint")
         for name in sorted(parts)
     )
     rows = table.select("part", "video_path").rows()
