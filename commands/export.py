@@ -86,7 +86,7 @@ def check_installed(name: str, form: Format) -> None:
 def write(path: Path, to: str, trained: TrainedModel, described: Metadata) -> None:
     exported = Classifier(trained.network, trained.normalize)
     try:
-        FORMATS[to].export(exported, [trained.clips[name] for name in SHAPE], described, path)
+        FORMATS[to].export(exported, trained.clips.shape, described, path)
     except NotExportableError as error:
         raise PipelineError(
             f"--to {to}: expected a model that this format can hold, got {error}; take another "
@@ -99,11 +99,11 @@ def clips_to_compare(
 ) -> tuple[NDArray[np.uint8], str]:
     """Return clips as the model takes them, and in words where they come from."""
     if videos:
-        clips = np.stack([clip_of(path, trained) for path in videos_in(videos)])
+        clips = np.concatenate([clips_of(path, trained) for path in videos_in(videos)])
         return clips, f"{counted(len(clips), 'clip')} of --clips"
     if (known := known_clips(trained)) is not None:
         return known, f"{counted(len(known), 'clip')} of {CLIPS}"
-    size = (NUM_CLIPS, *(trained.clips[name] for name in SHAPE), 3)
+    size = (NUM_CLIPS, *trained.clips.shape, 3)
     return (
         np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8),
         f"{NUM_CLIPS} clips of random pixels, for {CLIPS} has none of this size: name videos "
@@ -111,14 +111,14 @@ def clips_to_compare(
     )
 
 
-def clip_of(path: Path, trained: TrainedModel) -> NDArray[np.uint8]:
-    reading = read_video(Task(path=path, clips=trained.clips, max_duration_sec=MAX_DURATION_SEC))
-    if reading.clip is None:
+def clips_of(path: Path, trained: TrainedModel) -> NDArray[np.uint8]:
+    reading = read_video(Task(path=path, recipe=trained.clips, max_duration_sec=MAX_DURATION_SEC))
+    if reading.clips is None:
         raise PipelineError(
             f"--clips: {path}: expected a video that is {USABLE}, got {reading.verdict} "
             f"({reading.reason}); name another"
         )
-    return reading.clip
+    return reading.clips
 
 
 def known_clips(trained: TrainedModel) -> NDArray[np.uint8] | None:
@@ -126,7 +126,7 @@ def known_clips(trained: TrainedModel) -> NDArray[np.uint8] | None:
     if not CLIPS.is_file():
         return None
     table = pl.read_parquet(CLIPS)
-    if table.is_empty() or table.select(SHAPE).row(0) != tuple(trained.clips[n] for n in SHAPE):
+    if table.is_empty() or table.select(SHAPE).row(0) != trained.clips.shape:
         return None
     rows = [i * table.height // NUM_CLIPS for i in range(NUM_CLIPS)]
     labels = table["label"].unique().to_list()
@@ -159,10 +159,9 @@ def metadata(state: State, path: Path) -> Metadata:
         "input": "uint8 (batch, frames, height, width, 3), RGB, as `clips` says",
         "output": "float32 (batch, classes): probabilities, in the order of `labels`",
         "labels": state["labels"],
-        "clips": {
-            **state["clips"],
-            "sampling": "frames at the centers of equal parts of the video's time",
-        },
+        "clips": state["clips"],
+        "frames": "at the centers of equal parts of the video's time, unless `clips` has a rate; "
+        "the probabilities of a video are the mean of those of its clips",
         "normalization": {"pixels": "divided by 255", "mean": list(mean), "std": list(std)},
         "model_name": state["architecture"],
         "model_shape": state["shape"],

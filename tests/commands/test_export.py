@@ -25,6 +25,7 @@ from mlops.files.atomic import content_hash
 from mlops.files.checkpoint_file import State, load_checkpoint, save_checkpoint
 from stages.paths import CLIPS, PACKS
 from tests.support.bad_checkpoints import Touches, write_with_checksum
+from video.clips.frames import ClipRecipe
 from video.clips.packs import pack_bytes, pack_rows
 from video.export.formats import FORMATS, INPUT, METADATA_FILE, NotExportableError
 from video.export.parity import largest_difference
@@ -85,19 +86,18 @@ def export(*arguments: object) -> None:
 
 
 def clips_of(state: State, videos: Path) -> NDArray[np.uint8]:
-    return np.stack(
-        [
-            read_video(Task(path=path, clips=state["clips"], max_duration_sec=60.0)).clip
-            for path in sorted(videos.iterdir())
-        ]
-    )
+    recipe = ClipRecipe(**state["clips"])
+    tasks = [
+        Task(path=path, recipe=recipe, max_duration_sec=60.0) for path in sorted(videos.iterdir())
+    ]
+    return np.concatenate([read_video(task).clips for task in tasks])
 
 
 def predicted(model: Path, videos: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Return the clips of the videos, and what `commands predict` gives for them."""
     state, trained = load_model(model, CPU)
     clips = clips_of(state, videos)
-    return clips, averaged(list(clips), [trained], CPU)
+    return clips, averaged(list(clips[:, np.newaxis]), [trained], CPU)
 
 
 def run_onnx(path: Path, clips: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Any]:

@@ -91,7 +91,7 @@ def test_the_probabilities_of_several_models_are_averaged(
     }
     save_checkpoint(other, state | {"model": weights})
     size = [state["clips"][name] for name in ("frames", "height", "width")]
-    clips = [*np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8)]
+    clips = [*np.random.default_rng(0).integers(0, 256, (3, 1, *size, 3), dtype=np.uint8)]
 
     one, two, both = (
         averaged(clips, load_models(models, cpu), cpu)

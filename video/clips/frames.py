@@ -28,6 +28,11 @@ class ClipRecipe:
     fps: float = 15.0
     per_video: int = 1
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, height and width of a clip."""
+        return self.frames, self.height, self.width
+
     def in_effect(self) -> dict[str, Any]:
         """Return the values that change a clip, by name: a rate only of dense clips."""
         values = asdict(self)
