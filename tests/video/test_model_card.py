@@ -11,6 +11,7 @@ import yaml
 
 from tests.support.outcomes import LABELS, outcome, predictions
 from video.card.model_card import DataFacts, ModelFacts, model_card
+from video.clips.frames import ClipRecipe
 from video.scoring.estimates import METRICS, estimate
 from video.scoring.outcomes import Outcome
 
@@ -18,7 +19,7 @@ MODEL = ModelFacts(
     path=Path("models/small/fold1/seed0/best_model.pt"),
     md5="0123456789abcdef0123456789abcdef",
     num_parameters=70802,
-    clips={"frames": 8, "height": 48, "width": 64, "fit": "crop"},
+    clips=ClipRecipe(frames=8, height=48, width=64, fit="crop"),
 )
 EPOCHS = {"epoch": 5, "num_candidates": 4, "exact_up_to_step": None}
 GROUPS = [f"g{number % 8}" for number in range(40)]

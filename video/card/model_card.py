@@ -7,12 +7,12 @@ time and no commit is in it, only how the commit is found.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import polars as pl
 import yaml
 
+from video.clips.frames import ClipRecipe
 from video.scoring.estimates import METRICS, Estimate, estimate
 from video.scoring.outcomes import Outcome
 from video.scoring.summary import inexact_trainings, val_words
@@ -38,7 +38,7 @@ class ModelFacts:
     path: Path
     md5: str
     num_parameters: int
-    clips: Mapping[str, Any]
+    clips: ClipRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
