@@ -1,16 +1,17 @@
 """Initial weights of a model and a seed, for every fold."""
 
+import json
 import pickle
-from collections.abc import Mapping
+import struct
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from mlops.determinism import derive_seed, make_deterministic
 from mlops.errors import PipelineError
-from mlops.files.checkpoint_file import save_checkpoint
+from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
 from mlops.files.tables import listed
 from mlops.inputs import StageInputs
 from mlops.params import section_as
@@ -18,15 +19,32 @@ from mlops.stage import parse_options, run_stage
 from stages.params import read_params
 from stages.paths import initial_weights
 from video.clips.frames import ClipRecipe
-from video.models.classifiers import (
-    UnsuitableShapeError,
-    adopt_weights,
-    build_model,
-    download_pretrained,
-    pretrained_url,
-)
+from video.models.classifiers import UnsuitableShapeError, build_model
 from video.models.registry import MODULES
 from video.models.shape import ModelShape
+from video.models.weights import (
+    GivenWeights,
+    UnusableWeightsError,
+    adopt_weights,
+    in_order,
+    kinetics_weights,
+)
+
+# What torch raises for a file that is none of its archives, or for a part of one.
+UNREADABLE = (
+    pickle.UnpicklingError,
+    struct.error,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+# Keys under which checkpoints hold the state dict of their model, beside other things.
+HOLDERS = ("model", "state_dict")
 
 
 def main(inputs: StageInputs) -> None:
@@ -42,7 +60,9 @@ def main(inputs: StageInputs) -> None:
     make_deterministic(derive_seed(options.seed, "init_model", options.model), num_threads=1)
     model = build(options.model, shape)
     if params.init_model.weights != "random":
-        adopt(model, read_weights(options.model, params.init_model.weights))
+        given = read_weights(options.model, params.init_model.weights)
+        weights, said = in_order(given, params.data.labels, options.model, shape)
+        adopt(model, weights, said)
     inputs.check()
     path = initial_weights(options.model, options.seed)
     document = {
@@ -71,61 +91,94 @@ def build(model_name: str, shape: ModelShape) -> nn.Module:
         raise PipelineError(f"params.yaml: clips: {error}; change clips, or models") from None
 
 
-def read_weights(model_name: str, source: str) -> Mapping[str, Any]:
-    """Read a state dict from torchvision or a local file, which may be a checkpoint."""
-    if source == "kinetics400":
-        return read_kinetics_weights(model_name)
-    path = Path(source)
+def read_weights(model_name: str, source: str) -> GivenWeights:
+    return kinetics_weights(model_name) if source == "kinetics400" else read_file(Path(source))
+
+
+def read_file(path: Path) -> GivenWeights:
+    """Read a state dict, or a checkpoint that holds one; no code of it is run."""
     if not path.is_file():
         found = "which is no file" if path.exists() else "which does not exist"
         raise PipelineError(
-            f"init_model.weights: expected random, kinetics400 or a file, got '{source}', {found}; "
+            f"init_model.weights: expected random, kinetics400 or a file, got '{path}', {found}; "
             "correct the path"
         )
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_archive(path)
+
+
+def read_archive(path: Path) -> GivenWeights:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
+    except UNREADABLE:
         # torch's own message advises to load it all the same, and so to run its code.
         raise PipelineError(
-            f"{path}: expected tensors saved by torch.save, got a file that does not load as such; "
-            "save the model's state_dict() again"
+            f"{path}: expected tensors saved by torch.save, or by safetensors in a file "
+            "*.safetensors, got a file that does not load as such; save the model's state_dict() "
+            "again"
         ) from None
-    weights = state.get("model", state) if isinstance(state, dict) else None
+    document = state if isinstance(state, dict) else {}
+    if "format_version" in document:
+        check_own(path)
+    weights = next((document[key] for key in HOLDERS if key in document), state)
     if not isinstance(weights, dict):
         raise PipelineError(
-            f"{path}: expected a state dict, got {type(state).__name__}; save the model's "
+            f"{path}: expected a state dict, got {type(weights).__name__}; save the model's "
             "state_dict()"
         )
-    return {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    return GivenWeights(tensors, known_labels(document.get("labels")))
 
 
-def read_kinetics_weights(model_name: str) -> Mapping[str, Any]:
-    url = pretrained_url(model_name)
-    if url is None:
-        raise PipelineError(
-            f"init_model.weights: expected random or a file for {model_name}, got kinetics400, "
-            "which it has never been trained on; change init_model.weights, or models"
-        )
+def check_own(path: Path) -> None:
+    """Compare a file of this repository with its checksum."""
     try:
-        return download_pretrained(model_name)
-    except OSError as error:
+        load_checkpoint(path)
+    except PipelineError as error:
+        found = str(error).rpartition("; ")[0]
+        raise PipelineError(f"{found}; copy it again from where it comes") from None
+
+
+def known_labels(found: object) -> list[str] | None:
+    """Return the labels of a file, if they are a list: others keep other things by this name."""
+    return [str(label) for label in found] if isinstance(found, list) else None
+
+
+def read_safetensors(path: Path) -> GivenWeights:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
         raise PipelineError(
-            f"init_model.weights: no network to download kinetics400 for {model_name} ({error}); "
-            f"get {url} on another machine, put the file below data/, and set init_model.weights "
-            "to its path"
+            f"{path}: expected the package safetensors to read it, found none; run python -m pip "
+            "install safetensors"
         ) from None
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            written = (file.metadata() or {}).get("labels", "")
+    except SafetensorError as error:
+        raise PipelineError(
+            f"{path}: expected tensors saved by safetensors, got a file that does not load as such "
+            f"({error}); copy it again from where it comes"
+        ) from None
+    labels = None
+    with suppress(ValueError):  # JSON, where `commands export` wrote it
+        labels = known_labels(json.loads(written))
+    return GivenWeights(tensors, labels)
 
 
-def adopt(model: nn.Module, weights: Mapping[str, Any]) -> None:
-    left = adopt_weights(model, weights)
+def adopt(model: nn.Module, weights: GivenWeights, said: str) -> None:
+    """Load the weights that fit; print which do, and what was said of their labels."""
+    left = adopt_weights(model, weights.tensors)
     total = len(model.state_dict())
     if len(left) == total:
         raise PipelineError(
             "init_model.weights: expected weights of this model, got a file of which no entry "
-            f"fits; its first entry is {next(iter(weights), '(none)')!r}"
+            f"fits; its first entry is {next(iter(weights.tensors), '(none)')!r}"
         )
+    if said:
+        print(f"init_model: weights: {said}")
     print(f"init_model: {total - len(left)} of {total} tensors adopted, drawn: {listed(left)}")
 
 
 if __name__ == "__main__":
-    run_stage("init_model", main)
+    run_stage("init_model", main, input_faults=(UnusableWeightsError,))

@@ -12,13 +12,13 @@ from torchvision.transforms._presets import VideoClassification
 from video.models.classifiers import (
     Normalize,
     UnsuitableShapeError,
-    adopt_weights,
     build_model,
-    pretrained_url,
+    model_module,
 )
 from video.models.registry import MODULES
 from video.models.shape import ModelShape
 from video.models.torchvision import BUILDERS, WEIGHTS
+from video.models.weights import adopt_weights
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +168,9 @@ def test_published_weights_fit_all_but_the_head(name: str) -> None:
 
 
 def test_the_projects_own_model_has_no_published_weights() -> None:
-    assert [name for name in MODULES if pretrained_url(name) is None] == ["small3d"]
+    assert [name for name in MODULES if model_module(name).published_weights(name) is None] == [
+        "small3d"
+    ]
 
 
 def test_every_name_of_torchvisions_has_its_builder_and_its_weights() -> None:

@@ -20,8 +20,11 @@ class Weights(Protocol):
     """Published weights of a model, as torchvision's enumerations have them."""
 
     url: str
+    meta: Mapping[str, Any]
 
-    def get_state_dict(self, *, progress: bool, check_hash: bool) -> Mapping[str, Any]: ...
+    def get_state_dict(
+        self, *, progress: bool, check_hash: bool, weights_only: bool
+    ) -> Mapping[str, Any]: ...
 
 
 class ModelModule(Protocol):
@@ -86,35 +89,6 @@ def build_model(name: str, shape: ModelShape) -> nn.Module:
         ) from error
     assert logits.shape == (2, shape.num_classes), logits.shape
     return model.train()
-
-
-def pretrained_url(name: str) -> str | None:
-    """Return the URL of a model's Kinetics-400 weights; None if it has none."""
-    weights = model_module(name).published_weights(name)
-    return None if weights is None else weights.url
-
-
-def download_pretrained(name: str) -> Mapping[str, Any]:
-    """Return a model's Kinetics-400 weights, cached or downloaded; `OSError` if neither."""
-    weights = model_module(name).published_weights(name)
-    assert weights is not None, name
-    return weights.get_state_dict(progress=True, check_hash=True)
-
-
-def adopt_weights(model: nn.Module, weights: Mapping[str, Any]) -> list[str]:
-    """Load the entries of `weights` that fit by name and shape; return the names left as drawn.
-
-    The head for another number of classes is left, and so is MViT's table of relative positions
-    for another clip size.
-    """
-    own = model.state_dict()
-    fitting = {
-        name: value
-        for name, value in weights.items()
-        if name in own and own[name].shape == value.shape
-    }
-    model.load_state_dict(fitting, strict=False)
-    return sorted(set(own) - set(fitting))
 
 
 def head_of(name: str, model: nn.Module) -> list[nn.Module]:
