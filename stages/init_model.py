@@ -16,7 +16,7 @@ from mlops.files.tables import listed
 from mlops.inputs import StageInputs
 from mlops.params import section_as
 from mlops.stage import parse_options, run_stage
-from stages.params import read_params
+from stages.params import InitModel, read_params
 from stages.paths import initial_weights
 from video.clips.frames import ClipRecipe
 from video.models.classifiers import UnsuitableShapeError, build_model
@@ -50,17 +50,18 @@ HOLDERS = ("model", "state_dict")
 def main(inputs: StageInputs) -> None:
     options = parse_options(__doc__, model=str, seed=int)
     params = read_params()
+    source = params.init_model
     shape = ModelShape(
         num_classes=len(params.data.labels),
         frames=params.clips.frames,
         height=params.clips.height,
         width=params.clips.width,
-        dropout=params.init_model.dropout,
+        dropout=source.dropout,
     )
     make_deterministic(derive_seed(options.seed, "init_model", options.model), num_threads=1)
     model = build(options.model, shape)
-    if params.init_model.weights != "random":
-        given = read_weights(options.model, params.init_model.weights)
+    if source.weights != "random":
+        given = read_weights(options.model, source)
         weights, said = in_order(given, params.data.labels, options.model, shape)
         adopt(model, weights, said)
     inputs.check()
@@ -76,7 +77,7 @@ def main(inputs: StageInputs) -> None:
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
         f"init_model: {options.model} seed {options.seed}, {num_parameters:,} parameters, "
-        f"{params.init_model.weights}"
+        f"{source.weights_file if source.weights == 'file' else source.weights}"
     )
 
 
@@ -91,17 +92,20 @@ def build(model_name: str, shape: ModelShape) -> nn.Module:
         raise PipelineError(f"params.yaml: clips: {error}; change clips, or models") from None
 
 
-def read_weights(model_name: str, source: str) -> GivenWeights:
-    return kinetics_weights(model_name) if source == "kinetics400" else read_file(Path(source))
+def read_weights(model_name: str, source: InitModel) -> GivenWeights:
+    if source.weights == "kinetics400":
+        return kinetics_weights(model_name)
+    return read_file(Path(source.weights_file))
 
 
 def read_file(path: Path) -> GivenWeights:
     """Read a state dict, or a checkpoint that holds one; no code of it is run."""
     if not path.is_file():
-        found = "which is no file" if path.exists() else "which does not exist"
+        found = (
+            f"'{path}', which is no file" if path.exists() else f"'{path}', which does not exist"
+        )
         raise PipelineError(
-            f"init_model.weights: expected random, kinetics400 or a file, got '{path}', {found}; "
-            "correct the path"
+            f"init_model.weights_file: expected a file, got {found}; correct the path"
         )
     return read_safetensors(path) if path.suffix == ".safetensors" else read_archive(path)
 
@@ -172,7 +176,7 @@ def adopt(model: nn.Module, weights: GivenWeights, said: str) -> None:
     total = len(model.state_dict())
     if len(left) == total:
         raise PipelineError(
-            "init_model.weights: expected weights of this model, got a file of which no entry "
+            "init_model.weights_file: expected weights of this model, got a file of which no entry "
             f"fits; its first entry is {next(iter(weights.tensors), '(none)')!r}"
         )
     if said:

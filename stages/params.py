@@ -92,6 +92,15 @@ def _auto_or_number(value: object) -> object:
     )
 
 
+def _no_path(weights: object) -> object:
+    if isinstance(weights, str) and re.search(r"[/.]", weights):
+        raise ValueError(
+            f"init_model.weights: expected random, kinetics400 or file, got {weights!r}; write "
+            "file, and the path in init_model.weights_file"
+        )
+    return weights
+
+
 def _two_clips_each(micro_batches: int, info: ValidationInfo) -> int:
     batch_size = info.data.get("batch_size")
     if batch_size is not None and micro_batches > batch_size // 2:
@@ -268,7 +277,8 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class InitModel:
-    weights: Text
+    weights: Annotated[Literal["random", "kinetics400", "file"], BeforeValidator(_no_path)]
+    weights_file: Text
     dropout: Annotated[float, Interval(ge=0, lt=1)]
 
 

@@ -208,7 +208,7 @@ def test_the_paths_in_the_script_are_the_paths_in_dvc_yaml(stage: str) -> None:
     data = {
         re.sub(r"\$\{item\.(\w+)\}", r"{\1}", path)
         for path in declared(stage, "deps") + declared(stage, "outs")
-        if not re.match(r"(stages|video|mlops)/|\$\{data\.", path)
+        if not re.match(r"(stages|video|mlops)/|\$\{(data|init_model)\.", path)
     }
     # `report` depends on the directory that holds all cells, and names files in it.
     if "results" in data:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mlops.files.atomic import content_hash
+from mlops.files.checkpoint_file import load_checkpoint
 from mlops.files.source import meaning
 from stages.identity import DECISIVE, training_code
-from tests.support.clone import ROOT, dvc, set_params, stages_run
+from tests.support.clone import CELL, ROOT, dvc, set_params, stages_run
 from tests.support.trainer import MODEL, results, stopped_run, the_run, train
 
 LONG: dict[str, Any] = {"train": {"epochs": 4, "batch_size": 4, "schedule": "constant"}}
@@ -105,6 +107,17 @@ def test_remarks_and_progress_edited_after_a_training_publish_the_same_bytes(
     assert "train loss" not in output
     assert outs(workspace) == before
     assert stages_run(dvc("repro", cwd=workspace)) == set()
+
+
+def test_a_replaced_file_of_weights_is_taken_over_anew(workspace: Path) -> None:
+    given, taken = workspace / "data/given.pt", workspace / CELL.initial_weights
+    set_params(workspace, {"init_model": {"weights": "file", "weights_file": "data/given.pt"}})
+    biases = []
+    for fill in (1.0, 2.0):
+        torch.save({"head.bias": torch.full((2,), fill)}, given)
+        assert stages_run(dvc("repro", "init_model", cwd=workspace)) == {"init_model"}
+        biases.append(load_checkpoint(taken)["model"]["head.bias"].tolist())
+    assert biases == [[1.0, 1.0], [2.0, 2.0]]
 
 
 def test_a_new_model_metric_and_augmentation_train_no_cell_again(workspace: Path) -> None:

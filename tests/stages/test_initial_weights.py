@@ -137,7 +137,7 @@ def test_the_tensors_of_a_file_are_taken(suffix: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "expected random, kinetics400 or a file, got '.*weights.pt', which does not exist"),
+        (None, "weights_file: expected a file, got '.*weights.pt', which does not exist"),
         (b"", "does not load as such; save the model's state_dict.. again"),
         (b"PK\x03\x04 no archive", "does not load as such"),
         (b"<!DOCTYPE html>", "does not load as such"),

@@ -291,6 +291,11 @@ def test_an_unknown_model_is_told_the_known_ones(tmp_path: Path) -> None:
             "16 in each, got 9; lower it",
         ),
         (
+            {"init_model.weights": "data/own.pt"},
+            "init_model.weights: expected random, kinetics400 or file, got 'data/own.pt'; write "
+            "file, and the path in init_model.weights_file",
+        ),
+        (
             {"train.publish": "last", "train.patience_epochs": 6},
             "train.patience_epochs: expected 0 with train.publish = last, got 6; write 0 to train "
             "all epochs, or publish: best: stopped early, the last epoch is always one without an "

@@ -534,7 +534,7 @@ def test_without_network_the_error_says_how_to_provide_the_weights(
 def test_weights_of_a_local_file_are_taken(project: Project) -> None:
     assert project.run("init_model", "--model", "small3d", "--seed", "0")[0] == 0
     first = (project.root / "models/small3d/seed0/init.pt").rename(project.root / "data/first.pt")
-    project.write_params({"init_model": {"weights": "data/first.pt"}})
+    project.write_params({"init_model": {"weights": "file", "weights_file": "data/first.pt"}})
     code, output = project.run("init_model", "--model", "small3d", "--seed", "5")
     assert code == 0, output
     assert (project.root / "models/small3d/seed5/init.pt").read_bytes() == first.read_bytes()
