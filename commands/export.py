@@ -23,7 +23,6 @@ from video.clips.packs import PackError
 from video.export.formats import FORMATS, Classifier, Format, Metadata, NotExportableError
 from video.export.parity import BATCH_SIZES, MAX_DIFFERENCE, largest_difference
 from video.learning.trained import TrainedModel
-from video.models.classifiers import model_module
 
 NUM_CLIPS = 12  # of the parity check, if none are named
 MAX_DURATION_SEC = 600.0
@@ -154,7 +153,6 @@ def spread(probabilities: NDArray[np.float64]) -> float:
 
 def metadata(state: State, path: Path) -> Metadata:
     """Return all that a program needs beside the file, and what the file was made of."""
-    mean, std = model_module(state["architecture"]).normalization(state["architecture"])
     values: dict[str, Any] = {
         "input": "uint8 (batch, frames, height, width, 3), RGB, as `clips` says",
         "output": "float32 (batch, classes): probabilities, in the order of `labels`",
@@ -162,7 +160,7 @@ def metadata(state: State, path: Path) -> Metadata:
         "clips": state["clips"],
         "frames": "at the centers of equal parts of the video's time, unless `clips` has a rate; "
         "the probabilities of a video are the mean of those of its clips",
-        "normalization": {"pixels": "divided by 255", "mean": list(mean), "std": list(std)},
+        "normalization": {"pixels": "divided by 255", **state["normalization"]},
         "model_name": state["architecture"],
         "model_shape": state["shape"],
         "epoch": state["epoch"],

@@ -17,10 +17,10 @@ from mlops.stage import run_stage
 from mlops.workers.pool import Executor, map_tasks
 from stages.params import read_params
 from stages.paths import CLIPS, PACKS, VIDEOS
-from video.clips.frames import ClipRecipe, clip_frames
+from video.clips.frames import DECODING_VERSION, ClipRecipe, clip_frames
 from video.clips.packs import PACK_NAME, pack_bytes, pack_key, pack_rows, parse_pack
 from video.source.container import FrameTiming, decoder_versions, frame_timing
-from video.source.decoding import DECODING_VERSION, read_clips
+from video.source.decoding import read_clips
 
 EARLIER = EarlierFiles("create_dataset", PACK_NAME)
 

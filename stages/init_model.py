@@ -18,8 +18,8 @@ from mlops.params import section_as
 from mlops.stage import parse_options, run_stage
 from stages.params import InitModel, read_params
 from stages.paths import initial_weights
-from video.clips.frames import ClipRecipe
-from video.models.classifiers import UnsuitableShapeError, build_model
+from video.clips.frames import DECODING_VERSION, ClipRecipe
+from video.models.classifiers import UnsuitableShapeError, build_model, normalization
 from video.models.registry import MODULES
 from video.models.shape import ModelShape
 from video.models.weights import (
@@ -72,6 +72,8 @@ def main(inputs: StageInputs) -> None:
         "labels": params.data.labels,
         "shape": vars(shape),
         "clips": section_as(params.clips, ClipRecipe).in_effect(),
+        "decoding": DECODING_VERSION,
+        "normalization": normalization(options.model),
     }
     save_checkpoint(path, document)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())

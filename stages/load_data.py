@@ -99,7 +99,8 @@ def main(inputs: StageInputs) -> None:
         videos.write_parquet(path)
     EARLIER.clear()
     counts = f"{counted(len(found) - len(known), 'video')} decoded, {len(known)} known"
-    print(f"load_data: {counts}; {videos.height} usable, {len(rejections)} rows in {QUARANTINE}")
+    usable = f"{videos.height} usable, {counted(len(rejections), 'row')} in {QUARANTINE}"
+    print(f"load_data: {counts}; {usable}")
 
 
 def index_rows(data: Data) -> pl.DataFrame:

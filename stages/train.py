@@ -21,6 +21,7 @@ from mlops.inputs import StageInputs
 from mlops.params import section_as
 from mlops.processes.parent import stop_flag
 from mlops.processes.progress import track
+from mlops.run.identity import fingerprint_hash
 from mlops.session import Progress, Session
 from mlops.stage import parse_options, run_stage
 from mlops.training import TrainingProcess, TrainingRun, TrainingRuntime, open_run, run_on_devices
@@ -36,7 +37,7 @@ from video.learning.optimizer_config import OptimizerConfig
 from video.learning.schedules import first_candidate
 from video.learning.trained import DESCRIPTION
 from video.learning.training_data import TrainingClips
-from video.scoring.monitored import is_better
+from video.scoring.monitored import SUMMARY, is_better
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,7 @@ def published_model(
         "epoch": progress.epoch - 1 if is_last else progress.best_epoch,
         "num_candidates": 1 if is_last else num_candidates,  # epochs that validation chose among
         "exact_up_to_step": session.exact_up_to_step,
+        "fingerprint": fingerprint_hash(session.fingerprint),
     }
 
 
@@ -246,7 +248,8 @@ def publish(session: Session, model: State, context: TrainingContext, run: Train
     session.check_logs()  # after the history was read: it is of what was verified
     atomic.write_text(cell.history, history.write_csv())
     stop.check()
-    save_checkpoint(cell.best_model, model)
+    val = {name: history[f"val_{name}"][epoch] for name in SUMMARY}
+    save_checkpoint(cell.best_model, model | {"val": val})
     run.close(session, published=[cell.best_model, cell.history], epoch=epoch)
     num = model["num_candidates"]
     chosen = "the last" if num == 1 else f"the best of the last {num}"

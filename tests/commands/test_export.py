@@ -25,11 +25,11 @@ from mlops.files.atomic import content_hash
 from mlops.files.checkpoint_file import State, load_checkpoint, save_checkpoint
 from stages.paths import CLIPS, PACKS
 from tests.support.bad_checkpoints import Touches, write_with_checksum
-from video.clips.frames import ClipRecipe
+from video.clips.frames import DECODING_VERSION, ClipRecipe
 from video.clips.packs import pack_bytes, pack_rows
 from video.export.formats import FORMATS, INPUT, METADATA_FILE, NotExportableError
 from video.export.parity import largest_difference
-from video.models.classifiers import Normalize, build_model, head_of
+from video.models.classifiers import Normalize, build_model, head_of, normalization
 from video.models.shape import ModelShape
 from video.synthesis.encoding import CodecName, encode_video
 
@@ -54,6 +54,8 @@ def write_model(
         "labels": LABELS,
         "shape": shape,
         "clips": {"frames": 6, "height": side, "width": side + 8, "fit": fit},
+        "decoding": DECODING_VERSION,
+        "normalization": normalization(name),
         "epoch": 3,
         "num_candidates": 4,
         "exact_up_to_step": None,

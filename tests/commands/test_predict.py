@@ -141,5 +141,7 @@ def test_files_that_are_no_models_are_refused(finished: Path, model: Path, tmp_p
     assert "expected a model that train has published, got a file without epoch" in told()
     save_checkpoint(other, state | {"architecture": "vgg"})
     assert "got a model 'vgg'" in told()
+    save_checkpoint(other, state | {"decoding": 0})
+    assert "expected a model of clips whose pixels are of version 3, got version 0" in told()
     save_checkpoint(other, state | {"labels": ["tampered", "authentic"]})
     assert "expected labels ['authentic', 'tampered'] as" in told()

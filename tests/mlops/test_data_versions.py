@@ -70,7 +70,7 @@ def project(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Project
     # No search for near-duplicates, which would put a video back into the group it was taken from.
     set_params(root, {"split": {"test_share": 0.4, "near_duplicate_distance": 0.0}})
     output = dvc("repro", LAST, cwd=root)
-    best = re.search(r"rebalance auto is (\d+)", output)
+    best = re.search(r"rebalance (\d+) would bring", output)
     assert best, output
     set_params(root, {"split": {"rebalance": int(best[1])}})
     dvc("repro", LAST, cwd=root)
@@ -212,7 +212,8 @@ def test_the_config_hash_is_that_of_the_parameters_that_made_it(
     table = manager.versions()
     for place, name in enumerate(project.commits):
         params = project.params[name]
-        recorded = {"params.yaml": {"split": params["split"]}}
+        index = {"data.index": params["data"]["index"]}
+        recorded = {"params.yaml": index | {"split": params["split"]}}
         assert rows(table, "splits")[place]["config_hash"] == config_hash(recorded)
 
 

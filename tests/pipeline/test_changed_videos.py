@@ -106,7 +106,8 @@ def test_going_back_to_earlier_parameters_or_videos_runs_nothing(own: Path) -> N
     assert outs(own) != before
     git("checkout", "data/mine.dvc", cwd=own)
     dvc("checkout", "--force", "data/mine.dvc", cwd=own)
-    assert stages_run(dvc("repro", *LAST, cwd=own)) == set()
+    # DVC caches no run of a stage with a persistent out.
+    assert stages_run(dvc("repro", *LAST, cwd=own)) == {"create_splits"}
     assert outs(own) == before
 
 

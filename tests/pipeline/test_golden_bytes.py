@@ -62,7 +62,7 @@ def test_the_plan_of_the_sample() -> None:
 
 
 def test_the_pack_of_a_letterboxed_video() -> None:
-    """video.source.decoding.DECODING_VERSION"""
+    """video.clips.frames.DECODING_VERSION"""
     clip = read_frames(
         SQUARE, uniform_indices(24, 8), height=40, width=40, fit="letterbox", timing=None
     ).clip
@@ -70,7 +70,7 @@ def test_the_pack_of_a_letterboxed_video() -> None:
 
 
 def test_the_pack_of_a_cropped_video() -> None:
-    """video.source.decoding.DECODING_VERSION"""
+    """video.clips.frames.DECODING_VERSION"""
     clip = read_frames(
         SQUARE, uniform_indices(24, 8), height=40, width=40, fit="crop", timing=None
     ).clip

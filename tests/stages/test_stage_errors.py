@@ -337,7 +337,7 @@ def test_load_data_killed_or_failed_decodes_no_video_twice(project: Project) -> 
     project.write_params({"load_data": {"max_quarantined": 1}})
     code, output = project.run("load_data")
     assert code == 0, output
-    assert "load_data: 0 videos decoded, 11 known; 10 usable, 1 rows" in output
+    assert "load_data: 0 videos decoded, 11 known; 10 usable, 1 row" in output
     assert not saved.exists()
     tables = [project.root / f"data/{name}.parquet" for name in ("videos", "inspections")]
     contents = [table.read_bytes() for table in tables]

@@ -11,25 +11,36 @@ import pytest
 from mlops.files.atomic import write_bytes
 from stages import create_dataset, generate_augmentations
 from stages.create_dataset import pack_name
-from stages.params import Clips
 from video.augmentation.clip import augment_clip
 from video.augmentation.config import AugmentationRecipe, Range
+from video.clips.frames import ClipRecipe
 from video.clips.packs import pack_bytes, pack_key
 
 SHA256 = "ab" * 32
-CLIPS = Clips(frames=16, height=64, width=64, fit="letterbox")
+CLIPS = ClipRecipe(
+    frames=16, height=64, width=64, fit="letterbox", sampling="dense", fps=15.0, per_video=1
+)
 
 
 # --- create_dataset ----------------------------------------------------------------------------
 
 
 def test_every_parameter_of_the_clips_gives_other_packs() -> None:
-    changes: dict[str, Any] = {"frames": 8, "height": 32, "width": 32, "fit": "crop"}
+    changes: dict[str, Any] = {
+        **{"frames": 8, "height": 32, "width": 32, "fit": "crop"},
+        **{"sampling": "uniform", "fps": 12.5, "per_video": 2},
+    }
     assert changes.keys() == vars(CLIPS).keys()
 
     changed = [replace(CLIPS, **{name: value}) for name, value in changes.items()]
 
-    assert len({pack_name(SHA256, clips) for clips in (CLIPS, *changed)}) == 5
+    assert len({pack_name(SHA256, clips) for clips in (CLIPS, *changed)}) == 8
+
+
+def test_a_rate_that_is_not_used_changes_no_pack() -> None:
+    uniform = replace(CLIPS, sampling="uniform")
+
+    assert pack_name(SHA256, replace(uniform, fps=12.5)) == pack_name(SHA256, uniform)
 
 
 def test_another_video_or_decoder_gives_another_pack(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,8 +66,8 @@ def middle(limits: Range, kind: type) -> Any:
 HINTS = get_type_hints(AugmentationRecipe, include_extras=True)
 TASK = generate_augmentations.Task(
     source=f"{pack_key(SHA256, {})}.npy",
-    offset_bytes=128,
-    clip_sha256="12" * 32,
+    offsets_bytes=(128,),
+    clip_sha256s=("12" * 32,),
     shape=(16, 64, 64, 3),
     sha256=SHA256,
     seed=0,
@@ -105,8 +116,8 @@ def test_the_copies_are_numbered_from_nought(
     write_bytes(generate_augmentations.PACKS / TASK.source, source)
     task = replace(
         TASK,
-        offset_bytes=len(source) - clip.nbytes,
-        clip_sha256=hashlib.sha256(clip.tobytes()).hexdigest(),
+        offsets_bytes=(len(source) - clip.nbytes,),
+        clip_sha256s=(hashlib.sha256(clip.tobytes()).hexdigest(),),
     )
 
     rows = generate_augmentations.make_pack(task)

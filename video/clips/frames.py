@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
+# Of the pixels of a sampled frame: part of the keys of packs, and of the files of models.
+DECODING_VERSION = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRecipe:

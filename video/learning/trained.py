@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from video.clips.frames import ClipRecipe
+from video.clips.frames import DECODING_VERSION, ClipRecipe
 from video.clips.loading import Batch
 from video.learning.predict import predict
 from video.models.classifiers import Normalize, build_model
@@ -17,8 +17,9 @@ from video.models.registry import MODULES
 from video.models.shape import ModelShape
 
 # What a published model holds of the initial weights' file, beside its own weights: its name in
-# the registry, its labels in the order of the outputs, its shape, and how clips are made.
-DESCRIPTION = ("architecture", "labels", "shape", "clips")
+# the registry, its labels in the order of the outputs, its shape, how clips are made, the version
+# of their pixels, and how these are normalized.
+DESCRIPTION = ("architecture", "labels", "shape", "clips", "decoding", "normalization")
 
 
 class NoModelError(ValueError):
@@ -49,6 +50,11 @@ class TrainedModel:
         name = state["architecture"]
         if name not in MODULES:
             raise NoModelError(f"expected one of {', '.join(MODULES)}, got a model '{name}'")
+        if state["decoding"] != DECODING_VERSION:
+            raise NoModelError(
+                f"expected a model of clips whose pixels are of version {DECODING_VERSION}, got "
+                f"version {state['decoding']}; use the commit that trained it, or train anew"
+            )
         network = build_model(name, ModelShape(**state["shape"]))
         network.load_state_dict(state["model"])
         clips = ClipRecipe(**state["clips"])

@@ -58,13 +58,19 @@ class Normalize(nn.Module):
 
     def __init__(self, model_name: str) -> None:
         super().__init__()
-        mean, std = model_module(model_name).normalization(model_name)
+        mean, std = normalization(model_name).values()
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1, 1), False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1, 1), False)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         channels_first = clips.permute(0, 4, 1, 2, 3).to(torch.float32)
         return (channels_first / 255.0 - self.mean) / self.std
+
+
+def normalization(model_name: str) -> dict[str, list[float]]:
+    """Return "mean" and "std" of the channels, for pixels in [0, 1]."""
+    mean, std = model_module(model_name).normalization(model_name)
+    return {"mean": list(mean), "std": list(std)}
 
 
 def model_module(name: str) -> ModelModule:

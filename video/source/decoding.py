@@ -36,8 +36,6 @@ from video.source.dynamic_range import has_high_range, standard_range
 
 Fit = Literal["letterbox", "crop"]
 
-DECODING_VERSION = 3
-
 # Area averaging keeps small texture from aliasing; the other three make swscale give the same
 # bytes on every CPU.
 _SCALING = (

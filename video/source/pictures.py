@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from video.clips.frames import uniform_indices
+from video.clips.frames import DECODING_VERSION, uniform_indices
 from video.clips.packs import pack_bytes, pack_key
 from video.source.container import decoder_versions
-from video.source.decoding import DECODING_VERSION, read_frames
+from video.source.decoding import read_frames
 
 SHAPE = (8, 72, 128)  # frames, height, width
 
