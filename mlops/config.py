@@ -68,6 +68,7 @@ class RunConfig:
 
     `data_csv` names the index alone. Where the videos lie, and how the index calls things, is
     `set_params=["data.root=data/mine", "data.group_column=source", "data.labels=[fight, calm]"]`.
+    Values of `train` are those of every model that has none of its own in `train_of`.
     `num_workers` are processes of the data stages, and threads of training.
     `early_stopping_patience` goes with `set_params=["train.publish=best"]`.
 

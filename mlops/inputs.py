@@ -105,7 +105,12 @@ class StageInputs:
         for stage in stages:
             for name, sections in recorded.get(stage, StageRecord()).params.items():
                 made, now = flatten(sections), self._params.get(name, {})
-                for key, old, new in _differences(made, now, made.keys() & now.keys()):
+                # Of what this stage reads too, a key that only one of both has is a difference.
+                read = [
+                    section for section in sections if _is_below(section, self._keys.get(name, ()))
+                ]
+                shared = {key for key in made.keys() | now.keys() if _is_below(key, read)}
+                for key, old, new in _differences(made, now, shared | (made.keys() & now.keys())):
                     faults.setdefault(
                         f"{name}: {key}", f"expected {old}, with which {stage} ran, got {new}"
                     )
@@ -156,7 +161,8 @@ def stage_inputs(stage: str) -> StageInputs:
     for item in declared.get("params", []):
         # A file of its own is a mapping; without keys, all of it is read.
         for name, listed in item.items() if isinstance(item, dict) else [(PARAMS, [item])]:
-            keys.setdefault(name, []).extend(listed or _document(name))
+            found = (_resolved(key, values) for key in listed or _document(name))
+            keys.setdefault(name, []).extend(key for key in found if key is not None)
     return StageInputs([Path(text) for text in texts if text is not None], keys)
 
 
@@ -227,7 +233,12 @@ def _resolved(text: str, values: Mapping[str, Any]) -> str | None:
 def _values(name: str, keys: Collection[str]) -> dict[str, Any]:
     """Return the values below the keys by their full dotted keys."""
     flat = flatten(_document(name))
-    return {full: flat[full] for full in flat if any(f"{full}.".startswith(f"{k}.") for k in keys)}
+    return {full: flat[full] for full in flat if _is_below(full, keys)}
+
+
+def _is_below(key: str, sections: Collection[str]) -> bool:
+    """Return whether a dotted key is one of these sections or lies in one."""
+    return any(f"{key}.".startswith(f"{section}.") for section in sections)
 
 
 def _content_at_start(path: Path) -> bytes | str | None:

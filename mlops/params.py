@@ -37,6 +37,7 @@ _EXPECTED = {
     "list_type": "a list",
     "tuple_type": "a list",
     "dataclass_type": "a section with keys",
+    "dict_type": "a section with keys",
     "finite_number": "a finite number",
 }
 
@@ -151,7 +152,17 @@ def _rename(location: Sequence[int | str], kind: type) -> str:
     return f"did you mean {close[0]}?" if close else f"remove it (known: {', '.join(known)})"
 
 
-def _known_keys(section: Sequence[int | str], kind: type) -> list[str]:
+def _known_keys(section: Sequence[int | str], kind: Any) -> list[str]:
+    fields = _fields(kind)
     for name in section:
-        kind = getattr(kind, "__dataclass_fields__")[name].type  # noqa: B009
-    return list(getattr(kind, "__dataclass_fields__", ()))
+        fields = _fields(fields[str(name)])
+    return list(fields)
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Return the types of the keys of a section: a dataclass, or a dict that names its keys."""
+    kind = getattr(kind, "__origin__", kind)  # of Annotated
+    fields = getattr(kind, "__dataclass_fields__", None)
+    if fields is None:
+        return getattr(kind, "__annotations__", {})
+    return {name: field.type for name, field in fields.items()}

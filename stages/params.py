@@ -7,11 +7,19 @@ sees it. What each means stands there too, beside its value and with its unit.
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 from annotated_types import Ge, Gt, Interval, Len
-from pydantic import AfterValidator, BeforeValidator, PlainValidator, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    with_config,
+)
 from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict  # pydantic takes none of typing's before Python 3.12
 
 from mlops.errors import PipelineError
 from mlops.params import STRICT, read_parameters
@@ -308,6 +316,40 @@ class Train:
     num_threads: Count
 
 
+# Some of the values of `train`, for one model. Models are compared by what `monitor` names.
+if TYPE_CHECKING:
+    OwnValues = dict[str, Any]
+    TrainOf = dict[ModelName, OwnValues]
+else:
+    _kinds = get_type_hints(Train, include_extras=True)
+    del _kinds["monitor"]
+    OwnValues = with_config(STRICT)(TypedDict("OwnValues", _kinds, total=False))
+    TrainOf = with_config(STRICT)(
+        TypedDict("TrainOf", dict.fromkeys(MODULES, OwnValues), total=False)
+    )
+
+
+def _fitting_train(train_of: TrainOf, info: ValidationInfo) -> TrainOf:
+    """Check that every model to be trained has its entry, and that each fits what stays."""
+    models: list[str] = info.data.get("models", [])
+    train: Any = info.data.get("train")  # None where it has a fault itself
+    faults = [
+        f"train_of: expected a key for each of models, got none for {model}; add {model}: {{}} "
+        "there, or values of its own"
+        for model in models
+        if model not in train_of
+    ]
+    for model in train_of if train else ():
+        try:
+            training_of(model, train, train_of)
+        except ValidationError as error:
+            found = {detail["ctx"]["error"] for detail in error.errors()}
+            faults += [f"train_of.{model}: with train: {fault}" for fault in found]
+    if faults:
+        raise ValueError("; ".join(faults))
+    return train_of
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Evaluate:
     batch_size: Count
@@ -348,6 +390,7 @@ class Params:
     augment: Augment
     init_model: InitModel
     train: Train
+    train_of: Annotated[TrainOf, AfterValidator(_fitting_train)]  # after the models and train
     evaluate: Evaluate
     report: Report
     runtime: Runtime
@@ -356,6 +399,11 @@ class Params:
 def read_params() -> Params:
     """Read params.yaml of the current directory; report all faults in one `PipelineError`."""
     return read_parameters(PARAMS_FILE, Params)
+
+
+def training_of(model: str, train: Train, train_of: TrainOf) -> Train:
+    """Return the values of a model: its own, and where it has none those of all."""
+    return Train(**vars(train) | train_of.get(model, {}))
 
 
 def named_cells(params: Params) -> list[Cell]:

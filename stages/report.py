@@ -254,6 +254,7 @@ def resolved(params: Params) -> dict[str, object]:
             "augment": vars(params.augment),
             "init_model": vars(params.init_model),
             "train": vars(params.train),
+            "train_of": {model: params.train_of.get(model, {}) for model in params.models},
             "evaluate": vars(params.evaluate),
         }
     )

@@ -7,7 +7,7 @@ the last checkpoint: the same command goes on from there and ends with the same 
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from mlops.session import Progress, Session
 from mlops.stage import parse_options, run_stage
 from mlops.training import TrainingProcess, TrainingRun, TrainingRuntime, open_run, run_on_devices
 from stages.identity import LIBRARIES, training_identity, why_not_extended
-from stages.params import Params, Train, check_cell, read_params
+from stages.params import Params, Train, check_cell, read_params, training_of
 from stages.paths import AUGMENTED, AUGMENTED_PACKS, CLIPS, PACKS, SPLITS, Cell
 from video.augmentation.config import AugmentationRecipe
 from video.clips.loading import Batch
@@ -55,6 +55,9 @@ def main(inputs: StageInputs) -> None:
     stop = stop_flag()
     params = read_params()
     check_cell(cell, params)
+    if own := params.train_of.get(cell.model):
+        log(f"{cell.name}: values of its own: {', '.join(f'{k} {v}' for k, v in own.items())}")
+    params = replace(params, train=training_of(cell.model, params.train, params.train_of))
     seed = derive_seed(cell.seed, "train", cell.model, cell.fold)
     make_deterministic(seed, num_threads=params.train.num_threads)
     run_on_devices(

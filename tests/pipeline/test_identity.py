@@ -109,6 +109,16 @@ def test_remarks_and_progress_edited_after_a_training_publish_the_same_bytes(
     assert stages_run(dvc("repro", cwd=workspace)) == set()
 
 
+def test_a_models_own_values_train_its_cells_alone(workspace: Path) -> None:
+    set_params(workspace, {"train_of": {"r3d_18": {"epochs": 30}}})
+    assert stages_run(dvc("repro", cwd=workspace)) == {"report"}
+    set_params(workspace, {"train_of": {"small3d": {"epochs": 1}}})
+    output = dvc("repro", "train", cwd=workspace)
+    assert stages_run(output) == {"train"}
+    assert "train: small3d fold 0 seed 0: values of its own: epochs 1" in output
+    assert len((workspace / CELL.history).read_text().splitlines()) == 2
+
+
 def test_a_replaced_file_of_weights_is_taken_over_anew(workspace: Path) -> None:
     given, taken = workspace / "data/given.pt", workspace / CELL.initial_weights
     set_params(workspace, {"init_model": {"weights": "file", "weights_file": "data/given.pt"}})

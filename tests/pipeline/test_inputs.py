@@ -181,6 +181,7 @@ def test_a_label_changed_while_videos_are_loaded_publishes_nothing(
 def test_a_report_of_other_parameters_than_the_results_have_is_refused(workspace: Path) -> None:
     """As if the value had been edited between the training and the report."""
     set_params(workspace, {"train": {"learning_rate": 1e-4}})
+    set_params(workspace, {"train_of": {"small3d": {"clip_norm": 1.0}, "s3d": {}}})
     before = (workspace / "report.html").read_bytes()
     code, output = run_stage("report", cwd=workspace)
     assert code == 1
@@ -188,6 +189,8 @@ def test_a_report_of_other_parameters_than_the_results_have_is_refused(workspace
         f"report: params.yaml: train.learning_rate: expected 0.002, with which {TRAIN} ran, "
         "got 0.0001\n"
     ) in output
+    assert f"train_of.small3d.clip_norm: expected no value, with which {TRAIN} ran, got" in output
+    assert "s3d" not in output.replace("small3d", "")
     assert (workspace / "report.html").read_bytes() == before
 
 
@@ -294,9 +297,10 @@ class TestStageInputs:
     ) -> None:
         Path("dvc.yaml").write_text(
             "stages:\n  train:\n    deps: ['${train.name}.csv', 'init/${item.model}.pt', packs]\n"
-            "    params: [seed, other.yaml: [a]]\n"
+            "    params: [seed, 'of.${item.model}', other.yaml: [a]]\n"
         )
-        Path("params.yaml").write_text("seed: 0\ntrain: {name: index}\n")
+        values = "seed: 0\ntrain: {name: index}\nof: {s3d: {n: 1}, small3d: {n: 1}}\n"
+        Path("params.yaml").write_text(values)
         Path("other.yaml").write_text("a: {b: 1}\nc: 2\n")
         monkeypatch.setattr(sys, "argv", ["train", "--model", "small3d"])
         inputs = stage_inputs("train")
@@ -304,7 +308,10 @@ class TestStageInputs:
             Path(name).parent.mkdir(exist_ok=True)
             Path(name).write_text("new")
         Path("other.yaml").write_text("a: {b: 2}\nc: 3\n")
-        assert [fault.split(":")[0] for fault in self.changes(inputs).splitlines()[:3]] == [
+        Path("params.yaml").write_text(values.replace("n: 1", "n: 2"))
+        faults = self.changes(inputs).splitlines()[:4]
+        assert faults[0].startswith("params.yaml: of.small3d.n: expected 1 as at the start, got 2")
+        assert [fault.split(":")[0] for fault in faults[1:]] == [
             "other.yaml",
             "index.csv",
             "init/small3d.pt",

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from mlops.errors import PipelineError
 from mlops.files.yaml_text import load_yaml
 from mlops.params import STRICT, read_parameters, section_as
-from stages.params import Params, Sample, read_params
+from stages.params import Params, Sample, read_params, training_of
 from video.synthesis.plan import SampleRecipe, plan_sample
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -302,6 +302,36 @@ def test_an_unknown_model_is_told_the_known_ones(tmp_path: Path) -> None:
             "improvement",
         ),
         (
+            {"train_of.r3d_8": {}},
+            "train_of.r3d_8: expected no such key, got a section with the keys (none); did you "
+            "mean r3d_18?",
+        ),
+        (
+            {"train_of.r3d_18.learning_rat": 1e-4},
+            "train_of.r3d_18.learning_rat: expected no such key, got float 0.0001; did you mean "
+            "learning_rate?",
+        ),
+        (
+            {"train_of.r3d_18.learning_rate": "1e-4"},
+            "train_of.r3d_18.learning_rate: expected a number, got str '1e-4'; write 1e-4 without "
+            "quotes",
+        ),
+        (
+            {"train_of.small3d": None},
+            "train_of.small3d: expected a section with keys, got nothing (null); write a section "
+            "with keys",
+        ),
+        (
+            {"train_of.small3d": REMOVED, "models": ["s3d", "small3d"]},
+            "train_of: expected a key for each of models, got none for small3d; add small3d: {} "
+            "there, or values of its own",
+        ),
+        (
+            {"train_of.r3d_18.micro_batches": 9},
+            "train_of.r3d_18: with train: train.micro_batches: expected at most 8, which leaves 2 "
+            "clips of train.batch_size = 16 in each, got 9; lower it",
+        ),
+        (
             {"experiment.name": "my run"},
             "experiment.name: expected at most 100 letters, digits, '_', '-' and '.', got "
             "'my run'; it names a directory below runs/",
@@ -323,6 +353,18 @@ def test_values_that_disagree_are_told_by_name(
     changes: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:
     assert faults(tmp_path, changes) == [expected]
+
+
+def test_models_are_compared_by_one_metric(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, {"train_of.r3d_18.monitor": "loss"})
+    assert fault.startswith("train_of.r3d_18.monitor: expected no such key, got str 'loss'; remove")
+
+
+def test_a_model_has_its_own_values_and_else_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    train, train_of = read_params().train, {"s3d": {"epochs": 3}, "small3d": {}}
+    assert training_of("s3d", train, train_of) == dataclasses.replace(train, epochs=3)
+    assert training_of("small3d", train, train_of) == train
 
 
 @pytest.mark.parametrize("root", ["data", ".", "./data/", "data/generated_sample/.."])
