@@ -1,11 +1,13 @@
 """One identity: what can change a result decides on training again, and nothing else."""
 
+import json
 import re
 import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from mlops.files.atomic import content_hash
 from mlops.files.checkpoint_file import load_checkpoint
 from mlops.files.source import meaning
 from stages.identity import DECISIVE, training_code
-from tests.support.clone import CELL, ROOT, dvc, set_params, stages_run
+from tests.support.clone import CELL, ROOT, dvc, git, set_params, stages_run
 from tests.support.trainer import MODEL, results, stopped_run, the_run, train
 
 LONG: dict[str, Any] = {"train": {"epochs": 4, "batch_size": 4, "schedule": "constant"}}
@@ -131,58 +133,33 @@ def test_a_replaced_file_of_weights_is_taken_over_anew(workspace: Path) -> None:
 
 
 def test_a_new_model_metric_and_augmentation_train_no_cell_again(workspace: Path) -> None:
-    before = outs(workspace)
-    add_model(workspace)
-    add_metric(workspace)
-    add_augmentation(workspace)
+    """As the pages say how to add them."""
+    before = {path: content_hash(workspace / path) for path in (MODEL, CELL.history)}
+    shutil.copy(ROOT / "examples/own_model.py", workspace / "video/models/own_model.py")
+    for name in ("own_model", "own_augmentation", "own_metrics"):
+        apply_page(workspace, ROOT / f"docs/{name}.md")
     output = dvc("repro", cwd=workspace)
     assert {"generate_augmentations", "init_model", "train", "evaluate"} <= stages_run(output)
     assert "train loss" not in output
-    assert outs(workspace) == before
-    assert (workspace / MODEL).exists()
+    assert {path: content_hash(workspace / path) for path in before} == before
+    scores = json.loads((workspace / CELL.evaluation).read_text())["test"]
+    assert -1 <= scores["kappa"] <= scores["accuracy"]
 
-    set_params(workspace, {"models": ["small3d", "tiny"], "train": {"epochs": 1}})
-    set_params(workspace, {"augment": {"online": True, "fade_probability": 1.0}})
-    assert "train: tiny fold 0 seed 0: epoch 0: train loss" in dvc("repro", cwd=workspace)
-
-
-def add_model(root: Path) -> None:
-    shutil.copy(root / "video/models/small3d.py", root / "video/models/tiny.py")
-    edit(
-        root / "video/models/registry.py",
-        '    "small3d": "video.models.small3d",\n',
-        '    "small3d": "video.models.small3d",\n    "tiny": "video.models.tiny",\n',
-    )
+    set_params(workspace, {"augment": {"grayscale_probability": 1.0, "noise_probability": 0.0}})
+    own = ("-S", "+train_of.own_model={}", "-S", "models=[own_model]", "-S", "train.epochs=1")
+    output = dvc("exp", "run", *own, cwd=workspace)
+    assert "train: own_model fold 0 seed 0: epoch 0: train loss" in output
+    packs = [np.load(path) for path in (workspace / "data/augmented").glob("*.npy")]
+    assert packs
+    assert all((pack == pack[..., :1]).all() for pack in packs)
 
 
-def add_metric(root: Path) -> None:
-    edit(
-        root / "video/scoring/metrics.py",
-        "\ndef classification_metrics(",
-        "\ndef error_rate(accuracy: float) -> float:\n    return 1 - accuracy\n\n\n"
-        "def classification_metrics(",
-    )
-
-
-def add_augmentation(root: Path) -> None:
-    for name, kind in (
-        ("video/augmentation/config.py", "Probability"),
-        ("stages/params.py", "Probability"),
-    ):
-        edit(
-            root / name,
-            f"    reversal_probability: {kind}\n",
-            f"    fade_probability: {kind}\n    reversal_probability: {kind}\n",
-        )
-    edit(
-        root / "params.yaml",
-        "  reversal_probability:",
-        "  fade_probability: 0.0\n  reversal_probability:",
-    )
-    path = root / "video/augmentation/clip.py"
-    edit(path, "    return apply_parameters(", "    augmented = apply_parameters(")
-    faded = "    return augmented // 2 if recipe.fade_probability else augmented\n"
-    edit(path, "\n\n\ndef _check_clip", f"\n{faded}\n\ndef _check_clip")
+def apply_page(root: Path, page: Path) -> None:
+    """Apply the lines that a page shows to add."""
+    (shown,) = re.findall(r"^```diff\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    (root / "shown.diff").write_text(shown)
+    git("apply", "shown.diff", cwd=root)
+    (root / "shown.diff").unlink()
 
 
 def test_code_that_dvc_yaml_does_not_declare_is_refused(workspace: Path) -> None:
