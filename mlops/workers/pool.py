@@ -4,8 +4,10 @@ The workers are processes of this machine, or of the machines of a Dask cluster.
 changes the time and nothing else.
 """
 
+import math
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -61,12 +63,19 @@ class WorkerPool:
     of these ends the work. A task whose process crashed is tried once more in a new one.
     """
 
-    def __init__(self, executor: Executor, limits: Limits | None = None) -> None:
+    def __init__(
+        self, executor: Executor, limits: Limits | None = None, *, max_ahead: float = math.inf
+    ) -> None:
+        """Prepare a pool.
+
+        max_ahead: tasks begun or done whose results nobody has taken yet, on this machine; for
+        results that are large.
+        """
         self._limits = limits
         self._processes = (
             DaskProcesses(executor.dask_address, limits)
             if executor.executor == "dask"
-            else _LocalProcesses(executor.workers, limits)
+            else _LocalProcesses(executor.workers, limits, max_ahead)
         )
 
     def __enter__(self) -> "WorkerPool":
@@ -92,18 +101,29 @@ class WorkerPool:
 class _LocalProcesses:
     """Processes of this machine, each run by a thread."""
 
-    def __init__(self, workers: int, limits: Limits | None) -> None:
+    def __init__(self, workers: int, limits: Limits | None, max_ahead: float) -> None:
         self._processes = WorkerProcesses(process_options(limits))
         self._threads = ThreadPoolExecutor(workers)
+        self._max_ahead = max_ahead
 
     def outcomes(self, calls: Sequence[Call]) -> Generator[Outcome, None, None]:
         stopped = Event()
+
+        def run(call: Call) -> Outcome:
+            return self._processes.run(pack(call), lambda: not stopped.is_set())
+
+        ahead: deque[Future[Outcome]] = deque()
         try:
-            yield from self._threads.map(
-                lambda call: self._processes.run(pack(call), lambda: not stopped.is_set()), calls
-            )
+            for call in calls:
+                if len(ahead) >= self._max_ahead:
+                    yield ahead.popleft().result()
+                ahead.append(self._threads.submit(run, call))
+            while ahead:
+                yield ahead.popleft().result()
         finally:
             stopped.set()
+            for future in ahead:
+                future.cancel()
 
     def close(self) -> None:
         self._processes.close()

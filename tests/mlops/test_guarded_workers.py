@@ -22,6 +22,11 @@ def divide(task: int) -> float:
     return 1 / task
 
 
+def touch(path: Path) -> str:
+    path.touch()
+    return path.name
+
+
 def misbehave(task: str) -> str:
     """Do what the task says, else give it back."""
     if task == "hang":
@@ -157,6 +162,20 @@ def test_a_slow_taker_of_results_makes_no_timeouts() -> None:
         taken.append(result)
         time.sleep(1.2)
     assert taken == ["a", "b", "c"]
+
+
+def test_no_more_tasks_are_begun_than_may_be_ahead_of_the_taker(tmp_path: Path) -> None:
+    paths = [tmp_path / str(number) for number in range(12)]
+    executor = Executor(executor="processes", workers=2)
+    with WorkerPool(executor, Limits(time_sec=20, memory_mb=100), max_ahead=3) as pool:
+        results = pool.map(touch, paths)
+        taken = [next(results)]
+        time.sleep(0.3)
+        begun = len(list(tmp_path.iterdir()))
+        taken += results
+
+    assert 1 <= begun <= 3
+    assert taken == [path.name for path in paths]
 
 
 def test_without_guarded_tasks_there_are_no_results() -> None:
