@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from video.report import figures
-from video.report.page import TEMPLATE, number, over_folds, render_page
+from video.report.page import STYLE, number, over_folds, render_page
 from video.report.page_content import (
     AugmentedClip,
     Baseline,
@@ -513,7 +513,7 @@ def luminance(color: str) -> float:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_has_the_contrast_that_accessibility_asks_for(scheme: int) -> None:
     # WCAG 2 AA: 4.5 to 1 for text.
-    found = re.findall(r"--([\w-]+): (#[0-9a-f]{6})", TEMPLATE.read_text(encoding="utf-8"))
+    found = re.findall(r"--([\w-]+): (#[0-9a-f]{6})", STYLE.read_text(encoding="utf-8"))
     color = dict(found[scheme * len(found) // 2 :][: len(found) // 2])
     pairs = [(ink, paper) for ink in ("ink", "muted", "val") for paper in ("paper", "card")]
     pairs += [("ink", "hit"), ("ink", "miss"), ("ink", "cell"), ("muted", "cell"), ("bad", "card")]

@@ -22,20 +22,19 @@ from video.report import figures
 from video.report.page_content import Example, ReportPage
 from video.scoring.outcomes import Outcome
 
-TEMPLATE = Path(__file__).with_name("page.html.j2")
+FOLDER = Path(__file__).parent
+STYLE = FOLDER / "style.css"  # of all pages
 NUM_QUARANTINED_SHOWN = 50
 
 
 def render_page(page: ReportPage) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=number, over_folds=over_folds, percent=_percent, total=_total)
+    environment = page_environment()
+    environment.filters.update(over_folds=over_folds, total=_total)
     environment.globals.update(
         confusion=_confusion, num_videos=_num_videos, of_class=_of_class, of_split=_of_split,
-        picture=_picture, sheet=figures.contact_sheet, strip=figures.strip_image,
+        sheet=figures.contact_sheet, strip=figures.strip_image,
     )  # fmt: skip
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return environment.get_template("page.html.j2").render(
         page=page,
         models=_by_model(page.cells),
         several_folds=len({cell.fold for cell in page.cells}) > 1,
@@ -46,6 +45,20 @@ def render_page(page: ReportPage) -> str:
         count_labels=_count_labels(page),
         num_quarantined_shown=NUM_QUARANTINED_SHOWN,
     )
+
+
+def page_environment() -> jinja2.Environment:
+    """Return what all pages have: their templates and style, and how numbers and pictures look."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, percent=_percent)
+    environment.globals.update(picture=_picture)
+    return environment
 
 
 def number(value: float | None) -> Markup:
@@ -253,8 +266,13 @@ def _of_class(
 
 
 def _picture(image: figures.Image, alt: str) -> Markup:
-    data = base64.b64encode(figures.jpeg_bytes(image)).decode("ascii")
-    height, width = image.shape[:2]
+    return embedded(figures.jpeg_bytes(image), image.shape[:2], alt)
+
+
+def embedded(jpeg: bytes, size: tuple[int, ...], alt: str) -> Markup:
+    """Return the element of a picture, with its bytes inside; `size` is height and width in px."""
+    data = base64.b64encode(jpeg).decode("ascii")
+    height, width = size
     tag = '<img src="data:image/jpeg;base64,{}" alt="{}" width="{}" height="{}">'
     return Markup(tag).format(data, alt, width, height)
 
