@@ -11,7 +11,8 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from commands.predict import USABLE, Task, load_model, read_video, videos_in
+from commands.predict.models import load_model
+from commands.predict.reading import USABLE, Task, read_video, videos_in
 from mlops.determinism import make_deterministic
 from mlops.errors import CODE, PipelineError
 from mlops.files import atomic

@@ -19,7 +19,8 @@ from safetensors import safe_open
 from torch import nn
 
 from commands.export import CPU, clips_to_compare, command
-from commands.predict import Task, averaged, load_model, read_video
+from commands.predict.models import averaged, load_model
+from commands.predict.reading import Task, read_video
 from mlops.errors import PipelineError
 from mlops.files.atomic import content_hash
 from mlops.files.checkpoint_file import State, load_checkpoint, save_checkpoint
