@@ -1,6 +1,6 @@
-"""The commands of `python -m commands`, a module each.
+"""The commands of `python -m commands`, a module or package each.
 
-A module has `command`, made with click, and a docstring whose first line says what it does. Nothing
+It has `command`, made with click, and a docstring whose first line says what it does. Nothing
 else names it. Faults of the user are `PipelineError`s, those of the command line click's.
 """
 

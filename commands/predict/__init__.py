@@ -23,7 +23,9 @@ from commands.predict.request import Request
 )
 @click.option("--device", default="auto", help="auto, cpu or cuda.  [auto]")
 @click.option("--workers", default=2, metavar="N", help="Processes that decode.  [2]")
-@click.option("--threads", default=2, metavar="N", help="CPU threads of the models.  [2]")
+@click.option(
+    "--threads", type=int, metavar="N", help="CPU threads of the models.  [1 if small, else 2]"
+)
 @click.option("--time-limit", default=300.0, metavar="SECONDS", help="Of one video.  [300]")
 @click.option("--memory-limit", default=2000, metavar="MB", help="Of one video.  [2000]")
 @click.option("--max-duration", default=600.0, metavar="SECONDS", help="Of a video.  [600]")

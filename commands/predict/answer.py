@@ -18,17 +18,21 @@ from mlops.files import atomic
 from mlops.processes.progress import counted, track
 from mlops.workers.pool import Executor, WorkerPool
 from video.clips.frames import ClipRecipe
+from video.learning.trained import TrainedModel
 
 MAX_AHEAD_BYTES = 500_000_000  # of clips
+
+SMALL_MODEL = 1_000_000  # parameters
 
 SOME_FAILED, ALL_FAILED = 3, 1  # exit codes
 
 
 def answer(request: Request) -> None:
-    make_deterministic(0, num_threads=request.threads)
+    make_deterministic(0, num_threads=request.threads or 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = device if request.device == "auto" else torch.device(request.device)
     trained = load_models(request.models, device)
+    torch.set_num_threads(request.threads or num_threads(trained))
     labels, recipe = trained[0].labels, trained[0].clips
     top = request.top or 0
     check_top(top, labels)
@@ -50,9 +54,8 @@ def answer(request: Request) -> None:
 
         page = Page(request, recipe, labels)
     predictions = []
-    with WorkerPool(
-        Executor(executor="processes", workers=request.workers), request.limits
-    ) as pool:
+    executor = Executor(executor="processes", workers=request.workers)
+    with WorkerPool(executor, request.limits, max_ahead=max_ahead(recipe, request)) as pool:
         readings = track(read(tasks, pool), total=len(tasks), task="predict")
         for prediction in predicted(readings, trained, device):
             if page is not None:
@@ -72,6 +75,12 @@ def answer(request: Request) -> None:
     if failed:
         print(f"{counted(failed, 'video')} of {len(tasks)} could not be predicted")
         sys.exit(ALL_FAILED if failed == len(tasks) else SOME_FAILED)
+
+
+def num_threads(trained: Sequence[TrainedModel]) -> int:
+    """Return one thread for small models: a second one would only wait, and take from decoding."""
+    sizes = [sum(each.numel() for each in model.network.parameters()) for model in trained]
+    return 1 if max(sizes) <= SMALL_MODEL else 2
 
 
 def check_top(top: int, labels: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ class Request:
     known: str | None = None
     device: str = "auto"
     workers: int = 2
-    threads: int = 2
+    threads: int | None = None
     time_limit: float = 300.0
     memory_limit: int = 2000
     max_duration: float = 600.0

@@ -1,5 +1,6 @@
 """The videos that training saw, and warnings of predictions that these do not bear out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +116,10 @@ def known_pictures(facts: Sequence[VideoFacts], table: pl.DataFrame) -> dict[str
 
 
 def ranges(table: pl.DataFrame) -> dict[str, tuple[float, float]]:
-    """Return the least and the greatest of what is `measured` of the videos."""
+    """Return the least and the greatest of what is `measured` of the videos; 0 is not known."""
     rows = [measured(row) for row in table.drop("fingerprint").iter_rows(named=True)]
-    return {name: (min(row[name] for row in rows), max(row[name] for row in rows)) for name in UNIT}
+    known = {name: [row[name] for row in rows if row[name] > 0] for name in UNIT}
+    return {name: (min(values), max(values)) for name, values in known.items() if values}
 
 
 def measured(facts: Mapping[str, Any]) -> dict[str, float]:
@@ -132,25 +134,23 @@ def measured(facts: Mapping[str, Any]) -> dict[str, float]:
 
 def unusual(facts: VideoFacts, limits: Mapping[str, tuple[float, float]]) -> list[str]:
     own = measured(vars(facts))
-    return [
-        f"{name} {number(own[name], name)}, training videos {span(limits, name)}"
-        for name in ("rate", "aspect")
-        if not (1 - OUTSIDE) * limits[name][0] <= own[name] <= (1 + OUTSIDE) * limits[name][1]
-    ]
+    told = []
+    for name in ("rate", "aspect"):
+        low, high = limits.get(name, (0.0, math.inf))
+        # A rate of 0 is not known.
+        if own[name] and not (1 - OUTSIDE) * low <= own[name] <= (1 + OUTSIDE) * high:
+            told.append(beside(name, own[name], limits))
+    return told
 
 
 def short(duration_sec: float, limits: Mapping[str, tuple[float, float]]) -> str:
-    if duration_sec >= SHORTER * limits["duration"][0]:
+    shortest, _ = limits.get("duration", (0.0, math.inf))
+    if duration_sec >= SHORTER * shortest:
         return ""
-    return (
-        f"duration {number(duration_sec, 'duration')}, training videos {span(limits, 'duration')}"
-    )
+    return beside("duration", duration_sec, limits)
 
 
-def span(limits: Mapping[str, tuple[float, float]], name: str) -> str:
-    low, high = limits[name]
-    return f"{low:.3g} to {number(high, name)}"
-
-
-def number(value: float, name: str) -> str:
-    return f"{value:.3g}{UNIT[name]}"
+def beside(name: str, value: float, limits: Mapping[str, tuple[float, float]]) -> str:
+    low, high = (f"{limit:.3g}" for limit in limits[name])
+    known = low if low == high else f"{low} to {high}"
+    return f"{name} {value:.3g}{UNIT[name]}, training videos {known}{UNIT[name]}"

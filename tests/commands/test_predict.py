@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ import polars as pl
 import pytest
 import torch
 
-from commands.predict.answer import check_top
+from commands.predict.answer import check_top, max_ahead
 from commands.predict.models import Prediction, averaged, batches, load_models, predicted
 from commands.predict.reading import Reading, Task, read_video, videos_in
 from commands.predict.request import Request
@@ -23,13 +24,15 @@ from commands.predict.training_videos import (
     TrainingVideos,
     load_training_videos,
     measured,
+    ranges,
+    unusual,
     warnings_of,
 )
 from mlops.errors import PipelineError
 from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
 from tests.support.clone import CELL, environment
 from video.clips.frames import ClipRecipe
-from video.source.facts import facts_table
+from video.source.facts import VideoFacts, facts_table
 from video.source.inspection import inspect_video
 from video.synthesis.encoding import CodecName, encode_video
 
@@ -150,6 +153,18 @@ def test_no_more_classes_are_named_than_there_are() -> None:
     check_top(2, ["a", "b"])
     with pytest.raises(click.UsageError, match="--top: expected at most 2, as many as the model"):
         check_top(3, ["a", "b"])
+
+
+def test_fewer_videos_are_read_ahead_the_larger_their_clips_are() -> None:
+    small, large = (
+        ClipRecipe(frames=16, height=side, width=side, fit="crop", per_video=5)
+        for side in (32, 512)
+    )
+    request = Request(paths=["a.pt"], workers=3)
+
+    assert max_ahead(small, request) == 500_000_000 // (3 * 16 * 32 * 32 * 5)
+    assert max_ahead(large, request) == 7
+    assert max_ahead(small, replace(request, every=1.0)) == 6
 
 
 def test_files_that_are_no_models_are_refused(finished: Path, model: Path, tmp_path: Path) -> None:
@@ -394,14 +409,14 @@ def test_of_a_video_of_the_test_set_and_a_new_one_nothing_is_said(
     [
         ({"num_frames": 9}, "duration 0.9 s, training videos 2 to 3 s"),
         ({"num_frames": 10}, ""),
-        ({"fps": 13, "num_frames": 26}, "rate 13 fps, training videos 10 to 10 fps"),
+        ({"fps": 13, "num_frames": 26}, "rate 13 fps, training videos 10 fps"),
         ({"fps": 12, "num_frames": 24}, ""),
-        ({"fps": 7}, "rate 7 fps, training videos 10 to 10 fps"),
-        ({"width": 96, "height": 128}, "aspect 0.75, training videos 1.33 to 1.33"),
+        ({"fps": 7}, "rate 7 fps, training videos 10 fps"),
+        ({"width": 96, "height": 128}, "aspect 0.75, training videos 1.33"),
         ({"width": 148}, ""),
         (
             {"width": 180, "fps": 30, "num_frames": 12},
-            "rate 30 fps, training videos 10 to 10 fps; aspect 1.88, training videos 1.33 to 1.33; "
+            "rate 30 fps, training videos 10 fps; aspect 1.88, training videos 1.33; "
             "duration 0.4 s, training videos 2 to 3 s",
         ),
     ],
@@ -410,6 +425,17 @@ def test_what_is_unlike_all_training_videos_is_told(
     training: TrainingVideos, tmp_path: Path, made: dict[str, int], expected: str
 ) -> None:
     assert warning(textured(tmp_path / "new.mp4", 7, **made), training) == expected
+
+
+def test_a_rate_that_is_not_known_is_not_unlike_others(training: TrainingVideos) -> None:
+    (row,) = training.table.head(1).iter_rows(named=True)
+    facts = VideoFacts(verdict="ok", reason="", sha256="", size_bytes=0, width=4, height=3)
+    unknown = pl.concat([training.table.with_columns(fps=0.0), training.table])
+
+    assert unusual(facts, ranges(training.table)) == []
+    assert unusual(replace(facts, fps=row["fps"]), ranges(unknown)) == []
+    assert unusual(replace(facts, fps=60.0), ranges(unknown.head(2))) == []
+    assert unusual(replace(facts, fps=60.0), ranges(unknown)) != []
 
 
 def test_a_turned_video_has_the_aspect_that_is_shown(training: TrainingVideos) -> None:

@@ -99,6 +99,9 @@ def test_windows_are_counted_and_drawn_over_time() -> None:
     assert 'd="M0 10H250L250 80H500L500 20H750L750 40H1000" stroke="var(--val)"' in page
     assert 'd="M0 90H250L250 20H500L500 80H750L750 60H1000" stroke="var(--train)"' in page
     assert "0 s 4.0 s walk run jump" in outline.text
+    assert "Windows by class: walk 3 , run 1 ." in outline.text
+    other = rendered(video(num_windows=4, probabilities=values[:, [1, 0, 2]]))
+    assert 'd="M0 90H250L250 20H500L500 80H750L750 60H1000" stroke="var(--val)"' in other
 
 
 def test_windows_are_shown_by_their_middle_and_clips_in_lines() -> None:

@@ -24,7 +24,7 @@ MAX_BARS = 5
 MAX_LINES = 3
 MAX_STEPS = 300  # of a line
 
-COLORS = ("var(--val)", "var(--train)", "var(--muted)")  # of the lines, the likeliest class first
+COLORS = ("var(--val)", "var(--train)", "var(--muted)")  # of the lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +164,12 @@ def _timeline(video: PredictedVideo, labels: Sequence[str]) -> _Timeline:
     end_sec = video.spans[-1][1]
     starts = [video.spans[i][0] for i in cuts]
     chosen = _order(video, MAX_LINES)
+    # Of few classes each has its own color, the same for all videos.
+    few = len(labels) <= len(COLORS)
+    colors = [COLORS[index if few else place] for place, index in enumerate(chosen)]
     paths = [
         f'<path d="{_steps(starts, end_sec, steps[:, index])}" stroke="{color}"/>'
-        for index, color in zip(chosen, COLORS, strict=False)
+        for index, color in zip(chosen, colors, strict=True)
     ]
     about = escape(
         f"Probabilities over {end_sec:.1f} s of {video.path}: "
@@ -180,7 +183,7 @@ def _timeline(video: PredictedVideo, labels: Sequence[str]) -> _Timeline:
     )
     return _Timeline(
         svg=Markup(svg),
-        lines=[(labels[i], color) for i, color in zip(chosen, COLORS, strict=False)],
+        lines=[(labels[i], color) for i, color in zip(chosen, colors, strict=True)],
         end_sec=end_sec,
         windows_per_step=per_step,
     )
