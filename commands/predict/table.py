@@ -76,7 +76,7 @@ def known(name: str, values: NDArray[np.float64]) -> pl.Series:
 
 
 def print_table(table: pl.DataFrame, labels: Sequence[str], *, top: int = 0) -> None:
-    """Print the rows, a column of warnings if there is one, and with `top` what comes next."""
+    """Print the rows, with `top` what comes next, and a column of remarks if there is one."""
     rows = [printed(row, labels, top) for row in table.iter_rows(named=True)]
     # Not the empty columns of what nobody asked for, or nobody needs.
     kept = [name for name in rows[0] if name in ALWAYS_PRINTED or any(row[name] for row in rows)]
@@ -85,23 +85,22 @@ def print_table(table: pl.DataFrame, labels: Sequence[str], *, top: int = 0) -> 
 
 def printed(row: Mapping[str, Any], labels: Sequence[str], top: int) -> dict[str, str]:
     """Return the cells of a row by the titles of their columns."""
-    shown = {"video": row["video_path"]}
-    for title, name in (("from", "start_sec"), ("to", "end_sec")):
-        shown[title] = "" if row.get(name) is None else f"{row[name]:.2f} s"
+    start, end = (row.get(name) for name in ("start_sec", "end_sec"))
+    cells = {
+        "video": row["video_path"],
+        "from": "" if start is None else f"{start:.2f} s",
+        "to": "" if end is None else f"{end:.2f} s",
+    }
     if row["predicted"] is None:
-        return shown | {
-            "predicted": "",
-            "probability": f"{row['verdict']}: {row['reason']}",
-            "next": "",
-            "warning": row["warning"] or "",
-        }
+        remark = f"{row['verdict']}: {row['reason']}"
+        return cells | {"predicted": "", "probability": "", "next": "", "remark": remark}
     following = [
         f"{row[f'predicted_{place}']} {row[f'predicted_{place}_probability']:.3f}"
         for place in range(2, top + 1)
     ]
-    return shown | {
+    return cells | {
         "predicted": row["predicted"],
         "probability": f"{max(row[f'probability_{label}'] for label in labels):.3f}",
         "next": ", ".join(following),
-        "warning": row["warning"] or "",
+        "remark": row["warning"] or "",
     }

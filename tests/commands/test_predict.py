@@ -280,10 +280,10 @@ def test_the_table_names_the_likeliest_classes_of_each_window(
     assert table["predicted_2_probability"].to_list() == [0.3, 0.2, None]
     assert table["probability_1"].to_list() == [0.2, 0.7, None]
     assert capsys.readouterr().out.splitlines() == [
-        "video       from      to  predicted  probability         next     warning",
-        "long.mp4  0.00 s  2.00 s  2          0.500               3 0.300",
-        "long.mp4  2.00 s  4.50 s  1          0.700               3 0.200  short",
-        "cut.mp4                              truncated: it ends",
+        "video       from      to  predicted  probability  next     remark",
+        "long.mp4  0.00 s  2.00 s  2          0.500        3 0.300",
+        "long.mp4  2.00 s  4.50 s  1          0.700        3 0.200  short",
+        "cut.mp4                                                    truncated: it ends",
     ]
 
 
@@ -306,7 +306,7 @@ def test_windows_warnings_and_a_page_of_a_whole_run(
     assert "1 video of 3 could not be predicted" in output
     copy, new, none = rows.partition_by("video_path", maintain_order=True)
     assert copy.height >= 4
-    assert new["warning"][0].startswith("duration 0.5 s, training videos 2 to ")
+    assert new["warning"][0].startswith("duration 0.5 s, training videos 2")
     assert all(
         warning.startswith(f"is training video '{trained}', byte for byte; duration ")
         for warning in copy["warning"]
