@@ -17,6 +17,8 @@ NEAR_DISTANCE = 0.2  # as split.near_duplicate_distance is delivered
 SHORTER = 0.5  # of the shortest training video
 OUTSIDE = 0.25  # beyond the range of the training videos
 
+MANY = 1000  # videos, which take some seconds to compare
+
 UNIT = {"duration": " s", "rate": " fps", "aspect": ""}
 
 COLUMNS = (
@@ -103,6 +105,8 @@ def known_pictures(facts: Sequence[VideoFacts], table: pl.DataFrame) -> dict[str
         return told
     hashes = list(new)
     fingerprints = [*table["fingerprint"].to_numpy(), *new.values()]
+    if len(fingerprints) > MANY:
+        print(f"predict: compares {len(new):,} videos with {table.height:,} training videos")
     pairs = near_duplicates(fingerprints, max_distance=NEAR_DISTANCE)
     for pair in sorted(pairs, key=lambda pair: pair.distance):
         if pair.first < table.height <= pair.second:

@@ -17,7 +17,7 @@ import torch
 
 from commands.predict.answer import check_top, max_ahead
 from commands.predict.models import Prediction, averaged, batches, load_models, predicted
-from commands.predict.reading import Reading, Task, read_video, videos_in
+from commands.predict.reading import Reading, Task, read, read_video, videos_in
 from commands.predict.request import Request
 from commands.predict.table import prediction_table, print_table
 from commands.predict.training_videos import (
@@ -30,6 +30,8 @@ from commands.predict.training_videos import (
 )
 from mlops.errors import PipelineError
 from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
+from mlops.workers.pool import Executor, WorkerPool
+from mlops.workers.worker import Limits
 from tests.support.clone import CELL, environment
 from video.clips.frames import ClipRecipe
 from video.source.facts import VideoFacts, facts_table
@@ -223,6 +225,27 @@ def test_the_clips_of_windows_show_their_own_times(tmp_path: Path) -> None:
     shown = reading.clips[:, :, 4, 16, 0].astype(int)
     expected = 6 * np.array([[2, 7], [12, 17], [22, 27], [32, 37]])
     assert np.abs(shown - expected).max() <= 2
+
+
+def test_a_video_beyond_the_limits_gets_a_row_and_stops_nobody(tmp_path: Path) -> None:
+    path = film(tmp_path / "long.mov", range(0, 240, 6))
+    large = ClipRecipe(frames=8, height=128, width=128, fit="letterbox")
+    windows = Task(path=path, recipe=large, max_duration_sec=60, every_sec=0.001)  # 1.6 GB
+    tasks = [windows, replace(windows, every_sec=1.0), replace(windows, max_duration_sec=2.0)]
+    executor = Executor(executor="processes", workers=1)
+
+    with WorkerPool(executor, Limits(time_sec=60, memory_mb=100)) as pool:
+        many, few, long = read(tasks, pool)
+    with WorkerPool(executor, Limits(time_sec=0.001, memory_mb=1000)) as pool:
+        (slow,) = read(tasks[1:2], pool)
+
+    assert (many.verdict, many.reason) == (
+        "out_of_memory",
+        "reading took more than 100 MB of memory",
+    )
+    assert few.verdict == "ok"
+    assert (long.verdict, long.reason) == ("too_long", "it lasts more than 2 s")
+    assert (slow.verdict, slow.reason) == ("timeout", "reading took more than 0.001 s")
 
 
 def test_windows_are_predicted_as_videos_are_and_in_small_batches(
