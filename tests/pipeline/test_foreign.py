@@ -91,7 +91,7 @@ def test_the_sample_is_not_replaced_over_files_of_the_users(change, values, clon
     assert "move them to a directory of your own" in output
     assert "Traceback" not in output
     assert content_hash(clone / SAMPLE) == before
-    assert names(clone / "data") == {"README.md", SAMPLE.name}
+    assert names(clone / "data") == {"README.md", "no_weights", SAMPLE.name}
 
 
 def test_a_sample_that_is_elsewhere_stays_there(clone: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_sample_stage_that_is_killed_leaves_no_partial_sample(clone: Path) -> 
     set_params(clone, {"sample": {"noise_sigma": 8.0}})
     assert run_stage("sample", cwd=clone)[0] == 0
     assert content_hash(clone / SAMPLE) == before
-    assert names(clone / "data") == {"README.md", SAMPLE.name}
+    assert names(clone / "data") == {"README.md", "no_weights", SAMPLE.name}
 
 
 @pytest.mark.parametrize(
