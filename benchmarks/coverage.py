@@ -1,4 +1,4 @@
-"""How often intervals hold the truth, and how often luck is called more than luck, simulated.
+"""Coverage of intervals, and claims of more than luck where it is luck, simulated.
 
     python -m benchmarks.coverage [--draws 20000]
 

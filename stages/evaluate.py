@@ -57,18 +57,17 @@ def main(inputs: StageInputs) -> None:
     )
     labels = class_names(clips[TEST])
     sets = {split: ClipSet(clips[split], [PACKS] * clips[split].height, labels) for split in SPLIT}
-    targets = {split: sets[split].item_targets for split in SPLIT}
 
     state = load_checkpoint(cell.best_model)
-    batch_size = params.evaluate.batch_size
     claim = claimed_devices(
         params.runtime.device, work=f"evaluate {cell.name}", log=log, check=stop.check
     )
     with claim as (device,):
         model = TrainedModel.of_state(state, device)
+        batches = {split: all_batches(sets[split], params.evaluate.batch_size) for split in SPLIT}
         probabilities = {
             split: sets[split].mean_over_items(
-                model.probabilities(stop.checked(all_batches(sets[split], batch_size)), device)
+                model.probabilities(stop.checked(batches[split]), device)
             )
             for split in SPLIT
         }
@@ -78,39 +77,20 @@ def main(inputs: StageInputs) -> None:
     facts = pl.read_parquet(VIDEOS, columns=["video_path", *METADATA])
     guesses = baseline_probabilities(videos, facts, labels, params.seed)
 
-    document: dict[str, Any] = {name: state[name] for name in FACTS}
-    for split in SPLIT:
-        document[split] = scored(split, targets[split], probabilities[split], labels)
-    document["baseline"] = {
-        name: {
-            split: classification_metrics(targets[split], by_split[split], labels)
-            for split in SPLIT
-        }
-        for name, by_split in guesses.items()
-    }
-    predictions = prediction_table(videos, probabilities, guesses, labels)
-    card = model_card(
-        Outcome(
-            **vars(cell),
-            name=cell.name,
-            num_train_videos=videos[TRAIN].height,
-            evaluation=document,
-            history=pl.DataFrame(),  # training's, which is not read here
-            predictions=predictions,
-        ),
-        ModelFacts(
-            path=cell.best_model,
-            md5=atomic.md5(cell.best_model),
-            num_parameters=sum(weights.numel() for weights in model.network.parameters()),
-            clips=model.clips,
-        ),
-        DataFacts(
-            root=params.data.root,
-            splits=splits,
-            splits_sha256=atomic.content_hash(SPLITS),
-            quarantine=pl.read_csv(QUARANTINE, infer_schema=False),
-        ),
+    targets = {split: sets[split].item_targets for split in SPLIT}
+    document = {name: state[name] for name in FACTS} | evaluation(
+        targets, probabilities, guesses, labels
     )
+    predictions = prediction_table(videos, probabilities, guesses, labels)
+    outcome = Outcome(
+        **vars(cell),
+        name=cell.name,
+        num_train_videos=videos[TRAIN].height,
+        evaluation=document,
+        history=pl.DataFrame(),  # training's, which is not read here
+        predictions=predictions,
+    )
+    card = model_card(outcome, model_facts(cell, model), data_facts(params.data.root, splits))
     stop.check()
     inputs.check()
     atomic.write_json(cell.evaluation, document)
@@ -118,6 +98,42 @@ def main(inputs: StageInputs) -> None:
         predictions.write_parquet(path)
     atomic.write_text(cell.card, card)
     log(summary(cell, document))
+
+
+def evaluation(
+    targets: dict[str, NDArray[np.int64]],
+    probabilities: dict[str, NDArray[np.float64]],
+    guesses: dict[str, dict[str, NDArray[np.float64]]],
+    labels: list[str],
+) -> dict[str, Any]:
+    """Return the metrics of the model by split, and those of each baseline."""
+    baseline = {
+        name: {
+            split: classification_metrics(targets[split], by_split[split], labels)
+            for split in SPLIT
+        }
+        for name, by_split in guesses.items()
+    }
+    own = {split: scored(split, targets[split], probabilities[split], labels) for split in SPLIT}
+    return {**own, "baseline": baseline}
+
+
+def model_facts(cell: Cell, model: TrainedModel) -> ModelFacts:
+    return ModelFacts(
+        path=cell.best_model,
+        md5=atomic.md5(cell.best_model),
+        num_parameters=sum(weights.numel() for weights in model.network.parameters()),
+        clips=model.clips,
+    )
+
+
+def data_facts(root: str, splits: pl.DataFrame) -> DataFacts:
+    return DataFacts(
+        root=root,
+        splits=splits,
+        splits_sha256=atomic.content_hash(SPLITS),
+        quarantine=pl.read_csv(QUARANTINE, infer_schema=False),
+    )
 
 
 def all_batches(clips: ClipSet, batch_size: int) -> Iterator[Batch]:

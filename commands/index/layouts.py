@@ -29,7 +29,7 @@ _HOLDERS = frozenset(("videos", "video", "data", "dataset", "clips", "ucf-101", 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the command line says of the source.
+    """The choices of the command line about the source.
 
     table: the one to read, relative to the folder; None to find it.
     official_split: of UCF101 and HMDB51, which have three.

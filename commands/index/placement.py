@@ -1,4 +1,4 @@
-"""Where an index and its videos lie in the repository."""
+"""Place of an index and its videos in the repository."""
 
 import os
 import re

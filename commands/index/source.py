@@ -1,4 +1,4 @@
-"""What people have, as rows: the paths, labels, groups and splits that folders or tables tell."""
+"""Source of an index as rows: paths, labels, groups and splits of folders or tables."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

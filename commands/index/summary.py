@@ -1,4 +1,4 @@
-"""What the command prints: counts per class and split, and files that are no videos."""
+"""Summary of an index: counts per class and split, and files that are no videos."""
 
 from collections import defaultdict
 from collections.abc import Mapping

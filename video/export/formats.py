@@ -35,7 +35,7 @@ class NotExportableError(ValueError):
 
 
 class Classifier(nn.Module):
-    """What is exported: uint8 clips (batch, frames, height, width, 3) to float32 probabilities."""
+    """Network from uint8 clips (batch, frames, height, width, 3) to float32 probabilities."""
 
     def __init__(self, network: nn.Module, normalize: nn.Module) -> None:
         super().__init__()
