@@ -85,7 +85,7 @@ def in_order(
     """
     tensors, rows = dict(weights.tensors), tensors_of_classes(name, shape)
     if weights.labels is None:
-        fits = all(name in tensors and len(tensors[name]) == len(labels) for name in rows)
+        fits = all(row in tensors and len(tensors[row]) == len(labels) for row in rows)
         said = "they name no labels: taken to be in the order of data.labels"
         return weights, said if fits else ""
     if list(weights.labels) == list(labels):
