@@ -38,9 +38,9 @@ from mlops.stage import run_command
 from mlops.workers.pool import Executor, WorkerPool
 from mlops.workers.worker import Limits
 from stages.paths import SAMPLE
-from video.clips.frames import ClipRecipe
+from video.clips.frames import DECODING_VERSION, ClipRecipe
 from video.learning.trained import TrainedModel
-from video.models.classifiers import build_model
+from video.models.classifiers import build_model, normalization
 from video.models.shape import ModelShape
 
 LIMIT = 0.9
@@ -101,6 +101,8 @@ def random_model() -> State:
         "labels": LABELS,
         "shape": asdict(shape),
         "clips": asdict(RECIPE),
+        "decoding": DECODING_VERSION,
+        "normalization": normalization("small3d"),
     }
 
 
