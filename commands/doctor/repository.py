@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from commands.doctor.clips import clips_of_weights
 from commands.doctor.finding import HINT, OK, WRONG, Finding, Findings, ask, faults_of, output
 from mlops.errors import PipelineError
 from mlops.files.tables import listed
@@ -107,12 +108,13 @@ def params() -> Findings:
     DVC reads it first, and of much that is wrong in it says no word that helps.
     """
     try:
-        data = read_params().data
+        values = read_params()
     except PipelineError as error:
         yield from faults_of(error)
         return
     yield Finding(OK, PARAMS, "values as the stages expect them")
-    yield from own_videos(data)
+    yield from clips_of_weights(values)
+    yield from own_videos(values.data)
 
 
 def own_videos(data: Data) -> Findings:

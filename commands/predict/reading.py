@@ -38,7 +38,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What was read of a video; without clips, the reason.
+    """The clips of a video, or the reason that there are none.
 
     clips: uint8 of shape (clips, frames, height, width, 3), equally many for each of the spans.
     spans: of the windows; a single one without times if the whole video is predicted at once.

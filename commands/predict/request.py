@@ -1,4 +1,4 @@
-"""What the user asks for, checked before anything is read."""
+"""Request of the user, checked before anything is read."""
 
 import math
 from collections.abc import Sequence

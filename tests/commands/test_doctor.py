@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from commands.doctor.finding import HINT, OK, WRONG
 from commands.doctor.machine import disk_space, file_locks, memory
-from tests.support.clone import copy_repository, dvc, environment
+from tests.support.clone import copy_repository, dvc, environment, set_params
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +43,22 @@ def test_a_sound_clone_has_nothing_that_must_be_done(clone: Path) -> None:
         assert f"\nok    {subject} " in output
     assert "flock keeps a second one out" in output
     assert not list(clone.rglob(".doctor.*"))
+
+
+def test_clips_that_published_weights_were_not_trained_on_are_a_hint(clone: Path) -> None:
+    before = (clone / "params.yaml").read_bytes()
+    weights = {"init_model": {"weights": "kinetics400"}, "models": ["small3d", "mvit_v2_s"]}
+    set_params(clone, weights)
+    code, output, _ = doctor(clone)
+    assert code == 0
+    (line,) = [line for line in output.splitlines() if "clips of " in line]
+    assert line.startswith("hint  clips of mvit_v2_s ")
+    wanted = "{frames: 16, height: 224, width: 224, fit: crop, sampling: dense, fps: 7.5}"
+    assert f"set clips: {wanted}, which suit them best" in line
+
+    set_params(clone, {"clips": YAML(typ="safe").load(wanted)})
+    assert re.search("^ok +clips of mvit_v2_s ", doctor(clone)[1], re.MULTILINE)
+    (clone / "params.yaml").write_bytes(before)
 
 
 def test_a_remote_is_a_hint_until_there_is_one(clone: Path) -> None:
