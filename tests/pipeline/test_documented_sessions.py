@@ -22,6 +22,7 @@ TUTORIAL = ROOT / "docs/your_videos.md"
         ("a\n", "a\nb\n", False),
         ("run 4a1b02f … ok\n", "run 0123abc  is ok\n", True),
         ("Path   Old\np.yaml  1e-3\n", "Path  Old\np.yaml  0.002\n", True),
+        ("a: 2 rows\n", "predict: 1 of 2, 0.1/s, about 11 s left\na: 2 rows\n", True),
         ("test 0.5, fight\n", "test 0.5, noFight\n", False),
     ],
 )

@@ -68,6 +68,7 @@ def test_a_grid_that_is_killed_twice_ends_with_the_metrics_of_one_that_is_not(
             "runtime": {"checkpoint_every_sec": 0.2},
         },
     )
+    (workspace / "data/rebalance.yaml").unlink()  # chosen for two folds
     commit(workspace, "grid")
     shutil.rmtree(workspace / CELL.best_model.parents[1])  # of other folds
     whole = shutil.copytree(workspace, workspace.with_name("whole"), symlinks=True)

@@ -9,7 +9,7 @@ import pytest
 from tests.support.clone import ROOT, commit, dvc, git, run, set_params, stages_run
 
 STAGES = {
-    *("load_data", "create_splits", "create_dataset", "generate_augmentations"),
+    *("sample", "load_data", "create_splits", "create_dataset", "generate_augmentations"),
     *("init_model", "train", "evaluate", "report"),
 }
 

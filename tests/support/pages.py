@@ -2,7 +2,7 @@
 
 In what is printed, "…" stands for any text within a line, and a line of it alone for any lines.
 Numbers, times and hashes stand for others of their kind: they are those of one machine and day.
-Columns may be wider or narrower.
+Columns may be wider or narrower. Lines of progress are left out.
 """
 
 import re
@@ -13,6 +13,8 @@ _BLOCK = re.compile(r"^```[a-z]*\n(\$ .*?)^```$", re.MULTILINE | re.DOTALL)
 # A hash has a digit, or words of these letters would be some; a number may have a sign.
 _VARYING = re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{7,}\b|[-+]?\d[\d.,:]*(?:e[-+]?\d+)?(?: [AP]M)?")
 _ANY = "\0any\0"
+# Printed if a command takes long.
+_PROGRESS = re.compile(r"[^:]+: (?:.*: )?\d+ of \d+, .* left$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,11 @@ def agrees(shown: str, printed: str) -> bool:
     pattern = "".join(
         r"(?:.*\n)*" if line == "…" else _pattern_of(line) + r"\s*\n" for line in lines if line
     )
-    text = "".join(f"{line.rstrip()}\n" for line in printed.splitlines() if line.strip())
+    text = "".join(
+        f"{line.rstrip()}\n"
+        for line in printed.splitlines()
+        if line.strip() and not _PROGRESS.match(line)
+    )
     return re.fullmatch(pattern, text) is not None
 
 
