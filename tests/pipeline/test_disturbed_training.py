@@ -177,7 +177,7 @@ def test_a_log_and_its_copy_that_lost_lines_cost_the_time_since_a_state_that_fit
 
 
 @pytest.mark.parametrize("log", LOGS)
-@pytest.mark.parametrize("harm", ["changed", "removed"])
+@pytest.mark.parametrize("harm", ["changed", "emptied", "removed"])
 def test_where_no_state_fits_training_begins_again_and_says_so(
     harm: str, log: str, root: Path, whole: dict[str, Any]
 ) -> None:
@@ -185,6 +185,8 @@ def test_where_no_state_fits_training_begins_again_and_says_so(
     for path in (run_dir / log, copy_of(run_dir / log)):
         if harm == "changed":
             change_digit(path, 0)
+        elif harm == "emptied":
+            os.truncate(path, 0)
         else:
             path.unlink()
     output = train(root)

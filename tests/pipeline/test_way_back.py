@@ -95,6 +95,10 @@ def has_trained_an_epoch(root: Path) -> bool:
     return "epoch 0: val" in (root.parent / "printed").read_text()
 
 
+def has_taken_away_the_metrics(root: Path) -> bool:
+    return not (root / "metrics.json").exists()
+
+
 def has_committed_the_trial(root: Path) -> bool:
     main = (root / ".git/refs/heads/main").read_text()
     return not is_on_a_branch(root) and (root / ".git/HEAD").read_text() != main
@@ -123,6 +127,7 @@ def assert_as_committed(root: Path, before: list[bytes]) -> None:
     [
         has_written_the_values,
         has_queued_the_trial,
+        has_taken_away_the_metrics,
         has_committed_the_trial,
         has_returned_to_the_branch,
     ],
