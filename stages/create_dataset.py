@@ -1,7 +1,9 @@
 """Packs of sampled frames, one per usable video; packs of earlier runs are reused."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,44 +26,51 @@ from video.source.decoding import read_clips
 
 EARLIER = EarlierFiles("create_dataset", PACK_NAME)
 
+PARTS_AT_ONCE = 64  # segments of a file: their clips are in memory together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A video, the whole of a file or a segment of it, to decode into one pack."""
+
+    sha256: str
+    frames: list[list[int]]  # of each clip
+    pack: str  # named by what makes it
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One video to decode into one pack, named by what makes it."""
+    """One file, and what is to be decoded of it in one pass."""
 
     path: Path
     sha256: str
     num_frames: int
-    frames: list[list[int]]  # of each clip
     timing: FrameTiming | None
     recipe: ClipRecipe
-    pack: str
+    parts: Sequence[Part]
 
 
 def main(inputs: StageInputs) -> None:
     params = read_params()
     recipe = section_as(params.clips, ClipRecipe)
     videos = pl.read_parquet(VIDEOS)
+    # Exact copies share one pack.
+    rows = videos.unique("sha256", maintain_order=True)
+    parts = {row["sha256"]: part_of(row, recipe) for row in rows.iter_rows(named=True)}
+    found = {sha256: reuse_pack(part, recipe) for sha256, part in parts.items()}
+    missing = rows.filter(
+        pl.col("sha256").is_in([key for key, rows in found.items() if rows is None])
+    )
     tasks = [
-        Task(
-            path=Path(params.data.root) / row["video_path"],
-            sha256=row["sha256"],
-            num_frames=row["num_frames"],
-            frames=clip_frames(row, recipe),
-            timing=frame_timing(row),
-            recipe=recipe,
-            pack=pack_name(row["sha256"], recipe),
-        )
-        # Exact copies share one pack.
-        for row in videos.unique("sha256", maintain_order=True).iter_rows(named=True)
+        make_task(batch, parts, Path(params.data.root), recipe)
+        for of_file in missing.partition_by(content_column(rows), maintain_order=True)
+        for batch in of_file.iter_slices(PARTS_AT_ONCE)
     ]
-    found = [reuse_pack(task) for task in tasks]
-    missing = [task for task, rows in zip(tasks, found, strict=True) if rows is None]
-    made = map_tasks(make_pack, missing, section_as(params.runtime, Executor))
-    reused = [rows for rows in found if rows is not None]
-    packs = pl.concat([*reused, *track(made, total=len(missing), task="create_dataset")])
+    made = map_tasks(make_packs, tasks, section_as(params.runtime, Executor))
+    reused = [rows for rows in found.values() if rows is not None]
+    packs = pl.concat([*reused, *track(made, total=len(tasks), task="create_dataset")])
     atomic.remove_half_written(PACKS)  # by a worker that was killed while others went on
-    atomic.wait_until_listed(PACKS, {task.pack for task in tasks})
+    atomic.wait_until_listed(PACKS, {part.pack for part in parts.values()})
     told = videos.select("video_path", "sha256", "label", "group", "fingerprint")
     table = told.join(packs, on="sha256", how="left", maintain_order="left")
     inputs.check()
@@ -69,9 +78,33 @@ def main(inputs: StageInputs) -> None:
         table.write_parquet(path)
     EARLIER.clear()
     print(
-        f"create_dataset: {counted(len(missing), 'video')} decoded, "
+        f"create_dataset: {counted(missing.height, 'video')} decoded, "
         f"{counted(len(reused), 'pack')} reused"
     )
+
+
+def part_of(row: Mapping[str, Any], recipe: ClipRecipe) -> Part:
+    sha256 = row["sha256"]
+    return Part(sha256=sha256, frames=clip_frames(row, recipe), pack=pack_name(sha256, recipe))
+
+
+def make_task(
+    rows: pl.DataFrame, parts: Mapping[str, Part], root: Path, recipe: ClipRecipe
+) -> Task:
+    row = rows.row(0, named=True)
+    return Task(
+        path=root / row.get("file_path", row["video_path"]),
+        sha256=row[content_column(rows)],
+        num_frames=row["num_frames"],
+        timing=frame_timing(row),
+        recipe=recipe,
+        parts=[parts[sha256] for sha256 in rows["sha256"]],
+    )
+
+
+def content_column(videos: pl.DataFrame) -> str:
+    """Return the column with the hash of the file: segments have others of their own."""
+    return "file_sha256" if "file_sha256" in videos.columns else "sha256"
 
 
 def pack_name(sha256: str, recipe: ClipRecipe) -> str:
@@ -79,37 +112,42 @@ def pack_name(sha256: str, recipe: ClipRecipe) -> str:
     return f"{pack_key(sha256, decoding | recipe.in_effect())}.npy"
 
 
-def reuse_pack(task: Task) -> pl.DataFrame | None:
+def reuse_pack(part: Part, recipe: ClipRecipe) -> pl.DataFrame | None:
     """Write the pack as an earlier run made it and return where its clips lie, if it is kept."""
-    content = EARLIER.find(task.pack)
+    content = EARLIER.find(part.pack)
     if content is None:
         return None
-    recipe = task.recipe
     shape = (recipe.per_video, recipe.frames, recipe.height, recipe.width, 3)
     packed = parse_pack(content, shape)
     if packed is None:
         return None
-    atomic.write_bytes(PACKS / task.pack, content, durable=False)
-    return pack_rows(task.pack, packed).with_columns(sha256=pl.lit(task.sha256))
+    atomic.write_bytes(PACKS / part.pack, content, durable=False)
+    return rows_of(part, packed)
 
 
-def make_pack(task: Task) -> pl.DataFrame:
-    """Write the pack of one video; return where its clips lie."""
+def rows_of(part: Part, packed: NDArray[np.uint8]) -> pl.DataFrame:
+    return pack_rows(part.pack, packed).with_columns(sha256=pl.lit(part.sha256))
+
+
+def make_packs(task: Task) -> pl.DataFrame:
+    """Write the packs of one file; return where their clips lie."""
     if atomic.content_hash(task.path) != task.sha256:
         raise PipelineError(
             f"{task.path}: expected the content that load_data verified, got another; run "
             "dvc repro, which verifies it again"
         )
-    packed = read_pack(task)
-    atomic.write_bytes(PACKS / task.pack, pack_bytes(packed))
-    EARLIER.keep(PACKS / task.pack)
-    return pack_rows(task.pack, packed).with_columns(sha256=pl.lit(task.sha256))
+    clips = read_file(task).reshape(len(task.parts), task.recipe.per_video, *task.recipe.shape, 3)
+    for part, packed in zip(task.parts, clips, strict=True):
+        atomic.write_bytes(PACKS / part.pack, pack_bytes(packed))
+        EARLIER.keep(PACKS / part.pack)
+    return pl.concat(rows_of(*pair) for pair in zip(task.parts, clips, strict=True))
 
 
-def read_pack(task: Task) -> NDArray[np.uint8]:
-    """Sample the clips of one video; raise `PipelineError` with its path if that fails."""
+def read_file(task: Task) -> NDArray[np.uint8]:
+    """Sample the clips of one file; raise `PipelineError` with its path if that fails."""
+    frames = [clip for part in task.parts for clip in part.frames]
     try:
-        return read_clips(task.path, task.frames, task.recipe, task.timing)
+        return read_clips(task.path, frames, task.recipe, task.timing)
     except MemoryError:
         raise  # of the machine
     except Exception as error:

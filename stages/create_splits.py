@@ -5,6 +5,7 @@ Links that the index does not know go to data/duplicates.csv, for a person to ch
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypedDict
 
 import polars as pl
@@ -104,7 +105,14 @@ def find_near_duplicates(videos: pl.DataFrame, distance: float) -> list[Pair]:
     """Find pairs of near-duplicates; none with a distance of 0, which disables the search."""
     if distance == 0.0:
         return []
-    return near_duplicates(videos["fingerprint"].to_numpy(), max_distance=distance)
+    # One segment for each file: all of a file have its fingerprint, and are in one group.
+    content = "file_sha256" if "file_sha256" in videos.columns else "row"
+    compared = videos.with_row_index("position").unique(content, keep="first", maintain_order=True)
+    position = compared["position"].to_list()
+    return [
+        replace(pair, first=position[pair.first], second=position[pair.second])
+        for pair in near_duplicates(compared["fingerprint"].to_numpy(), max_distance=distance)
+    ]
 
 
 def duplicates_table(videos: pl.DataFrame, near: Sequence[Pair]) -> pl.DataFrame:

@@ -28,15 +28,7 @@ from mlops.workers.worker import Limits
 from stages.params import Data, LoadData, read_params
 from stages.paths import INSPECTIONS, QUARANTINE, QUARANTINED, VIDEOS
 from video.clips.packs import PACK_NAME
-from video.source.facts import (
-    Content,
-    InspectionLimits,
-    VideoFacts,
-    inspections_table,
-    known_facts,
-    video_table,
-)
-from video.source.index import (
+from video.index.rows import (
     Columns,
     Rejection,
     accept_rows,
@@ -47,9 +39,18 @@ from video.source.index import (
     settle_paths,
     unknown_labels,
 )
+from video.index.segments import with_group_of_file, with_segments
+from video.index.table import IndexFileError, read_table
+from video.source.facts import (
+    Content,
+    InspectionLimits,
+    VideoFacts,
+    inspections_table,
+    known_facts,
+    video_table,
+)
 from video.source.inspection import inspect_video
 from video.source.pictures import picture_bytes, picture_pack
-from video.source.table import IndexFileError, read_table
 from video.splitting.groups import linked_groups
 
 PICTURED = QUARANTINED / "rows.csv"
@@ -84,7 +85,9 @@ def main(inputs: StageInputs) -> None:
         found = decode(paths, known, limits, workers)
         facts = {name: found[content] for name, content in contents.items() if content in found}
         facts |= unread
-        rows, refused = accept_rows(rows, facts, params.load_data.accept)
+        rows, refused = accept_rows(
+            rows, facts, params.load_data.accept, params.load_data.min_frames
+        )
         rejections = sorted(rejections + refused, key=lambda rejection: rejection.row)
         inputs.check()
         picture(rejections, facts, root, workers)
@@ -92,7 +95,7 @@ def main(inputs: StageInputs) -> None:
     write_quarantine(rejections)
     sha256s = {name: sha256 for name, (sha256, _) in contents.items()}
     links = index.select("row", linked_groups(index, sha256s))
-    videos = video_table(rows.join(links, on="row"), facts, params.data.labels)
+    videos = with_segments(video_table(rows.join(links, on="row"), facts, params.data.labels))
     check_loss(index, videos, rejections, params.data, params.load_data)
     inputs.check()
     with atomic.replacing(VIDEOS) as path:
@@ -126,7 +129,7 @@ def index_rows(data: Data) -> pl.DataFrame:
         raise PipelineError(*(f"{path}: {fault}" for fault in error.faults)) from None
     taken = ", ".join(f"{key} '{name}'" for key, name in vars(columns).items() if name)
     print(f"load_data: {path}: {counted(index.height, 'row')}, {table.form}; {taken}")
-    return settle_paths(index, Path(data.root))
+    return with_group_of_file(settle_paths(index, Path(data.root)))
 
 
 def warn_of_alike_names(index: pl.DataFrame) -> None:

@@ -223,6 +223,7 @@ class Sample:
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LoadData:
     accept: Annotated[list[Verdict], Len(1)]
+    min_frames: Annotated[int, Ge(1)]
     max_quarantined: Share
     time_limit_sec: Positive
     memory_limit_mb: Annotated[int, Ge(64)]

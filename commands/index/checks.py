@@ -11,8 +11,8 @@ from commands.index.summary import sizes
 from mlops.errors import PipelineError
 from mlops.files.tables import listed
 from mlops.processes.progress import counted
-from video.source.index import Columns, alike_names, read_index
-from video.source.table import IndexFileError, read_table
+from video.index.rows import Columns, alike_names, read_index
+from video.index.table import IndexFileError, read_table
 
 MIN_CLASSES = 2
 MIN_GROUPS = 3  # of a class: one for training, one for validation, one for the test

@@ -13,7 +13,7 @@ from typing import Literal
 
 from commands.index.files import shown
 from mlops.processes.progress import counted
-from video.source.spelling import plain
+from video.index.spelling import plain
 
 GroupBy = Literal["guess", "folder", "name", "none"]
 
@@ -21,7 +21,8 @@ RULES = {
     "guess": (
         "videos in one folder below that of their class are one group, and so are videos whose "
         "names differ in the numbers and time stamps at their ends alone; but if more than half "
-        "of a class would be one group, these are taken for names of videos, not of parts"
+        "of a class would be one group, these are taken for names of videos, not of parts; the "
+        "chapters of a GoPro recording are one group"
     ),
     "folder": "videos in one folder below that of their class are one group",
     "name": "videos whose names differ in the last number or time stamp alone are one group",
@@ -47,6 +48,9 @@ _MOMENT = (
 _PART = rf"(?:[a-z]|(?:part|pt|clip|scene|seg|segment|take|cut|chunk|shot|nr|wa){_GAP}*)?\d+"
 _LAST = re.compile(rf"(?:^|{_GAP}+)(?:{_MOMENT}|{_PART})$|{_GAP}*\(\d+\)$", re.IGNORECASE)
 _GLUED = re.compile(r"(?<=[^\W\d_])\d+$")
+
+# GoPro writes a recording in chapters: GH010042, GH020042; older ones GOPR0042, GP010042.
+_CHAPTER = re.compile(r"(?:GOPR|G[HLPSX]\d\d)(\d{4})", re.IGNORECASE)
 
 # What cameras, phones and programs write before their numbers; and words for "no value".
 _WORDS = (
@@ -85,7 +89,9 @@ def _sources(video: Named, by: GroupBy) -> list[str]:
     path = PurePosixPath(video.path)
     stem = _without_copy(path.stem)
     shorter = [name for name in _shortened(stem) if _says_something(name, video.label)]
-    if not _says_something(re.sub(r"\d", "", stem), video.label):
+    if chapter := _CHAPTER.fullmatch(stem):
+        stem = f"GoPro {chapter[1]}"
+    elif not _says_something(re.sub(r"\d", "", stem), video.label):
         stem = str(path.with_name(stem))  # "001.mp4" of another folder is another video
     folders = ["/".join(video.folders[:depth]) for depth in range(1, len(video.folders) + 1)]
     if by == "folder":

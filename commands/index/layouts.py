@@ -20,8 +20,8 @@ from commands.index.tables import (
 )
 from mlops.errors import PipelineError
 from mlops.files.tables import listed
-from video.source.spelling import plain
-from video.source.table import IndexFileError
+from video.index.spelling import plain
+from video.index.table import IndexFileError
 
 # A folder of such a name, if it holds all videos, is no class.
 _HOLDERS = frozenset(("videos", "video", "data", "dataset", "clips", "ucf-101", "ucf101", "hmdb51"))

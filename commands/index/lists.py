@@ -8,7 +8,7 @@ from commands.index.source import Lookup, Row, Source
 from commands.index.tables import no_video_named, split_of
 from mlops.errors import PipelineError
 from mlops.files.tables import listed
-from video.source.spelling import plain
+from video.index.spelling import plain
 
 _UCF101 = re.compile(r"(train|test)list0*(\d+)\.txt", re.IGNORECASE)
 _HMDB51 = re.compile(r"(.+)_test_split(\d+)\.txt", re.IGNORECASE)

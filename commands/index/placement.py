@@ -10,7 +10,7 @@ from mlops.errors import PipelineError
 from mlops.files import atomic
 from mlops.run.directory import check_experiment_name
 from stages.paths import SAMPLE, WRITTEN
-from video.source.spelling import plain
+from video.index.spelling import plain
 
 DATA = Path("data")
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from video.source.spelling import Spellings, plain, settled
+from video.index.spelling import Spellings, plain, settled
 
 # As data sets, VideoFolder and Ultralytics write them.
 SPLITS: Mapping[str, str] = {

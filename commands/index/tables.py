@@ -10,8 +10,8 @@ import polars as pl
 from commands.index.source import Lookup, Row, Source, folders_below, split_named
 from mlops.errors import PipelineError
 from mlops.files.tables import listed
-from video.source.spelling import plain
-from video.source.table import SEPARATORS, IndexFileError, read_table
+from video.index.spelling import plain
+from video.index.table import SEPARATORS, IndexFileError, read_table
 
 # Names of columns, without case and signs, in the order in which they are taken.
 LABELS = ("label", "labels", "class", "classname", "category", "target", "action", "tag", "y")
@@ -105,8 +105,8 @@ def kinetics(folder: Path, tables: Mapping[str, pl.DataFrame], videos: Sequence[
         source.rows = [_without_segment(row) for row in source.rows]
     else:
         source.warnings.append(
-            f"{uncut} rows name videos that are not cut: their columns start_sec and end_sec say "
-            "which part is meant; cut them to it, for load_data takes whole files and each once"
+            f"{uncut} rows name videos that are not cut: start_sec and end_sec say which "
+            "segments are meant, and load_data takes these"
         )
     if missing:
         source.warnings.append(

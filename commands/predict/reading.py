@@ -18,10 +18,11 @@ from video.clips.frames import ClipRecipe, clip_frames
 from video.clips.windows import windows
 from video.source.container import frame_timing
 from video.source.decoding import read_clips
-from video.source.facts import VideoFacts
+from video.source.facts import VideoFacts, too_short
 from video.source.inspection import inspect_video
 
 USABLE = "ok"
+MIN_FRAMES = 2  # a picture is no video
 
 Span = tuple[float | None, float | None]  # start and end, in seconds
 
@@ -92,6 +93,8 @@ def read_video(task: Task) -> Reading:
     found = Reading(path=task.path, verdict=facts.verdict, reason=facts.reason)
     if facts.verdict != USABLE:
         return found
+    if few := too_short(facts, facts.num_frames, MIN_FRAMES):
+        return replace(found, verdict=few[0], reason=few[1])
     video = asdict(facts)
     spans: list[Span] = [(None, None)]
     if task.every_sec is None:

@@ -223,7 +223,9 @@ def test_kinetics_that_is_not_cut(project: Project, capsys: pytest.CaptureFixtur
 
     assert index.row(7)[-2:] == ("7", "17")
     assert index.columns[-2:] == ["start_sec", "end_sec"]
-    assert "8 rows name videos that are not cut" in capsys.readouterr().out
+    assert (
+        "8 rows name videos that are not cut: start_sec and end_sec say" in capsys.readouterr().out
+    )
 
 
 UCF101 = [
@@ -296,6 +298,10 @@ def test_hmdb51(project: Project) -> None:
         ),
         (["a", "a copy", "a_720p", "b"], ["a", "a", "a", ""]),
         (["x_1", "x_2", "x_3", "y_1", "y_2"], ["", "", "", "y", "y"]),
+        (
+            ["GH010042", "GH020042", "GOPR0007", "GP010007", "GX010008", "GX010009"],
+            ["GoPro 0042"] * 2 + ["GoPro 0007"] * 2 + [""] * 2,
+        ),
         (["001_01", "001_02", "002_01", "002_02"], ["001", "001", "002", "002"]),
     ],
 )

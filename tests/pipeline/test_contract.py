@@ -61,6 +61,7 @@ ROOMS = {
         {"files"},
     ],
     "video": [
+        {"index"},
         {"source", "learning", "report", "card", "export", "synthesis"},
         {"splitting", "clips", "augmentation", "scoring", "models"},
     ],

@@ -101,7 +101,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     copy_repository(root)
     (root / "data/torture").symlink_to(TORTURE)
     data = {"index": INDEX.as_posix(), "root": "data/torture", "labels": ["a", "b"]}
-    accept = {"accept": list(USABLE), "max_quarantined": 1.0, "time_limit_sec": 60.0}
+    accept = {
+        "accept": list(USABLE),
+        "min_frames": 1,
+        "max_quarantined": 1.0,
+        "time_limit_sec": 60.0,
+    }
     set_params(root, {"data": data, "load_data": accept})
     write_index(root, list(manifest()))
     return root, dvc("repro", "load_data", cwd=root)

@@ -214,7 +214,7 @@ def loaded(
     """Run load_data on files below `videos`; the verdict on each, with the reason."""
     shutil.copy2(ROOT / "params.yaml", root)
     data = {"index": "data/index.csv", "root": videos}
-    accept = {"max_quarantined": 1.0, "accept": ["ok", "truncated", "damaged"]}
+    accept = {"min_frames": 1, "max_quarantined": 1.0, "accept": ["ok", "truncated", "damaged"]}
     set_params(root, {"data": data, "load_data": accept})
     with (root / "data/index.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)

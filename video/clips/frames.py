@@ -49,15 +49,32 @@ class ClipRecipe:
 def clip_frames(video: Mapping[str, Any], recipe: ClipRecipe) -> list[list[int]]:
     """Return the frames of each clip of a row of the videos, ascending, in [0, num_frames).
 
+    Of a segment (`first_frame`, `end_frame`), these are frames of its file that lie in it.
     Clips over the whole video take turns: with two, the frames of the first lie between those of
     the second. Dense clips begin at the centers of as many equal parts of the time in which one
     can begin; a video that is shorter than a clip repeats its last frame.
     """
+    first = video.get("first_frame")
+    if first is not None:
+        of_segment = clip_frames(_cut(video, first, video["end_frame"]), recipe)
+        return [[first + frame for frame in clip] for clip in of_segment]
     count = recipe.per_video
     if recipe.sampling == "dense":
         return [_dense_frames(video, recipe, number) for number in range(count)]
     every = sampled_frames(video, recipe.frames * count)
     return [every[number::count] for number in range(count)]
+
+
+def _cut(video: Mapping[str, Any], first: int, end: int) -> dict[str, Any]:
+    """Return what clips are chosen by, as if the video held these frames alone."""
+    pts, end_pts = video["frame_pts"], video["end_pts"]
+    return {
+        "num_frames": end - first,
+        "frame_pts": pts[first:end],
+        "end_pts": end_pts if end_pts is None or end == len(pts) else pts[end],
+        "fps": video["fps"],
+        "time_base": video["time_base"],
+    }
 
 
 def sampled_frames(video: Mapping[str, Any], count: int) -> list[int]:

@@ -1,1 +1,1 @@
-"""Index, inspection and decoding of the user's videos."""
+"""Inspection and decoding of video files."""

@@ -7,7 +7,7 @@ too), the versions of the inspection and of the decoders, and the limits of the 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -89,6 +89,18 @@ class VideoFacts:
     key_frame_pts: tuple[int, ...] = ()
     frame_crc32: tuple[int, ...] = ()
     fingerprint: tuple[int, ...] = ()
+
+
+def too_short(
+    facts: VideoFacts, num_frames: int, min_frames: int
+) -> tuple[Literal["too_short"], str] | None:
+    """Return verdict and reason if so many frames of a video are too few, as one of a picture."""
+    if num_frames >= min_frames:
+        return None
+    frames = f"{num_frames} frame" + "s" * (num_frames != 1)
+    if num_frames == facts.num_frames == 1:
+        return "too_short", f"it has {frames}, as a picture; a video has at least {min_frames}"
+    return "too_short", f"it has {frames}, expected at least {min_frames}"
 
 
 _TYPES: dict[Any, Any] = {

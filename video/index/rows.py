@@ -9,18 +9,27 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import polars as pl
 
-from video.source.facts import VideoFacts
-from video.source.spelling import Spellings, plain, settled
-from video.source.table import IndexFileError, Table
+from video.index.segments import (
+    contradictory_segments,
+    has_segments,
+    segment_frames,
+    segment_sha256,
+    span_of,
+)
+from video.index.spelling import Spellings, plain, settled
+from video.index.table import IndexFileError, Table
+from video.source.facts import VideoFacts, too_short
 
 # Columns that later stages add; a user's column of such a name is renamed to `csv_<name>`.
 RESERVED = frozenset(field.name for field in fields(VideoFacts)) | frozenset(
     (
         *("row", "video_path", "label", "group", "linked_group", "given_split", "split", "fold"),
         *("pack", "clip", "offset_bytes", "frames", "dtype", "clip_sha256", "copy"),
+        *("file_path", "file_sha256", "first_frame", "end_frame"),
     )
 )
 
@@ -54,8 +63,9 @@ class Rejection:
     """A row that cannot be used. `row` counts from 1 below the header.
 
     verdict: "missing" (no such file), "invalid" (the row itself is at fault), "duplicate" or
-    "contradiction" (other rows name the same file, or the same bytes), or that of the video's
-    inspection, see `VideoFacts`.
+    "contradiction" (other rows name the same file or segment, or the same bytes), "too_short"
+    (fewer frames than asked for, as of a picture), or that of the video's inspection, see
+    `VideoFacts`.
     """
 
     row: int
@@ -188,18 +198,19 @@ def check_rows(
     repeated = _repeated(frame)
     files = Spellings(root)
     rejections: list[Rejection] = []
-    for row, video_path, label in frame.select("row", "video_path", "label").iter_rows():
+    for row in frame.iter_rows(named=True):
         faults = [
-            *_path_faults(video_path, root, files),
-            *_label_faults(label, labels),
-            *repeated.get(row, []),
+            *_path_faults(row["video_path"], root, files),
+            *_label_faults(row["label"], labels),
+            *_span_faults(row),
+            *repeated.get(row["row"], []),
         ]
         if faults:
             verdicts, reasons = zip(*faults, strict=True)
             rejections.append(
                 Rejection(
-                    row=row,
-                    video_path=video_path,
+                    row=row["row"],
+                    video_path=row["video_path"],
                     verdict=min(verdicts, key=_GRAVEST_FIRST.index),
                     reason="; ".join(reasons),
                 )
@@ -208,21 +219,42 @@ def check_rows(
 
 
 def accept_rows(
-    frame: pl.DataFrame, facts: Mapping[str, VideoFacts], verdicts: Sequence[str]
+    frame: pl.DataFrame,
+    facts: Mapping[str, VideoFacts],
+    verdicts: Sequence[str],
+    min_frames: int = 1,
 ) -> tuple[pl.DataFrame, list[Rejection]]:
-    """Split the rows into those with an accepted verdict, and rejections.
+    """Split the rows into those with an accepted verdict and so many frames, and rejections.
 
     `facts` is by video path. Of copies whose labels contradict each other, none is accepted.
     """
-    refused = [
-        Rejection(row=row, video_path=name, verdict=facts[name].verdict, reason=facts[name].reason)
-        for row, name in frame.select("row", "video_path").iter_rows()
-        if facts[name].verdict not in verdicts
-    ]
-    sound = _without(frame, refused)
-    sha256s = [facts[name].sha256 for name in sound["video_path"]]
-    refused += contradictory_copies(sound, sha256s)
+    refused, sha256s = [], []
+    for row in frame.iter_rows(named=True):
+        found = facts[row["video_path"]]
+        fault = _unusable(row, found, verdicts, min_frames)
+        if fault:
+            verdict, reason = fault
+            refused.append(
+                Rejection(
+                    row=row["row"], video_path=row["video_path"], verdict=verdict, reason=reason
+                )
+            )
+        else:
+            sha256s.append(segment_sha256(found.sha256, span_of(row)))
+    refused += contradictory_copies(_without(frame, refused), sha256s)
     return _without(frame, refused), refused
+
+
+def _unusable(
+    row: Mapping[str, Any], facts: VideoFacts, verdicts: Sequence[str], min_frames: int
+) -> Fault | None:
+    if facts.verdict not in verdicts:
+        return facts.verdict, facts.reason
+    try:
+        first, end = segment_frames(vars(facts), span_of(row))
+    except ValueError as error:
+        return "invalid", str(error)
+    return too_short(facts, end - first, min_frames)
 
 
 def _without(frame: pl.DataFrame, rejections: Sequence[Rejection]) -> pl.DataFrame:
@@ -306,33 +338,58 @@ def _label_faults(label: str, labels: Sequence[str]) -> list[Fault]:
     return [("invalid", f"label: expected one of {', '.join(labels)}, got '{label}'")]
 
 
+def _span_faults(row: Mapping[str, Any]) -> list[Fault]:
+    try:
+        span_of(row)
+    except ValueError as error:
+        return [("invalid", fault) for fault in str(error).splitlines()]
+    return []
+
+
 def _repeated(frame: pl.DataFrame) -> dict[int, list[Fault]]:
-    """Return the fault of each row whose file another row names too, in whatever spelling.
+    """Return the fault of each row whose video another row names too, in whatever spelling.
 
     If the labels (and given parts) agree, the first row stays; `linked_groups` joins their groups.
     If they differ, the right one is unknown, so none of the rows is used.
     """
     faults: dict[int, list[Fault]] = {}
+    told = [name for name in ("label", "given_split") if name in frame.columns]
+    what = "segment" if has_segments(frame) else "file"
     named = frame.filter(pl.col("video_path") != "")
     spelled_alike = [str(PurePosixPath(path)) for path in named["video_path"]]
-    named = named.with_columns(pl.Series("file", spelled_alike, dtype=pl.String))
+    spans = [
+        None if _span_faults(row) else str(span_of(row)) for row in named.iter_rows(named=True)
+    ]
+    named = named.with_columns(
+        pl.Series("file", spelled_alike, dtype=pl.String), pl.Series("span", spans, dtype=pl.String)
+    ).drop_nulls("span")
     for rows in named.partition_by("file", maintain_order=True):
         if rows.height == 1:
             continue
-        told = [name for name in ("label", "given_split") if name in rows.columns]
-        differs = [name for name in told if rows[name].n_unique() > 1]
-        agree = not differs
-        numbers = rows["row"].to_list()
-        for number in numbers[1 if agree else 0 :]:
-            others = _others(numbers, number)
-            word = {"label": "label", "given_split": "split"}[differs[0]] if differs else ""
-            contradiction = f"the {word} differs from row {others} of the same file"
-            faults[number] = [
-                ("duplicate", f"row {numbers[0]} names the same file")
-                if agree
-                else ("contradiction", contradiction)
-            ]
+        for alike in rows.partition_by("span", maintain_order=True):
+            faults |= _same(alike, told, what)
+        segments = rows.unique("span", keep="first", maintain_order=True)
+        for row, reason in contradictory_segments(segments, told) if segments.height > 1 else ():
+            faults.setdefault(row, [("contradiction", reason)])
     return faults
+
+
+def _same(rows: pl.DataFrame, told: Sequence[str], what: str) -> dict[int, list[Fault]]:
+    differs = [name for name in told if rows[name].n_unique() > 1]
+    numbers = rows["row"].to_list()
+    if not differs:
+        reason = f"row {numbers[0]} names the same {what}"
+        return {number: [("duplicate", reason)] for number in numbers[1:]}
+    word = {"label": "label", "given_split": "split"}[differs[0]]
+    return {
+        number: [
+            (
+                "contradiction",
+                f"the {word} differs from row {_others(numbers, number)} of the same {what}",
+            )
+        ]
+        for number in numbers
+    }
 
 
 def _others(rows: Sequence[int], row: int) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from video.source.spelling import plain
+from video.index.spelling import plain
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 

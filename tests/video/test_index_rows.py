@@ -8,8 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from video.source.facts import VideoFacts
-from video.source.index import (
+from video.index.rows import (
     RESERVED,
     Columns,
     alike_names,
@@ -18,7 +17,8 @@ from video.source.index import (
     settle_paths,
     unknown_labels,
 )
-from video.source.table import IndexFileError, read_table
+from video.index.table import IndexFileError, read_table
+from video.source.facts import VideoFacts
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 needs_real = pytest.mark.skipif(
