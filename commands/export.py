@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from commands.predict.models import load_model
+from commands.predict.models import read_model
 from commands.predict.reading import USABLE, Task, read_video, videos_in
 from mlops.determinism import make_deterministic
 from mlops.errors import CODE, PipelineError
@@ -52,7 +52,7 @@ def command(model: Path, to: str, out: Path | None, clips: tuple[Path, ...], thr
         )
     check_installed(to, form)
     make_deterministic(0, num_threads=threads)
-    state, trained = load_model(model, CPU)
+    state, trained = read_model(model, CPU)
     compared, origin = clips_to_compare(trained, clips)
     expected = trained.probabilities(
         track(single_batches(compared), total=len(compared), task="export: the model itself"), CPU

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from commands.predict.reading import Reading
 from mlops.errors import PipelineError
 from mlops.files.checkpoint_file import State, load_checkpoint
+from video.clips.frames import clip_frames
 from video.clips.loading import Batch
 from video.learning.trained import NoModelError, TrainedModel
 from video.models.registry import MODULES
+from video.source.decoding import fit_frames
 
 BATCH_SIZE = 16  # clips
 
@@ -27,6 +29,48 @@ class Prediction:
     probabilities: NDArray[np.float64] | None = None
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """A trained model, called with the decoded frames of one video."""
+
+    trained: TrainedModel
+    device: torch.device
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The classes, in the order of the probabilities."""
+        return self.trained.labels
+
+    def __call__(self, frames: NDArray[np.uint8], fps: float | None = None) -> NDArray[np.float64]:
+        """Return the probability of each class, of shape (classes,).
+
+        frames: all of a video, uint8 of shape (frames, height, width, 3), RGB, upright, in any
+        size; clips are taken of them as the model was trained with.
+        fps: frames per second, which dense clips need.
+        Raises `ValueError` for other arrays, and without a rate where one is needed.
+        """
+        recipe = self.trained.clips
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
+            raise ValueError(
+                "frames: expected uint8 of shape (frames, height, width, 3), RGB, got "
+                f"{frames.dtype} of shape {frames.shape}; pass the frames as decoded"
+            )
+        if recipe.sampling == "dense" and not (fps and fps > 0):
+            raise ValueError(
+                f"fps: expected the frames per second of the video, for clips at {recipe.fps:g} "
+                f"frames per second, got {fps}; pass fps="
+            )
+        video = {"num_frames": len(frames), "fps": fps or 0.0, "frame_pts": None, "end_pts": None}
+        chosen = clip_frames(video, recipe)
+        indices = sorted({index for clip in chosen for index in clip})
+        fitted = fit_frames(
+            frames[indices], height=recipe.height, width=recipe.width, fit=recipe.fit
+        )
+        clips = fitted[np.searchsorted(indices, chosen)]
+        probabilities: NDArray[np.float64] = averaged([clips], [self.trained], self.device)[0]
+        return probabilities
+
+
 def without_clips(prediction: Prediction) -> Prediction:
     """Return what is kept of a prediction while others are made."""
     return replace(prediction, reading=replace(prediction.reading, clips=None))
@@ -34,7 +78,7 @@ def without_clips(prediction: Prediction) -> Prediction:
 
 def load_models(paths: Sequence[Path], device: torch.device) -> list[TrainedModel]:
     """Load models, which must have the same labels and take the same clips."""
-    trained = [load_model(path, device)[1] for path in paths]
+    trained = [read_model(path, device)[1] for path in paths]
     for path, model in zip(paths, trained, strict=True):
         for name in ("labels", "clips"):
             known, own = getattr(trained[0], name), getattr(model, name)
@@ -46,7 +90,16 @@ def load_models(paths: Sequence[Path], device: torch.device) -> list[TrainedMode
     return trained
 
 
-def load_model(path: Path, device: torch.device) -> tuple[State, TrainedModel]:
+def load_model(path: str | Path, device: str = "cpu") -> Classifier:
+    """Return the model of a file as a function of frames, for use in other programs.
+
+    Raises `PipelineError` if the file holds no model.
+    """
+    _, trained = read_model(Path(path), torch.device(device))
+    return Classifier(trained, torch.device(device))
+
+
+def read_model(path: Path, device: torch.device) -> tuple[State, TrainedModel]:
     """Return what the file of a published model holds, and the model that it makes."""
     if not path.is_file():
         known = [str(found) for found in sorted(Path().glob("models/*/fold*/seed*/best_model.pt"))]

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import nn
 
 from commands.export import CPU, clips_to_compare, command
-from commands.predict.models import averaged, load_model
+from commands.predict.models import averaged, read_model
 from commands.predict.reading import Task, read_video
 from mlops.errors import PipelineError
 from mlops.files.atomic import content_hash
@@ -98,7 +98,7 @@ def clips_of(state: State, videos: Path) -> NDArray[np.uint8]:
 
 def predicted(model: Path, videos: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Return the clips of the videos, and what `commands predict` gives for them."""
-    state, trained = load_model(model, CPU)
+    state, trained = read_model(model, CPU)
     clips = clips_of(state, videos)
     return clips, averaged(list(clips[:, np.newaxis]), [trained], CPU)
 
@@ -255,7 +255,7 @@ def write_packs(state: State, number: int) -> NDArray[np.uint8]:
 
 
 def test_clips_of_the_pipeline_are_taken_evenly_from_its_table(model: Path) -> None:
-    state, trained = load_model(model, CPU)
+    state, trained = read_model(model, CPU)
     clips = write_packs(state, 24)
 
     found, words = clips_to_compare(trained, [])
@@ -270,7 +270,7 @@ def test_clips_of_the_pipeline_are_taken_evenly_from_its_table(model: Path) -> N
 
 
 def test_without_clips_of_the_size_random_ones_are_taken_and_said_to_be(model: Path) -> None:
-    state, trained = load_model(model, CPU)
+    state, trained = read_model(model, CPU)
     for _ in range(2):
         found, words = clips_to_compare(trained, [])
         assert found.shape == (12, 6, 32, 40, 3)
@@ -281,7 +281,7 @@ def test_without_clips_of_the_size_random_ones_are_taken_and_said_to_be(model: P
 
 def test_a_bad_video_is_no_clip_to_compare_on(model: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
-    _, trained = load_model(model, CPU)
+    _, trained = read_model(model, CPU)
     with pytest.raises(
         PipelineError, match=r"--clips: .*text\.mp4: expected a video that is ok, got"
     ):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import click
 import cv2
 import numpy as np
@@ -16,7 +17,15 @@ import pytest
 import torch
 
 from commands.predict.answer import check_top, max_ahead
-from commands.predict.models import Prediction, averaged, batches, load_models, predicted
+from commands.predict.models import (
+    Classifier,
+    Prediction,
+    averaged,
+    batches,
+    load_model,
+    load_models,
+    predicted,
+)
 from commands.predict.reading import Reading, Task, read, read_video, videos_in
 from commands.predict.request import Request
 from commands.predict.table import prediction_table, print_table
@@ -76,6 +85,47 @@ def test_the_figures_are_those_of_evaluate(
     assert table["video_path"].to_list() == [str(path) for path in videos]
     assert table["predicted"].to_list() == known["predicted"].cast(pl.String).to_list()
     assert table.select(told).equals(known.select(told))
+
+
+def test_a_model_is_a_function_of_decoded_frames(
+    finished: Path, model: Path, videos: list[Path]
+) -> None:
+    known = pl.read_parquet(finished / CELL.predictions).filter(split="test")
+    classify = load_model(model)
+    expected = known.select(f"probability_{label}" for label in classify.labels).to_numpy()
+
+    found = []
+    for path in videos[:8]:
+        with av.open(str(path)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        found.append(classify(np.stack(frames)))
+
+    assert np.allclose(np.sum(found, axis=1), 1)
+    # From RGB instead of the file's colors: close, and a little off.
+    assert np.allclose(found, expected[:8], atol=0.05)
+    assert np.mean(np.argmax(found, axis=1) == np.argmax(expected[:8], axis=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((9, 8, 8), np.uint8), ((0, 8, 8, 3), np.uint8), ((9, 8, 8, 3), np.float32)],
+)
+def test_other_arrays_than_frames_are_refused(
+    model: Path, shape: tuple[int, ...], dtype: type
+) -> None:
+    with pytest.raises(ValueError, match=r"expected uint8 of shape \(frames, height, width, 3\)"):
+        load_model(model)(np.zeros(shape, dtype))
+
+
+def test_dense_clips_of_frames_need_their_rate(model: Path) -> None:
+    trained = load_model(model).trained
+    dense = replace(trained, clips=replace(trained.clips, sampling="dense", fps=10.0))
+    classify = Classifier(dense, torch.device("cpu"))
+    frames = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), np.uint8)
+
+    with pytest.raises(ValueError, match="fps: expected the frames per second of the video"):
+        classify(frames)
+    assert not np.allclose(classify(frames, fps=10.0), classify(frames, fps=30.0), atol=1e-9)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])

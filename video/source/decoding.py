@@ -120,6 +120,19 @@ def read_frames(
     raise ValueError(f"{path}: expected a frame {indices[filled]}, the video ends before it")
 
 
+def fit_frames(
+    frames: NDArray[np.uint8], *, height: int, width: int, fit: Fit
+) -> NDArray[np.uint8]:
+    """Scale RGB frames, uint8 of shape (frames, height, width, 3), as those of a file are.
+
+    Their pixels are square. Those of a file are scaled in its own colors, before they become RGB:
+    values may differ by a few.
+    """
+    one = Fraction(1)
+    pictures = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames]
+    return np.stack([_fitted(picture, one, height, width, fit) for picture in pictures])
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     with av.open(str(path), metadata_errors="replace") as container:
