@@ -67,6 +67,38 @@ def test_a_model_tells_clips_apart(name: str) -> None:
     assert not torch.equal(first, second)
 
 
+def test_a_layout_tells_where_and_when_something_moves() -> None:
+    """Of an object that moves in one corner: in another corner, and at another time."""
+    shape = shape_of(frames=9, side=48)
+    clips = torch.full((3, 9, 48, 48, 3), 100, dtype=torch.uint8)
+    for clip, (frames, rows) in enumerate(
+        [((0, 3), (0, 16)), ((0, 3), (32, 48)), ((6, 9), (0, 16))]
+    ):
+        moving = torch.arange(3 * 16 * 16 * 3).reshape(3, 16, 16, 3) * 37 % 251
+        clips[clip, slice(*frames), slice(*rows), :16] = moving.to(torch.uint8)
+    cells = {}
+    for name in ("small3d", "small3d_layout"):
+        model = built(name, shape).eval()
+        kept: list[torch.Tensor] = []
+        model.get_submodule("dropout").register_forward_pre_hook(
+            lambda _, given, kept=kept: kept.append(given[0])
+        )
+        with torch.no_grad():
+            model(Normalize(name)(clips))
+        cells[name] = kept[0]
+
+    assert cells["small3d"].shape == (3, 2 * 64)
+    assert cells["small3d_layout"].shape == (3, 28 * 64)
+    grid = cells["small3d_layout"][:, : 27 * 64].reshape(3, 64, 3, 3, 3)
+    still = grid[:, :, 1, 2, 2]  # nothing ever moves there
+    moved = (grid - still[:, :, None, None, None]).abs().sum(1)
+    assert [tuple(int(i) for i in np.unravel_index(int(m.argmax()), (3, 3, 3))) for m in moved] == [
+        (0, 0, 0),
+        (0, 2, 0),
+        (2, 0, 0),
+    ]
+
+
 def test_mvit_takes_clips_that_are_not_square() -> None:
     shape = ModelShape(num_classes=2, frames=4, height=32, width=64, dropout=0.0)
 
@@ -169,12 +201,14 @@ def test_published_weights_fit_all_but_the_head(name: str) -> None:
 
 def test_the_projects_own_model_has_no_published_weights() -> None:
     assert [name for name in MODULES if model_module(name).published_weights(name) is None] == [
-        "small3d"
+        "small3d",
+        "small3d_layout",
     ]
 
 
 def test_every_name_of_torchvisions_has_its_builder_and_its_weights() -> None:
-    assert set(MODULES) == {"small3d", *BUILDERS} == {"small3d", *WEIGHTS}
+    own = {"small3d", "small3d_layout"}
+    assert set(MODULES) == {*own, *BUILDERS} == {*own, *WEIGHTS}
 
 
 # --- arithmetic --------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 MODULES: Mapping[str, str] = {
     "small3d": "video.models.small3d",
+    "small3d_layout": "video.models.small3d",
     "r3d_18": "video.models.torchvision",
     "mc3_18": "video.models.torchvision",
     "r2plus1d_18": "video.models.torchvision",

@@ -1,4 +1,4 @@
-"""A small 3D CNN that sees motion first: quick enough for a CPU."""
+"""Small 3D CNNs that see motion first, quick enough for a CPU; one also sees where it is."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,16 @@ from video.models.shape import ModelShape
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 KINETICS_STD = (0.22803, 0.22145, 0.216989)
 
+_CELLS = 3  # along each axis
+
 
 class Small3D(nn.Module):
     """Three strided 3D convolutions over the differences of successive frames.
 
-    Without `temporal_difference` the input is the frames themselves. Pools by mean and amax: the
-    3D pooling layers of torch have no deterministic gradient on CUDA.
+    Without `temporal_difference` the input is the frames themselves. The head takes the mean of all
+    features, or with `layout` those of 3x3x3 cells of time, height and width, which say when and
+    where something moves; and the largest mean of a moment. Pools by mean and amax: the 3D pooling
+    layers of torch have no deterministic gradient on CUDA.
     """
 
     def __init__(
@@ -26,9 +30,11 @@ class Small3D(nn.Module):
         channels: Sequence[int] = (16, 32, 64),
         dropout: float,
         temporal_difference: bool = True,
+        layout: bool = False,
     ) -> None:
         super().__init__()
         self.temporal_difference = temporal_difference
+        self.layout = layout
         first, second, third = channels
         self.features = nn.Sequential(
             _block(3, first, kernel=(1, 5, 5), padding=(0, 2, 2)),
@@ -36,7 +42,8 @@ class Small3D(nn.Module):
             _block(second, third, kernel=(3, 3, 3), padding=(1, 1, 1)),
         )
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(2 * third, num_classes)
+        num_cells = _CELLS**3 if layout else 1
+        self.head = nn.Linear((num_cells + 1) * third, num_classes)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Return logits of shape (batch, num_classes).
@@ -48,7 +55,8 @@ class Small3D(nn.Module):
             clips = clips[:, :, 1:] - clips[:, :, :-1]
         features = self.features(clips)
         per_moment = features.mean((3, 4))
-        pooled = torch.cat([per_moment.mean(2), per_moment.amax(2)], dim=1)
+        mean = _means_of_cells(features).flatten(1) if self.layout else per_moment.mean(2)
+        pooled = torch.cat([mean, per_moment.amax(2)], dim=1)
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
 
@@ -64,8 +72,20 @@ def _block(
     )
 
 
+def _means_of_cells(features: Tensor) -> Tensor:
+    """Return means of shape (batch, channels, 3, 3, 3); cells of a short axis overlap."""
+    for axis in (2, 3, 4):
+        size = features.shape[axis]
+        cells = [(i * size // _CELLS, -(-(i + 1) * size // _CELLS)) for i in range(_CELLS)]
+        means = [features.narrow(axis, start, end - start).mean(axis) for start, end in cells]
+        features = torch.stack(means, axis)
+    return features
+
+
 def build(name: str, shape: ModelShape) -> nn.Module:
-    return Small3D(num_classes=shape.num_classes, dropout=shape.dropout)
+    return Small3D(
+        num_classes=shape.num_classes, dropout=shape.dropout, layout=name == "small3d_layout"
+    )
 
 
 def normalization(name: str) -> tuple[Sequence[float], Sequence[float]]:
