@@ -12,6 +12,7 @@ import polars as pl
 from ruamel.yaml import YAML
 
 from stages.paths import Cell
+from tests.support.warm import warm
 from video.synthesis.encoding import CodecName, encode_video
 
 ROOT = Path(__file__).parents[2]
@@ -32,11 +33,13 @@ SMALL: dict[str, Any] = {
 }
 
 
-def run(*command: str, cwd: Path, check: bool = True) -> str:
-    """Run a command; return its stdout and stderr together."""
-    result = subprocess.run(
-        command, cwd=cwd, env=environment(), text=True, capture_output=True, check=False
-    )
+def run(*command: str, cwd: Path, check: bool = True, forked: bool = True) -> str:
+    """Run a command; return its stdout and stderr together.
+
+    `python -m MODULE` begins with its libraries imported (see `warm`), unless it is not `forked`.
+    """
+    program, env = warm(list(command), environment()) if forked else (command, environment())
+    result = subprocess.run(program, cwd=cwd, env=env, text=True, capture_output=True, check=False)
     output = result.stdout + result.stderr
     assert not check or result.returncode == 0, output
     return output
@@ -60,14 +63,11 @@ def environment() -> dict[str, str]:
 
 def run_stage(stage: str, *arguments: str, cwd: Path) -> tuple[int, str]:
     """Run a stage's script without DVC, in any directory; return exit code and output."""
-    result = subprocess.run(
+    program, env = warm(
         [sys.executable, "-m", f"stages.{stage}", *arguments],
-        cwd=cwd,
-        env=environment() | {"PYTHONPATH": str(ROOT)},
-        text=True,
-        capture_output=True,
-        check=False,
+        environment() | {"PYTHONPATH": str(ROOT)},
     )
+    result = subprocess.run(program, cwd=cwd, env=env, text=True, capture_output=True, check=False)
     return result.returncode, result.stdout + result.stderr
 
 
@@ -129,5 +129,6 @@ def make_clone(root: Path) -> None:
     copy_repository(root)
     set_params(root, SMALL)
     commit(root, "small")
-    dvc("repro", cwd=root)
+    # As a user's: no process of it is a fork.
+    run(sys.executable, "-m", "dvc", "repro", cwd=root, forked=False)
     commit(root, "first run")
