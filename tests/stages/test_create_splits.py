@@ -1,8 +1,6 @@
 """The stage joins what shows the same, lists what the index does not know, and says how to mend."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,8 @@ import polars as pl
 import pytest
 from ruamel.yaml import YAML
 
+from tests.support.clone import ROOT, run_stage
 from tests.support.fingerprints import without_windows
-
-ROOT = Path(__file__).parents[2]
 
 
 class Project:
@@ -29,6 +26,7 @@ class Project:
         words[61, ::4] ^= np.uint64(1)
         self.videos = pl.DataFrame(
             {
+                "row": range(1, 63),
                 "video_path": [f"{i}.mp4" for i in range(62)],
                 "sha256": [f"{i:02}" + "0" * 62 for i in range(62)],
                 "group": [f"g{i // 2:02}" for i in range(60)] + ["k", None],
@@ -49,15 +47,7 @@ class Project:
         self.write_params(changes)
         videos = videos.with_columns(linked_group="group")
         videos.write_parquet(self.root / "data/videos.parquet")
-        result = subprocess.run(
-            [sys.executable, "-m", "stages.create_splits"],
-            cwd=self.root,
-            env={"PYTHONPATH": str(ROOT)},
-            text=True,
-            capture_output=True,
-            check=False,
-        )
-        return result.returncode, result.stdout + result.stderr
+        return run_stage("create_splits", cwd=self.root)
 
     def splits(self) -> pl.DataFrame:
         return pl.read_parquet(self.root / "data/splits.parquet")
