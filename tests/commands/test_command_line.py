@@ -9,19 +9,14 @@ import pytest
 
 from commands.__main__ import purpose
 from mlops.files.tables import aligned, size
+from tests.support.clone import completed
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {module.name for module in pkgutil.iter_modules([str(ROOT / "commands")])} - {"__main__"}
 
 
 def command(*arguments: str) -> tuple[int, str]:
-    result = subprocess.run(
-        [sys.executable, "-m", "commands", *arguments],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    result = completed(sys.executable, "-m", "commands", *arguments, cwd=ROOT)
     return result.returncode, result.stdout + result.stderr
 
 

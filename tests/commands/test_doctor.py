@@ -1,7 +1,6 @@
 """`python -m commands doctor` finds what is missing, and fails if something must be done."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,20 +9,15 @@ from ruamel.yaml import YAML
 
 from commands.doctor.finding import HINT, OK, WRONG
 from commands.doctor.machine import disk_space, file_locks, memory
-from tests.support.clone import copy_repository, dvc, environment, set_params
+from tests.support.clone import completed, copy_repository, dvc, set_params
 
 ROOT = Path(__file__).parents[2]
 
 
 def doctor(root: Path, *arguments: str) -> tuple[int, str, str]:
-    answer = subprocess.run(
-        [sys.executable, "-m", "commands", "doctor", *arguments],
-        cwd=root,
-        env=environment() | {"PYTHONPATH": str(ROOT), "GIT_CEILING_DIRECTORIES": str(root.parent)},
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    command = (sys.executable, "-m", "commands", "doctor", *arguments)
+    ceiling = str(root.parent)
+    answer = completed(*command, cwd=root, PYTHONPATH=str(ROOT), GIT_CEILING_DIRECTORIES=ceiling)
     return answer.returncode, answer.stdout, answer.stderr
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.support.clone import (
     CELL,
     commit,
+    completed,
     copy_repository,
     dvc,
     environment,
@@ -46,14 +47,8 @@ def clone(made: Path, tmp_path: Path) -> Path:
 
 def doctor(root: Path, *, by: tuple[str, ...] = (), **variables: str) -> list[str]:
     """Return what must be done."""
-    answer = subprocess.run(
-        [*by, sys.executable, "-m", "commands", "doctor"],
-        cwd=root,
-        env=environment() | {"PYTHONPATH": str(ROOT)} | variables,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    command = (*by, sys.executable, "-m", "commands", "doctor")
+    answer = completed(*command, cwd=root, **{"PYTHONPATH": str(ROOT)} | variables)
     lines = answer.stderr.splitlines()
     assert answer.returncode == (1 if lines else 0), answer.stderr
     return lines

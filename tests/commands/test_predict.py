@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -41,7 +40,7 @@ from mlops.errors import PipelineError
 from mlops.files.checkpoint_file import load_checkpoint, save_checkpoint
 from mlops.workers.pool import Executor, WorkerPool
 from mlops.workers.worker import Limits
-from tests.support.clone import CELL, environment
+from tests.support.clone import CELL, completed
 from video.clips.frames import ClipRecipe
 from video.source.facts import VideoFacts, facts_table
 from video.source.inspection import inspect_video
@@ -54,10 +53,8 @@ READERS = {".csv": pl.read_csv, ".jsonl": pl.read_ndjson}
 
 def predict(root: Path, *arguments: object) -> tuple[int, str]:
     """Run the command in `root`; return its exit code and output."""
-    command = [sys.executable, "-m", "commands", "predict", *map(str, arguments)]
-    result = subprocess.run(
-        command, cwd=root, env=environment(), text=True, capture_output=True, check=False
-    )
+    command = (sys.executable, "-m", "commands", "predict", *map(str, arguments))
+    result = completed(*command, cwd=root)
     return result.returncode, result.stdout + result.stderr
 
 

@@ -32,7 +32,7 @@ from mlops.files.canonical import config_hash
 from mlops.files.yaml_text import load_yaml
 from mlops.lineage import DataVersionManager
 from mlops.recorded.dvc_yaml import data_tables
-from tests.support.clone import ROOT, commit, dvc, environment, git, set_params
+from tests.support.clone import ROOT, commit, completed, dvc, environment, git, set_params
 from video.synthesis.encoding import encode_video
 
 LAST = "generate_augmentations"
@@ -587,14 +587,7 @@ def test_other_classes_are_compared_as_well(own: Path, project: Project) -> None
 
 def command(*arguments: str, root: Path | None = None, code: int = 0) -> str:
     """Return what `python -m commands` prints, in the current directory or in `root`."""
-    result = subprocess.run(
-        [sys.executable, "-m", "commands", *arguments],
-        cwd=root,
-        env=environment(),
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    result = completed(sys.executable, "-m", "commands", *arguments, cwd=root or Path())
     assert "Traceback" not in result.stderr
     assert result.returncode == code, result.stderr
     assert (code == 0) == (result.stderr == "")

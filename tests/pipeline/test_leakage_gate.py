@@ -4,7 +4,6 @@ The scripts run as DVC runs them, behind its back: nothing has noticed that the 
 """
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.support.clone import CELL, environment, options
+from tests.support.clone import CELL, completed, options
 from video.splitting.fingerprints import WORDS_PER_HASH
 from video.splitting.splits import TEST, TRAIN, VAL
 
@@ -53,14 +52,8 @@ class Data:
 
     def stopped(self, stage: str) -> str:
         """Run the stage, which must fail for the user's fault; return its output."""
-        result = subprocess.run(
-            [sys.executable, "-m", f"stages.{stage}", *options(CELL)],
-            cwd=self.root,
-            env=environment(),
-            text=True,
-            capture_output=True,
-            check=False,
-        )
+        command = (sys.executable, "-m", f"stages.{stage}", *options(CELL))
+        result = completed(*command, cwd=self.root)
         output = result.stdout + result.stderr
         assert result.returncode == 1, output
         assert "Traceback" not in output

@@ -1,8 +1,5 @@
 """Real surveillance clips go through the data stages with nothing changed but `data`."""
 
-import os
-import subprocess
-import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -14,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from ruamel.yaml import YAML
 
+from tests.support.clone import ROOT, run_stage
 from video.splitting.duplicates import near_duplicates
 
-ROOT = Path(__file__).parents[2]
 SCFD = ROOT.parent / "shared/real/scfd"
 
 pytestmark = pytest.mark.skipif(not SCFD.is_dir(), reason=f"the real clips are not at {SCFD}")
@@ -37,12 +34,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     yaml.dump(params, root / "params.yaml")
     for stage in ("load_data", "create_splits", "create_dataset"):
-        subprocess.run(
-            [sys.executable, "-m", f"stages.{stage}"],
-            cwd=root,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            check=True,
-        )
+        code, output = run_stage(stage, cwd=root)
+        assert code == 0, output
     return root
 
 

@@ -1,6 +1,7 @@
 """The stage joins what shows the same, lists what the index does not know, and says how to mend."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 from ruamel.yaml import YAML
 
-from tests.support.clone import ROOT, run_stage
+from tests.support.clone import ROOT, completed
 from tests.support.fingerprints import without_windows
 
 
@@ -47,7 +48,9 @@ class Project:
         self.write_params(changes)
         videos = videos.with_columns(linked_group="group")
         videos.write_parquet(self.root / "data/videos.parquet")
-        return run_stage("create_splits", cwd=self.root)
+        command = (sys.executable, "-m", "stages.create_splits")
+        result = completed(*command, cwd=self.root, PYTHONPATH=str(ROOT))
+        return result.returncode, result.stdout + result.stderr
 
     def splits(self) -> pl.DataFrame:
         return pl.read_parquet(self.root / "data/splits.parquet")

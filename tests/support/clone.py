@@ -34,15 +34,23 @@ SMALL: dict[str, Any] = {
 
 
 def run(*command: str, cwd: Path, check: bool = True, forked: bool = True) -> str:
-    """Run a command; return its stdout and stderr together.
-
-    `python -m MODULE` begins with its libraries imported (see `warm`), unless it is not `forked`.
-    """
-    program, env = warm(list(command), environment()) if forked else (command, environment())
-    result = subprocess.run(program, cwd=cwd, env=env, text=True, capture_output=True, check=False)
+    """Run a command; return its stdout and stderr together."""
+    result = completed(*command, cwd=cwd, forked=forked)
     output = result.stdout + result.stderr
     assert not check or result.returncode == 0, output
     return output
+
+
+def completed(
+    *command: str, cwd: Path, forked: bool = True, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with further variables of the environment.
+
+    `python -m MODULE` begins with its libraries imported (see `warm`), unless it is not `forked`.
+    """
+    env = environment() | variables
+    words, env = warm(list(command), env) if forked else (list(command), env)
+    return subprocess.run(words, cwd=cwd, env=env, text=True, capture_output=True, check=False)
 
 
 def dvc(*arguments: str, cwd: Path, check: bool = True) -> str:
@@ -63,11 +71,8 @@ def environment() -> dict[str, str]:
 
 def run_stage(stage: str, *arguments: str, cwd: Path) -> tuple[int, str]:
     """Run a stage's script without DVC, in any directory; return exit code and output."""
-    program, env = warm(
-        [sys.executable, "-m", f"stages.{stage}", *arguments],
-        environment() | {"PYTHONPATH": str(ROOT)},
-    )
-    result = subprocess.run(program, cwd=cwd, env=env, text=True, capture_output=True, check=False)
+    command = (sys.executable, "-m", f"stages.{stage}", *arguments)
+    result = completed(*command, cwd=cwd, PYTHONPATH=str(ROOT))
     return result.returncode, result.stdout + result.stderr
 
 
