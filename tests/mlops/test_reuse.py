@@ -1,21 +1,18 @@
 """Files of earlier runs are found in DVC's cache and below runs/, newest first and whole."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from mlops.recorded.reuse import EarlierFiles
+from tests.support.clone import run
 
 MAKE = "python -c \"import shutil; shutil.copy('source', 'made')\""
 
 
 def dvc(*arguments: str) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = [sys.executable, "-m", "dvc", *arguments]
-    subprocess.run(command, env=os.environ | {"PATH": path}, check=True, capture_output=True)
+    run(sys.executable, "-m", "dvc", *arguments, cwd=Path())
 
 
 @pytest.fixture

@@ -37,7 +37,9 @@ class Project:
         self.root = root
         self.videos = root / "data/mine"
         self.videos.mkdir(parents=True)
-        self.write_params({"data": {"index": "data/mine/index.csv", "root": "data/mine"}})
+        own = {"index": "data/mine/index.csv", "root": "data/mine"}
+        # One, for each takes half a second of CPU to start.
+        self.write_params({"data": own, "runtime": {"workers": 1}})
 
     def write_params(self, changes: dict[str, Any]) -> None:
         yaml = YAML()
