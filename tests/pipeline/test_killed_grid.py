@@ -16,6 +16,7 @@ from commands.prove.processes import Process, adopting_orphans, descendants, rea
 from mlops.files.atomic import content_hash
 from tests.support.clone import CELL, commit, dvc, environment, git, run, set_params
 from tests.support.trainer import metadata
+from tests.support.warm import warm
 
 SEED = 20_261_123
 FOLDS, SEEDS = 3, [0, 1]
@@ -32,13 +33,16 @@ def wait_until(answer: Callable[[], object], what: str) -> None:
 # --- the grid ------------------------------------------------------------------------------------
 
 
-def start_grid(root: Path) -> subprocess.Popen[bytes]:
-    """Start `dvc repro` and its stages in one process group."""
+def start_grid(root: Path, *, to_be_killed: bool = True) -> subprocess.Popen[bytes]:
+    """Start `dvc repro` and its stages, as forks (see `warm`) or in one process group."""
+    command, env = [sys.executable, "-m", "dvc", "repro"], environment()
+    if not to_be_killed:
+        command, env = warm(command, env)
     with (root.parent / f"{root.name}.log").open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro"],
+            command,
             cwd=root,
-            env=environment(),
+            env=env,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -72,7 +76,7 @@ def test_a_grid_that_is_killed_twice_ends_with_the_metrics_of_one_that_is_not(
     commit(workspace, "grid")
     shutil.rmtree(workspace / CELL.best_model.parents[1])  # of other folds
     whole = shutil.copytree(workspace, workspace.with_name("whole"), symlinks=True)
-    never_killed = start_grid(whole)
+    never_killed = start_grid(whole, to_be_killed=False)
     draws = random.Random(SEED)
     total = FOLDS * len(SEEDS)
     # So that some cells are done before each kill, some are left after it, and one is half done.
