@@ -68,12 +68,13 @@ def serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
                     clients[client] = 0
                     selector.register(client, selectors.EVENT_READ)
                 elif isinstance(key.fileobj, int):  # of a process that has ended
-                    client = key.data
+                    client, process = key.data
                     selector.unregister(key.fileobj)
                     os.close(key.fileobj)
-                    _, status = os.waitpid(clients[client], 0)
-                    clients[client] = 0
-                    answer(client, os.waitstatus_to_exitcode(status))
+                    _, status = os.waitpid(process, 0)
+                    if client in clients:
+                        clients[client] = 0
+                        answer(client, os.waitstatus_to_exitcode(status))
                 else:
                     client = key.fileobj  # type: ignore[assignment]
                     content, descriptors, _, _ = socket.recv_fds(client, 1 << 20, 3)
@@ -91,7 +92,9 @@ def serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
                             each.close()
                         return json.loads(content), descriptors
                     clients[client] = process
-                    selector.register(os.pidfd_open(process), selectors.EVENT_READ, client)
+                    selector.register(
+                        os.pidfd_open(process), selectors.EVENT_READ, (client, process)
+                    )
                     for descriptor in descriptors:
                         os.close(descriptor)
 
