@@ -43,6 +43,7 @@ def training_identity(cell: Cell, params: Params, devices: str) -> TrainingIdent
     """
     online = params.augment.online
     recipe = section_as(params.augment, AugmentationRecipe)
+    features = [cell.features] if params.train.features == "frozen" else []
     config = {
         "train": vars(params.train),
         # Copies that were made before training are an input, whatever made them.
@@ -58,7 +59,7 @@ def training_identity(cell: Cell, params: Params, devices: str) -> TrainingIdent
     }
     fingerprint = run_fingerprint(
         config=config,
-        inputs=[CLIPS, SPLITS, AUGMENTED, cell.initial_weights],
+        inputs=[CLIPS, SPLITS, AUGMENTED, cell.initial_weights, *features],
         code=training_code(cell.model, online=online),
         libraries=LIBRARIES,
         builds={"torch": str(torch.__version__)},

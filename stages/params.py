@@ -129,6 +129,25 @@ def _off_unless_best(patience_epochs: int, info: ValidationInfo) -> int:
     return patience_epochs
 
 
+def _without_backbone(features: str, info: ValidationInfo) -> str:
+    """Check that nothing is asked of a backbone that training does not have."""
+    idle = {"frozen_epochs": 0, "compile": False, "sync_batch_norm": False}
+    if features == "frozen":
+        for name, value in idle.items():
+            found = info.data.get(name, value)
+            if found != value:
+                raise ValueError(
+                    f"train.{name}: expected {_yaml(value)} with train.features = frozen, which "
+                    f"trains the head alone in every epoch, got {_yaml(found)}; write "
+                    f"{_yaml(value)}, or features: trained"
+                )
+    return features
+
+
+def _yaml(value: object) -> str:
+    return str(value).lower()
+
+
 def _known_device(device: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ValueError(
@@ -315,6 +334,8 @@ class Train:
     publish: Literal["last", "best"]
     patience_epochs: Annotated[Number, AfterValidator(_off_unless_best)]  # after publish
     num_threads: Count
+    # After the three that it excludes.
+    features: Annotated[Literal["trained", "frozen"], AfterValidator(_without_backbone)]
 
 
 # Some of the values of `train`, for one model. Models are compared by what `monitor` names.
@@ -340,12 +361,20 @@ def _fitting_train(train_of: TrainOf, info: ValidationInfo) -> TrainOf:
         for model in models
         if model not in train_of
     ]
+    augment = info.data.get("augment")
     for model in train_of if train else ():
         try:
-            training_of(model, train, train_of)
+            values = training_of(model, train, train_of)
         except ValidationError as error:
             found = {detail["ctx"]["error"] for detail in error.errors()}
             faults += [f"train_of.{model}: with train: {fault}" for fault in found]
+            continue
+        if values.features == "frozen" and model in models and augment and augment.online:
+            faults.append(
+                f"train.features: expected trained with augment.online = true, got frozen for "
+                f"{model}; write online: false: the features of the copies made beforehand are "
+                "computed once, those of new ones in every epoch could not be"
+            )
     if faults:
         raise ValueError("; ".join(faults))
     return train_of

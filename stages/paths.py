@@ -60,6 +60,10 @@ class Cell:
         return initial_weights(self.model, self.seed)
 
     @property
+    def features(self) -> Path:
+        return features_file(self.model, self.seed)
+
+    @property
     def best_model(self) -> Path:
         return Path(f"models/{self._place}/best_model.pt")
 
@@ -91,3 +95,8 @@ class Cell:
 def initial_weights(model: str, seed: int) -> Path:
     """Return the path of the weights that all cells of a model and a seed start from."""
     return Path(f"models/{model}/seed{seed}/init.pt")
+
+
+def features_file(model: str, seed: int) -> Path:
+    """Return the path of the features that the backbone of these weights makes of all clips."""
+    return initial_weights(model, seed).with_name("features.parquet")

@@ -120,7 +120,7 @@ def made_by(named: Sequence[Cell]) -> list[str]:
     cells = [f"{cell.model}-{cell.fold}-{cell.seed}" for cell in named]
     return [
         *("load_data", "create_splits", "create_dataset", "generate_augmentations"),
-        *(f"init_model@{cell.model}-{cell.seed}" for cell in named),
+        *(f"{stage}@{c.model}-{c.seed}" for stage in ("init_model", "embed") for c in named),
         *(f"{stage}@{cell}" for stage in ("train", "evaluate") for cell in cells),
     ]
 

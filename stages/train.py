@@ -83,12 +83,12 @@ def train(context: TrainingContext) -> None:
         # The fingerprint of a run names the same tables ever after.
         with run.once("clips_checked") as is_due:
             distance = params.split.near_duplicate_distance if is_due else 0.0
-            clips = load_clips(params, cell.fold, near_duplicate_distance=distance)
-        learner, description = new_learner(context, clips)
+            clips = load_clips(params, cell, near_duplicate_distance=distance)
+        learner, kept = new_learner(context, clips)
         session = run.restore(cell.name, learner)
         fit(session, learner, clips, context, run)
         if process.group.is_main:
-            model = published_model(session, learner, description, params.train)
+            model = published_model(session, learner, kept, params.train)
             publish(session, model, context, run)
 
 
@@ -148,21 +148,25 @@ def fit(
             process.raise_if_stopped()
 
 
-def load_clips(params: Params, fold: int, *, near_duplicate_distance: float) -> TrainingClips:
-    """Return the clips of the cells of `fold`; training that augments by itself has no copies."""
+def load_clips(params: Params, cell: Cell, *, near_duplicate_distance: float) -> TrainingClips:
+    """Return the clips of a cell; training that augments by itself has no copies."""
     return TrainingClips.of_cell(
-        fold,
+        cell.fold,
         accept_given_leaks=params.split.accept_given_leaks,
         splits=pl.read_parquet(SPLITS),
         clips=(pl.read_parquet(CLIPS), PACKS),
         copies=(pl.read_parquet(AUGMENTED), AUGMENTED_PACKS),
         with_copies=not params.augment.online,
         near_duplicate_distance=near_duplicate_distance,
+        features=pl.read_parquet(cell.features) if params.train.features == "frozen" else None,
     )
 
 
 def new_learner(context: TrainingContext, clips: TrainingClips) -> tuple[Learner, dict[str, Any]]:
-    """Return a learner with the initial weights, and what their file says of the model."""
+    """Return a learner with the initial weights, and what is published of their file.
+
+    That is what it says of the model, and with frozen features also the weights that stay.
+    """
     cell, params, process = context.cell, context.params, context.process
     initial = load_checkpoint(cell.initial_weights)
     learner = build_learner(
@@ -175,7 +179,8 @@ def new_learner(context: TrainingContext, clips: TrainingClips) -> tuple[Learner
         device=process.device,
         collective=process.group,
     )
-    return learner, {name: initial[name] for name in DESCRIPTION}
+    names = ("model", *DESCRIPTION) if clips.are_features else DESCRIPTION
+    return learner, {name: initial[name] for name in names}
 
 
 def finished(progress: Progress, train: Train) -> bool:
@@ -220,14 +225,19 @@ def validate(
 
 
 def published_model(
-    session: Session, learner: Learner, description: dict[str, Any], train: Train
+    session: Session, learner: Learner, kept: dict[str, Any], train: Train
 ) -> State:
-    """Return what is published: the weights of an epoch, and what is to be known of them."""
+    """Return what is published: the weights of an epoch, and what is to be known of them.
+
+    `kept` is what is published of the initial weights' file, beside what has been trained.
+    """
     progress, is_last = session.progress, train.publish == "last"
     num_candidates = progress.epoch - first_candidate(train.schedule, train.epochs)
+    trained = learner.evaluated_weights() if is_last else session.best_weights
+    assert trained is not None
     return {
-        "model": learner.evaluated_weights() if is_last else session.best_weights,
-        **description,
+        "model": kept.get("model", {}) | trained,
+        **{name: kept[name] for name in DESCRIPTION},
         "epoch": progress.epoch - 1 if is_last else progress.best_epoch,
         "num_candidates": 1 if is_last else num_candidates,  # epochs that validation chose among
         "exact_up_to_step": session.exact_up_to_step,

@@ -58,7 +58,7 @@ make_clone() {
     dvc config --quiet --local cache.dir "$cache"
     dvc config --quiet --local cache.type reflink,hardlink,symlink,copy
     # What a cell reads. The videos are not among it.
-    dvc checkout --quiet data/videos.parquet data/quarantine.csv create_dataset create_splits generate_augmentations init_model
+    dvc checkout --quiet data/videos.parquet data/quarantine.csv create_dataset create_splits generate_augmentations init_model embed
 }
 
 remove_clone() {

@@ -21,9 +21,9 @@ fail() {
 git diff --quiet HEAD || fail "expected a work tree without changes, got $(
     git diff --name-only HEAD | xargs
 ); commit them, the jobs train what is committed"
-dvc status --quiet --with-deps generate_augmentations init_model || fail \
+dvc status --quiet --with-deps generate_augmentations init_model embed || fail \
     "expected the data of the cells to be up to date, got changes; prepare it" \
-    "(srun dvc repro generate_augmentations init_model) and commit dvc.lock"
+    "(srun dvc repro generate_augmentations init_model embed) and commit dvc.lock"
 
 mapfile -t cells < <(dvc stage list --name-only train)
 changed=$(dvc status --json "${cells[@]}")

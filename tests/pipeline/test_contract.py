@@ -70,6 +70,9 @@ ROOMS = {
 # Asked for a path, it gives that of dvc.yaml with the keys of the matrix in braces.
 ANY_CELL = Cell(model="{model}", fold="{fold}", seed="{seed}")  # type: ignore[arg-type]
 
+# Functions of stages/paths.py for the stages without a fold, and what a cell calls their paths.
+OF_CELLS = {"initial_weights": "initial_weights", "features_file": "features"}
+
 KNOWS_DVC = "mlops/pipeline.py"
 
 
@@ -231,8 +234,8 @@ def paths_named(path: Path) -> Iterator[str]:
                 found = getattr(paths, alias.name)
                 if isinstance(found, Path):
                     yield found.as_posix()
-                if alias.name == "initial_weights":
-                    yield ANY_CELL.initial_weights.as_posix()
+                if alias.name in OF_CELLS:
+                    yield getattr(ANY_CELL, OF_CELLS[alias.name]).as_posix()
 
 
 def test_the_tables_of_the_data_are_outs_of_a_stage() -> None:

@@ -116,7 +116,7 @@ def test_a_models_own_values_train_its_cells_alone(workspace: Path) -> None:
     assert stages_run(dvc("repro", cwd=workspace)) == {"report"}
     set_params(workspace, {"train_of": {"small3d": {"epochs": 1}}})
     output = dvc("repro", "train", cwd=workspace)
-    assert stages_run(output) == {"train"}
+    assert stages_run(output) == {"embed", "train"}
     assert "train: small3d fold 0 seed 0: values of its own: epochs 1" in output
     assert len((workspace / CELL.history).read_text().splitlines()) == 2
 

@@ -90,7 +90,7 @@ def test_every_file_has_the_mode_that_the_umask_gives(workspace: Path) -> None:
 def test_a_new_augmentation_decodes_nothing(workspace: Path) -> None:
     set_params(workspace, {"augment": {"rotation_max_deg": 3.0}})
     output = dvc("repro", cwd=workspace)
-    assert stages_run(output) == {"generate_augmentations", "train", "evaluate", "report"}
+    assert stages_run(output) == {"generate_augmentations", "embed", "train", "evaluate", "report"}
 
 
 @pytest.mark.parametrize("mode", [("repro",), ("exp", "run", "--temp")], ids=["repro", "temp"])
@@ -146,6 +146,7 @@ def test_one_more_fold_and_seed_train_their_own_cells_alone(workspace: Path) -> 
     output = dvc("exp", "run", "-S", "folds=[0,1]", "-S", "seeds=[0,1]", cwd=workspace)
     ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
     assert sorted(ran) == [
+        "embed@small3d-1",
         *("evaluate@small3d-0-1", "evaluate@small3d-1-0", "evaluate@small3d-1-1"),
         *("init_model@small3d-1", "report"),
         *("train@small3d-0-1", "train@small3d-1-0", "train@small3d-1-1"),

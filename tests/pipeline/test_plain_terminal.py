@@ -10,7 +10,7 @@ from tests.support.clone import ROOT, commit, dvc, git, run, set_params, stages_
 
 STAGES = {
     *("sample", "load_data", "create_splits", "create_dataset", "generate_augmentations"),
-    *("init_model", "train", "evaluate", "report"),
+    *("init_model", "embed", "train", "evaluate", "report"),
 }
 
 

@@ -143,6 +143,7 @@ def test_what_a_spot_machine_has_trained_is_collected_through_the_remote(cells: 
         "create_splits",
         "generate_augmentations",
         "init_model",
+        "embed",
     )
     dvc("push", *prepared, cwd=cells)
     git("clone", "--quiet", str(cells), str(machine), cwd=cells.parent)

@@ -332,6 +332,28 @@ def test_an_unknown_model_is_told_the_known_ones(tmp_path: Path) -> None:
             "clips of train.batch_size = 16 in each, got 9; lower it",
         ),
         (
+            {"train.features": "frozen", "train.frozen_epochs": 2},
+            "train.frozen_epochs: expected 0 with train.features = frozen, which trains the head "
+            "alone in every epoch, got 2; write 0, or features: trained",
+        ),
+        (
+            {"train_of.small3d.features": "frozen", "train.compile": True},
+            "train_of.small3d: with train: train.compile: expected false with train.features = "
+            "frozen, which trains the head alone in every epoch, got true; write false, or "
+            "features: trained",
+        ),
+        (
+            {"train.features": "frozen", "train.sync_batch_norm": True},
+            "train.sync_batch_norm: expected false with train.features = frozen, which trains the "
+            "head alone in every epoch, got true; write false, or features: trained",
+        ),
+        (
+            {"train_of.small3d.features": "frozen", "augment.online": True},
+            "train.features: expected trained with augment.online = true, got frozen for small3d; "
+            "write online: false: the features of the copies made beforehand are computed once, "
+            "those of new ones in every epoch could not be",
+        ),
+        (
             {"experiment.name": "my run"},
             "experiment.name: expected at most 100 letters, digits, '_', '-' and '.', got "
             "'my run'; it names a directory below runs/",

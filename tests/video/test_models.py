@@ -9,6 +9,7 @@ from torch import nn
 from torchvision.models import video as torchvision_video
 from torchvision.transforms._presets import VideoClassification
 
+from video.models.backbone import Backbone, HeadError, head_alone
 from video.models.classifiers import (
     Normalize,
     UnsuitableShapeError,
@@ -97,6 +98,34 @@ def test_a_layout_tells_where_and_when_something_moves() -> None:
         (0, 2, 0),
         (2, 0, 0),
     ]
+
+
+def backbone_of(name: str) -> Backbone:
+    model = built(name, shape_of()).eval()
+    return Backbone(name, model, Normalize(name), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_head_makes_of_the_features_what_the_model_makes_of_the_clips(name: str) -> None:
+    backbone, clips = backbone_of(name), random_clips(shape_of())
+    before = backbone.digest()
+
+    features = torch.from_numpy(backbone.features(clips.numpy()))
+
+    head = head_alone(name, backbone.model)
+    with torch.no_grad():
+        assert torch.equal(head(features), backbone.model(backbone.normalize(clips)))
+    assert features.dtype == torch.float32
+    assert head.state_dict().keys() < backbone.model.state_dict().keys()
+    assert backbone.digest() == before  # running statistics included
+
+
+def test_a_head_that_is_not_all_that_follows_the_features_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model_module("small3d"), "head", lambda name: ["dropout"])
+    with pytest.raises(HeadError, match="small3d: expected the logits of the model of its head, "):
+        backbone_of("small3d").features(random_clips(shape_of()).numpy())
 
 
 def test_mvit_takes_clips_that_are_not_square() -> None:

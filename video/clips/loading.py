@@ -38,13 +38,14 @@ REQUIRED = (
 class Batch:
     """A batch of clips, or one rank's shard of it.
 
-    clips: uint8 of shape (batch, frames, height, width, 3); `ClipSet.batches` says how long valid.
+    clips: uint8 of shape (batch, frames, height, width, 3), or their features, float32 of shape
+        (batch, ...); `ClipSet.batches` says how long valid.
     labels: int64 of shape (batch,).
     rows: the clips' rows in the `ClipSet`'s table.
     share: the part of the batch that `clips` holds; labels and rows are always of the whole batch.
     """
 
-    clips: Clips
+    clips: NDArray[np.uint8 | np.float32]
     labels: NDArray[np.int64]
     rows: Sequence[int]
     share: slice = field(default_factory=lambda: slice(None))

@@ -12,6 +12,7 @@ from video.learning.learner import Learner, NonFiniteLossError, UnsuitableOption
 from video.learning.memory import TooLittleMemoryError
 from video.learning.optimizer_config import OptimizerConfig
 from video.learning.training_data import TrainingClips
+from video.models.backbone import head_alone
 from video.models.classifiers import Normalize, build_model, head_of
 from video.models.shape import ModelShape
 from video.scoring.monitored import NonFinitePredictionsError
@@ -41,6 +42,8 @@ def build_learner(
 ) -> Learner:
     """Return a learner with the weights of `initial`, built for their shape.
 
+    Of clips by their features it trains the head alone.
+
     Raises `UnsuitableOptionError` for more processes than this data allows.
     """
     model = build_model(model_name, ModelShape(**initial["shape"]))
@@ -54,11 +57,15 @@ def build_learner(
     if sync_batch_norm and collective.size > 1:
         _check_sync_batch_norm(batch_sizes, device, collective.size)
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    head = head_of(model_name, model)
+    normalize: nn.Module = Normalize(model_name)
+    if clips.are_features:
+        model, normalize = head_alone(model_name, model), nn.Identity()
     return Learner(
         model.to(device),
-        Normalize(model_name).to(device),
+        normalize.to(device),
         options,
-        head=head_of(model_name, model),
+        head=head,
         loss=clips.loss(balanced=class_weights, label_smoothing=options.label_smoothing),
         num_batches=len(batch_sizes),
         device=device,

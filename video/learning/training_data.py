@@ -15,6 +15,7 @@ from video.augmentation.pixels import Clip
 from video.clips.loading import Augment, Batch, ClipSet, batch_rows
 from video.clips.prefetch import Prefetched
 from video.clips.sampling import Sampling, drawn_rows, sampling_order
+from video.learning.features import FeatureSet
 from video.learning.learner import Learner, NonFiniteLossError
 from video.learning.losses import WeightedCrossEntropy, class_weights
 from video.learning.predict import batch_memory
@@ -44,11 +45,13 @@ class TrainingClips:
         with_copies: bool,
         near_duplicate_distance: float,
         accept_given_leaks: bool = False,
+        features: pl.DataFrame | None = None,
     ) -> "TrainingClips":
         """Return the clips of the cell that validates on `fold`, past the check for leakage.
 
         `clips` and `copies` are a table and the directory of its packs. The copies are checked,
-        too, if the training set is to be without them.
+        too, if the training set is to be without them. With `features`, a table for `FeatureSet`,
+        training and validation see these instead of pixels.
         """
         tables = cell_clips(
             splits,
@@ -63,11 +66,21 @@ class TrainingClips:
         val = tables[VAL]
         copied = tables[COPIES] if with_copies else tables[COPIES].clear()
         directories = [clips[1]] * train.height + [copies[1]] * copied.height
+
+        def clip_set(table: pl.DataFrame, directories: Sequence[Path]) -> ClipSet:
+            if features is None:
+                return ClipSet(table, directories, labels)
+            return FeatureSet(table, directories, labels, features)
+
         return cls(
-            train=ClipSet(pl.concat(common_columns(train, copied)), directories, labels),
-            val=ClipSet(val, [clips[1]] * val.height, labels),
+            train=clip_set(pl.concat(common_columns(train, copied)), directories),
+            val=clip_set(val, [clips[1]] * val.height),
             labels=labels,
         )
+
+    @property
+    def are_features(self) -> bool:
+        return isinstance(self.train, FeatureSet)
 
     def batch_sizes(self, batch_size: int) -> list[int]:
         """Return the number of clips of each batch of a training epoch: one of each item."""

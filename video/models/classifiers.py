@@ -37,7 +37,11 @@ class ModelModule(Protocol):
         """Return mean and standard deviation of each channel, for pixels in [0, 1]."""
 
     def head(self, name: str) -> Sequence[str]:
-        """Name the modules between pooled features and logits."""
+        """Name the modules between pooled features and logits, in their order.
+
+        One after another they make the logits of what the first of them is given; each is a
+        child of the model.
+        """
 
     def published_weights(self, name: str) -> Weights | None:
         """Return the weights for Kinetics-400, if published."""
