@@ -35,7 +35,7 @@ def main() -> None:
         keep_freed_memory()
     params = read_params()
     make_deterministic(0, num_threads=params.train.num_threads)
-    clips = load_clips(params, CELL.fold, near_duplicate_distance=0.0)
+    clips = load_clips(params, CELL, near_duplicate_distance=0.0)
     learner = build_learner(
         CELL.model,
         load_checkpoint(CELL.initial_weights),
