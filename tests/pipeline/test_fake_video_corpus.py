@@ -19,8 +19,8 @@ import polars as pl
 import pytest
 
 from tests.support.clone import ROOT, run_stage, set_params
+from video.index import table as tables
 from video.index.rows import Columns, read_index
-from video.source import table as tables
 from video.splitting.groups import effective_groups, linked_groups
 from video.splitting.splits import assign_splits
 from video.synthesis.encoding import encode_video
