@@ -128,7 +128,7 @@ def run(module: str) -> int:
         print(stopped.code, file=sys.stderr)
         return 1
     except BaseException:  # noqa: BLE001, printed as at the end of any process
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         return 1
     return 0
 
