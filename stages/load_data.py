@@ -39,7 +39,13 @@ from video.index.rows import (
     settle_paths,
     unknown_labels,
 )
-from video.index.segments import with_group_of_file, with_segments
+from video.index.segments import (
+    END,
+    START,
+    has_segments,
+    with_group_of_file,
+    with_segments,
+)
 from video.index.table import IndexFileError, read_table
 from video.source.facts import (
     Content,
@@ -128,6 +134,8 @@ def index_rows(data: Data) -> pl.DataFrame:
     except IndexFileError as error:
         raise PipelineError(*(f"{path}: {fault}" for fault in error.faults)) from None
     taken = ", ".join(f"{key} '{name}'" for key, name in vars(columns).items() if name)
+    if has_segments(index):
+        taken += f", segments by {START} and {END}"
     print(f"load_data: {path}: {counted(index.height, 'row')}, {table.form}; {taken}")
     return with_group_of_file(settle_paths(index, Path(data.root)))
 

@@ -120,8 +120,10 @@ def made_by(named: Sequence[Cell]) -> list[str]:
     cells = [f"{cell.model}-{cell.fold}-{cell.seed}" for cell in named]
     return [
         *("load_data", "create_splits", "create_dataset", "generate_augmentations"),
-        *(f"{stage}@{c.model}-{c.seed}" for stage in ("init_model", "embed") for c in named),
+        *(f"init_model@{cell.model}-{cell.seed}" for cell in named),
         *(f"{stage}@{cell}" for stage in ("train", "evaluate") for cell in cells),
+        # Last: of a parameter that both depend on, the training is named.
+        *(f"embed@{cell.model}-{cell.seed}" for cell in named),
     ]
 
 

@@ -34,7 +34,9 @@ def test_the_model_and_its_card_are_fetched_from_a_repository_by_name(
     (asked,) = re.findall(r"^git (log .*)$", card, re.MULTILINE)
     assert git(*asked.split(), cwd=workspace).split()[0] == trained
     (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    code = f"import sys; sys.path.append({str(workspace)!r})\n{snippet}print(*model.labels)"
+    frames = "import numpy as np\nframes = np.zeros((12, 48, 64, 3), np.uint8)\n"
+    code = f"import sys; sys.path.append({str(workspace)!r})\n{frames}{snippet}"
+    code += "print(*classify.labels)"
     assert run(sys.executable, "-c", code, cwd=tmp_path / "got") == "authentic tampered\n"
 
 

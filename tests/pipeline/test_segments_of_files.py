@@ -39,6 +39,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in ("load_data", "create_splits", "create_dataset"):
         code, output = run_stage(stage, cwd=root)
         assert code == 0, output
+        if stage == "load_data":
+            assert "group 'dup_group', segments by start_sec and end_sec" in output
+            assert "9 videos decoded, 0 known; 27 usable" in output
     return root
 
 

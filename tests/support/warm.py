@@ -21,7 +21,7 @@ SERVER = Path(__file__).with_name("warm_server.py")
 LIMIT_SEC = 60.0
 
 # Read when Python or a library starts: a process with other values is started as any other.
-READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "OMP_", "MKL_", "POLARS_")
+READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_PRELOAD", "OMP_", "MKL_", "POLARS_")
 # Before any test may have set another value.
 AT_START = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
