@@ -38,7 +38,7 @@ $(VENV)/.tested $(VENV)/.tested-all: $(VENV)/.installed $(SOURCES)
 	ruff format --check
 	mypy
 	@# One more than the two cores of the smallest machine: many tests wait for processes.
-	pytest -n 3 $(TESTS)
+	pytest -n 3 --durations 25 $(TESTS)
 	@touch $@
 
 $(VENV)/.installed: requirements.lock
