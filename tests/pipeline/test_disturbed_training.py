@@ -269,6 +269,7 @@ def test_a_run_that_goes_while_it_trains_ends_it_with_one_line(
 ) -> None:
     set_params(root, {"runtime": {"checkpoint_every_sec": every_sec}})
     trainer = Trainer(root, hold=steps_of_an_epoch(whole) + 2).held()
+    trainer.wait_for("epoch 0: val accuracy")  # a process of its own passes lines on
     run_dir, before = the_run(root), len(trainer.output)
     go(root)
     assert trainer.signal(signal.SIGCONT) == 1
