@@ -16,7 +16,7 @@ from video.models.shape import ModelShape
 
 
 class HeadError(ValueError):
-    """What a model names as its head does not make its logits of its features."""
+    """The head that a model names does not make its logits of its features."""
 
 
 @dataclass(frozen=True)
