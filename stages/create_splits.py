@@ -105,9 +105,10 @@ def find_near_duplicates(videos: pl.DataFrame, distance: float) -> list[Pair]:
     """Find pairs of near-duplicates; none with a distance of 0, which disables the search."""
     if distance == 0.0:
         return []
-    # One segment for each file: all of a file have its fingerprint, and are in one group.
-    content = "file_sha256" if "file_sha256" in videos.columns else "row"
-    compared = videos.with_row_index("position").unique(content, keep="first", maintain_order=True)
+    compared = videos.with_row_index("position")
+    if "file_sha256" in videos.columns:
+        # One segment for each file: all of a file have its fingerprint, and are in one group.
+        compared = compared.unique("file_sha256", keep="first", maintain_order=True)
     position = compared["position"].to_list()
     return [
         replace(pair, first=position[pair.first], second=position[pair.second])

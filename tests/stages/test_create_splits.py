@@ -27,7 +27,6 @@ class Project:
         words[61, ::4] ^= np.uint64(1)
         self.videos = pl.DataFrame(
             {
-                "row": range(1, 63),
                 "video_path": [f"{i}.mp4" for i in range(62)],
                 "sha256": [f"{i:02}" + "0" * 62 for i in range(62)],
                 "group": [f"g{i // 2:02}" for i in range(60)] + ["k", None],
