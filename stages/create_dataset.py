@@ -58,17 +58,15 @@ def main(inputs: StageInputs) -> None:
     rows = videos.unique("sha256", maintain_order=True)
     parts = {row["sha256"]: part_of(row, recipe) for row in rows.iter_rows(named=True)}
     found = {sha256: reuse_pack(part, recipe) for sha256, part in parts.items()}
-    missing = rows.filter(
-        pl.col("sha256").is_in([key for key, rows in found.items() if rows is None])
-    )
+    reused = {sha256: table for sha256, table in found.items() if table is not None}
+    missing = rows.filter(~pl.col("sha256").is_in(list(reused)))
     tasks = [
         make_task(batch, parts, Path(params.data.root), recipe)
         for of_file in missing.partition_by(content_column(rows), maintain_order=True)
         for batch in of_file.iter_slices(PARTS_AT_ONCE)
     ]
     made = map_tasks(make_packs, tasks, section_as(params.runtime, Executor))
-    reused = [rows for rows in found.values() if rows is not None]
-    packs = pl.concat([*reused, *track(made, total=len(tasks), task="create_dataset")])
+    packs = pl.concat([*reused.values(), *track(made, total=len(tasks), task="create_dataset")])
     atomic.remove_half_written(PACKS)  # by a worker that was killed while others went on
     atomic.wait_until_listed(PACKS, {part.pack for part in parts.values()})
     told = videos.select("video_path", "sha256", "label", "group", "fingerprint")
